@@ -1,0 +1,8 @@
+"""python -m gpt2x"""
+
+import sys
+
+from gpt2x.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Weights from the Hugging Face cache or hub: only for weights=auto."""
+
+import os
+from pathlib import Path
+
+from gpt2x.checkpoints.sizes import hub_repository
+from gpt2x.errors import UserError
+
+_SECONDS = 3.0  # for the hub to answer before we say that there is no network
+_FILES = ("config.json", "model.safetensors")
+
+
+def fetch(name: str, revision: str | None) -> Path:
+    """The directory of a model's snapshot, downloaded (with a progress bar) unless it is in the cache.
+
+    Raises UserError within seconds where the hub cannot be reached, saying what to put where.
+    """
+    repository = hub_repository(name)
+    if repository is None:
+        raise UserError(f"no weights for {name}, and none on the hub: name a file with weights.path=FILE")
+    import huggingface_hub
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    cached = [try_to_load_from_cache(repository, file, revision=revision) for file in _FILES]
+    if all(isinstance(path, str) for path in cached):
+        return Path(str(cached[0])).parent
+    try:
+        # One try with a short timeout; without it, downloads are tried again for a minute.
+        huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repository, _FILES[0], revision=revision), timeout=_SECONDS)
+        paths = [hf_hub_download(repository, file, revision=revision) for file in _FILES]
+    except Exception as error:  # many kinds, of two HTTP libraries
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"cannot download {repository} from {os.environ.get('HF_ENDPOINT', 'huggingface.co')} ({reason}): "
+            f"put {name}_weights.safetensors or {name}_weights.pt into data/, or name a file with weights.path=FILE"
+        ) from None
+    return Path(paths[0]).parent

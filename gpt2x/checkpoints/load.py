@@ -1,0 +1,126 @@
+"""From a configuration to a model ready to run, with its tokenizer."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gpt2x.checkpoints.find import find_weights
+from gpt2x.checkpoints.names import full_names, infer_config, to_model
+from gpt2x.checkpoints.read import read_config, read_tensors, weight_files
+from gpt2x.checkpoints.sizes import ARCHITECTURE, size_like
+from gpt2x.errors import UserError
+from gpt2x.model.config import GPT2Config
+from gpt2x.model.gpt2 import GPT2
+from gpt2x.paths import bundled, shown
+from gpt2x.schema import ModelConfig, WeightsConfig
+from gpt2x.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model and where it came from."""
+
+    model: GPT2
+    tokenizer: Tokenizer
+    tokenizer_dir: Path
+    name: str
+    """The model size, or 'custom'."""
+    weights: str
+    """What the CSVs say of the weights: a path, or 'random' with its seed."""
+    path: Path | None
+    """The file or directory read; None for random weights."""
+
+
+def load_checkpoint(
+    model: ModelConfig, weights: WeightsConfig, dtype: torch.dtype, device: torch.device
+) -> Checkpoint:
+    """Finds, reads and checks the weights; the last one loaded is kept for the next job of a sweep.
+
+    Raises UserError for whatever is wrong with them.
+    """
+    path = find_weights(model, weights)
+    stamp = tuple(
+        (str(file), file.stat().st_mtime_ns, file.stat().st_size)
+        for file in (weight_files(path) if path else ())
+        if file.is_file()
+    )
+    return _load(model, path, stamp, weights.seed, dtype, device)
+
+
+@lru_cache(maxsize=1)
+def _load(
+    asked: ModelConfig, path: Path | None, stamp: tuple, seed: int, dtype: torch.dtype, device: torch.device
+) -> Checkpoint:
+    """`stamp` is only there to tell a file that was changed since from the one in the cache."""
+    if path is None:
+        config = complete_config(asked)
+        model = empty_model(config).to_empty(device="cpu")
+        model.tie()
+        model.init_weights(seed)
+        state = {name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+        label = f"random (seed {seed})"
+    else:
+        tensors = full_names(read_tensors(path))
+        config = _config(asked, path, tensors)
+        state = to_model(tensors, config, path, asked.name if asked.name != "auto" else _name(config))
+        label = shown(path)
+    tokenizer_dir = _tokenizer_dir(path, config, _name(config))
+    tokenizer = load_tokenizer(tokenizer_dir)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"{shown(tokenizer_dir)}: {tokenizer.vocab_size} tokens, more than the model's {config.vocab_size}"
+        )
+    model = empty_model(config)
+    # Tensor by tensor, so that a file in another dtype is never whole in memory twice.
+    for name in list(state):
+        state[name] = state[name].to(device=device, dtype=dtype)
+    model.load_state_dict(state, assign=True, strict=False)  # all but the head, which is wte
+    model.tie()
+    model.eval().requires_grad_(False)
+    return Checkpoint(model, tokenizer, tokenizer_dir, _name(config), label, path)
+
+
+def empty_model(config: GPT2Config) -> GPT2:
+    """A model without memory for its weights."""
+    with torch.device("meta"):
+        return GPT2(config)
+
+
+def complete_config(asked: ModelConfig) -> GPT2Config:
+    """The architecture a model=NAME states in full; UserError if it leaves something to a checkpoint."""
+    given = {key: getattr(asked, key) for key in ARCHITECTURE}
+    if None in given.values():
+        raise UserError(f"model={asked.name}: without a checkpoint, say which model: model=nano, model=gpt2, ...")
+    return GPT2Config(**given)
+
+
+def _config(asked: ModelConfig, path: Path, tensors: dict[str, Tensor]) -> GPT2Config:
+    """The checkpoint's own architecture, overruled by what was asked for: to_model then tells where they differ."""
+    config = read_config(path)
+    if config is None:
+        config = infer_config(tensors, asked.n_head, path)
+    elif asked.n_head not in (None, config.n_head) and asked.n_embd in (None, config.n_embd):
+        raise UserError(f"model.n_head={asked.n_head}: config.json of {shown(path)} says {config.n_head}")
+    given = {key: getattr(asked, key) for key in ARCHITECTURE if getattr(asked, key) is not None}
+    return replace(config, **given)
+
+
+def _name(config: GPT2Config) -> str:
+    return size_like(config) or "custom"
+
+
+def _tokenizer_dir(path: Path | None, config: GPT2Config, name: str) -> Path:
+    """Beside the weights, else the bundled vocabulary that the architecture was made for."""
+    if path is not None:
+        beside = path if path.is_dir() else path.parent
+        if has_tokenizer(beside):
+            return beside
+    if config.vocab_size == GPT2Config().vocab_size:
+        return bundled("data") / "gpt2"
+    if name == "nano":
+        return bundled("data") / "nano"
+    where = shown(path if path.is_dir() else path.parent) if path else "a checkpoint's directory"
+    raise UserError(f"no tokenizer with {config.vocab_size} tokens: put vocab.json and merges.txt into {where}")

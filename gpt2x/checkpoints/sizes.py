@@ -1,0 +1,36 @@
+"""The known model sizes, as conf/model/*.yaml has them."""
+
+from functools import cache
+
+from gpt2x.model.config import GPT2Config
+from gpt2x.paths import bundled
+
+ARCHITECTURE = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
+
+
+@cache
+def _models() -> list[dict]:
+    """What conf/model/*.yaml say, leaving out model=auto, which states no architecture."""
+    import yaml
+
+    models = [yaml.safe_load(file.read_text()) for file in sorted(bundled("conf").glob("model/*.yaml"))]
+    return [model for model in models if "n_embd" in model]
+
+
+def known_sizes() -> dict[str, GPT2Config]:
+    """Name -> architecture."""
+    return {model["name"]: GPT2Config(**{key: model[key] for key in ARCHITECTURE}) for model in _models()}
+
+
+def hub_repository(name: str) -> str | None:
+    """Where a model lies on the Hugging Face hub, if it does."""
+    return next((model.get("hub") for model in _models() if model["name"] == name), None)
+
+
+def size_like(config: GPT2Config, but_for: tuple[str, ...] = ()) -> str | None:
+    """The name of the known size with this architecture, leaving out the keys in `but_for`."""
+    keys = [key for key in ARCHITECTURE if key not in but_for]
+    for name, size in known_sizes().items():
+        if all(getattr(size, key) == getattr(config, key) for key in keys):
+            return name
+    return None

@@ -1,0 +1,214 @@
+"""The command line: compose the configuration, run the task, say in the exit code how it went."""
+
+import errno
+import hashlib
+import importlib
+import json
+import os
+import re
+import shutil
+import sys
+import time
+import traceback
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, NoReturn, cast, get_type_hints
+
+from hydra import version as hydra_version
+from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gpt2x import __version__
+from gpt2x.errors import UserError, nearest
+from gpt2x.paths import bundled, shown
+from gpt2x.schema import Config
+
+DONE, NO_PARITY, USER_ERROR, JOBS_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}  # fmt: skip
+
+
+def main() -> int:
+    """Runs `gpt2x` with sys.argv; returns the exit code."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises instead of printing and exiting
+    session = _Session()
+    try:
+        _run_hydra_on(sys.argv[1:], session)
+    except UserError as error:
+        return _complain(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        return _complain(_explain(error))
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        return _complain(f"{error.filename}: {error.strerror}; choose another folder with hydra.run.dir=DIR")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    finally:
+        if session.sweep_dir is not None:
+            from gpt2x.results import collect_sweep
+
+            collect_sweep(session.sweep_dir)
+    return session.exit_code
+
+
+class _Session:
+    """What the jobs of one command leave for its exit code."""
+
+    def __init__(self) -> None:
+        self.exit_code = DONE
+        self.sweep_dir: Path | None = None
+
+    def job(self, cfg: DictConfig) -> None:
+        """One job, as Hydra calls it: alone, or one of a sweep, where a failure must not stop the others."""
+        settings = HydraConfig.get()
+        run_dir = Path(settings.runtime.output_dir)
+        facts: dict[str, Any] = {"overrides": list(settings.overrides.task)}
+        if settings.mode == RunMode.MULTIRUN:
+            self.sweep_dir = run_dir.parent
+            facts |= {"num": settings.job.num, "settings": _chosen(cfg, facts["overrides"])}
+        start = time.perf_counter()
+        try:
+            passed = _run_task(cfg, run_dir, facts, start)
+        except BaseException as error:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            facts |= {"status": status, "error": _one_line(str(error)), "seconds": time.perf_counter() - start}
+            self._fail(error, run_dir, facts)
+        else:
+            if not passed and self.exit_code == DONE:
+                self.exit_code = NO_PARITY
+
+    def _fail(self, error: BaseException, run_dir: Path, facts: dict[str, Any]) -> None:
+        if isinstance(error, UserError):  # reported here: Hydra would add a line of its own
+            self.exit_code = _complain(str(error))
+        if self.sweep_dir is None:
+            _discard(run_dir)
+            if not isinstance(error, UserError):
+                raise error
+            return
+        (run_dir / "manifest.json").write_text(json.dumps(facts, indent=2))
+        if not isinstance(error, Exception):
+            raise error
+        if not isinstance(error, UserError):
+            traceback.print_exception(error)
+        self.exit_code = JOBS_FAILED
+
+
+def _run_task(cfg: DictConfig, run_dir: Path, facts: dict[str, Any], start: float) -> bool:
+    """Runs the task of a composed configuration and writes timing.csv and manifest.json."""
+    config = cast(Config, OmegaConf.to_object(cfg))
+    if not os.access(run_dir, os.W_OK):
+        raise UserError(f"{shown(run_dir)}: cannot be written; choose another folder with hydra.run.dir=DIR")
+    task = importlib.import_module(f"gpt2x.tasks.{config.task.name}")
+    outcome = task.run(config, run_dir)
+
+    from gpt2x import results, runtime
+
+    seconds = time.perf_counter() - start
+    timings = [results.TimingRow(stage, took) for stage, took in (outcome.timings | {"total": seconds}).items()]
+    results.write_rows(run_dir / "timing.csv", results.TimingRow, timings)
+    facts |= {"status": "done", "error": None}
+    facts |= runtime.manifest(cast(dict, OmegaConf.to_container(cfg, resolve=True)), outcome, seconds)
+    runtime.write_manifest(run_dir, facts)
+    return outcome.passed
+
+
+def _run_hydra_on(argv: list[str], session: _Session) -> None:
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    if "--version" in argv:
+        print(f"gpt2x {__version__}")
+        return
+    hydra_version.setbase("1.3")
+    ConfigStore.instance().store("schema", Config)
+    OmegaConf.register_new_resolver("job_key", _job_key, replace=True)
+    _run_hydra(
+        # Intermixed: Hydra's own call fails on overrides before and after a flag.
+        args=parser.parse_intermixed_args([_literal(argument) for argument in argv]),
+        args_parser=parser,
+        task_function=session.job,
+        config_path=str(bundled("conf")),
+        config_name="config",
+    )
+
+
+def _literal(argument: str) -> str:
+    """Prompts are text: `${` in one is not an interpolation."""
+    return re.sub(r"(?<!\\)\$\{", r"\\${", argument) if re.match(r"(gen_)?prompt=", argument) else argument
+
+
+def _job_key(*, _root_: DictConfig) -> str:
+    """The folder of a job: a hash of its whole configuration, so that no prompt ever becomes a path."""
+    config = OmegaConf.to_container(OmegaConf.masked_copy(_root_, [key for key in _root_ if key != "hydra"]))
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _chosen(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
+    """Key -> value of each override: for a group the option's name, else the value as composed."""
+    choices = HydraConfig.get().runtime.choices
+    values = {}
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+        value = choices[key] if key in choices else OmegaConf.select(cfg, key)
+        values[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return values
+
+
+def _discard(run_dir: Path) -> None:
+    """Removes a run folder that holds nothing to go on from, and the folders that were made for it."""
+    if not (run_dir / "state.pt").exists():
+        shutil.rmtree(run_dir, ignore_errors=True)
+        for folder in run_dir.parents:
+            if not folder.is_relative_to(Path.cwd()) or folder == Path.cwd() or any(folder.iterdir()):
+                break
+            folder.rmdir()
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UserError(f"{message}; see gpt2x --help")
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+def _complain(message: str) -> int:
+    print(f"gpt2x: error: {_one_line(message)}", file=sys.stderr)
+    return USER_ERROR
+
+
+def _explain(error: Exception) -> str:
+    """Hydra's and OmegaConf's errors, which take many lines, in one."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}={name}: not one of {', '.join(error.options)}{nearest(name, error.options)}"
+    if isinstance(error, OverrideParseException):
+        return f"cannot parse {error.override!r}; text with special characters wants two pairs of quotes: 'key=\"text\"'"
+    unknown = re.match(r"Could not override '([^']+)'", str(error))
+    if unknown:
+        return f"{unknown[1]}: no such setting{_nearest_key(unknown[1])}"
+    cause = error.__cause__ or error
+    message = str(cause).partition("\n")[0]
+    key = getattr(cause, "full_key", None)
+    return f"{key}: {message}" if key else message
+
+
+def _nearest_key(key: str) -> str:
+    keys = _keys(Config)
+    leaf = key.rpartition(".")[2]
+    same_leaf = [candidate for candidate in keys if candidate.rpartition(".")[2] == leaf]
+    return f"; did you mean {same_leaf[0]!r}?" if same_leaf else nearest(key, keys)
+
+
+def _keys(schema: type, prefix: str = "") -> list[str]:
+    hints = get_type_hints(schema)
+    keys = []
+    for field in fields(schema):
+        keys.append(prefix + field.name)
+        if is_dataclass(hints[field.name]):
+            keys += _keys(cast(type, hints[field.name]), f"{prefix}{field.name}.")
+    return keys

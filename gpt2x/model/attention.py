@@ -1,0 +1,66 @@
+"""Causal self-attention and its KV cache.
+
+Shapes, here and in the other model files:
+B batch, T new tokens, S all tokens so far (cached + new), C n_embd, H n_head, D = C / H, V vocab_size.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gpt2x.model.config import GPT2Config
+
+
+class LayerCache:
+    """Keys and values of one layer, in memory set aside once for `capacity` tokens."""
+
+    def __init__(self, config: GPT2Config, batch: int, capacity: int, like: Tensor) -> None:
+        shape = (batch, config.n_head, capacity, config.n_embd // config.n_head)
+        self.k = torch.empty(shape, dtype=like.dtype, device=like.device)  # [B, H, capacity, D]
+        self.v = torch.empty_like(self.k)  # [B, H, capacity, D]
+        self.length = 0
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores k and v, [B, H, T, D]; returns views of all stored so far, [B, H, S, D]."""
+        start, self.length = self.length, self.length + k.shape[2]
+        self.k[:, :, start : self.length] = k
+        self.v[:, :, start : self.length] = v
+        return self.k[:, :, : self.length], self.v[:, :, : self.length]
+
+
+KVCache = list[LayerCache]
+
+
+class Attention(nn.Module):
+    """Multi-head causal self-attention: c_attn makes q, k and v in one product, c_proj mixes the heads."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.attn_dropout = nn.Dropout(config.dropout)
+        self.resid_dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, cache: LayerCache | None = None) -> Tensor:
+        """x [B, T, C] -> [B, T, C]; mask [B or 1, 1, T, S] is True where a query may look.
+
+        Without a mask, T tokens are causal among themselves, and one token sees all of the cache.
+        """
+        B, T, C = x.shape
+        q, k, v = (
+            part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # [B, H, T, D]
+            for part in self.c_attn(x).split(C, dim=2)
+        )
+        if cache is not None:
+            k, v = cache.append(k, v)  # [B, H, S, D]
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=self.attn_dropout.p if self.training else 0.0,
+            is_causal=mask is None and T > 1,
+        )  # [B, H, T, D]
+        y = y.transpose(1, 2).reshape(B, T, C)
+        return self.resid_dropout(self.c_proj(y))

@@ -1,0 +1,202 @@
+"""The CSVs: a dataclass a row type, its fields the header in this order; writing, reading, collecting."""
+
+import csv
+import io
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from gpt2x.runtime import write_text
+
+
+@dataclass(frozen=True)
+class GenerationRow:
+    """generations.csv: one row a sample."""
+
+    prompt_id: str
+    sample: int
+    prompt: str
+    completion: str
+    n_prompt_tokens: int
+    n_new_tokens: int
+    """The end-of-text token counts, though it is not part of the completion."""
+    finish_reason: str
+    """length | eos."""
+    logprob: float
+    """Sum over the new tokens, nats, under the unfiltered model."""
+    model: str
+    weights: str
+    greedy: bool
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class ParityRow:
+    """parity.csv: one row a comparison."""
+
+    stage: str
+    site: str
+    """Tensor, module, text or prompt that is compared."""
+    mode: str
+    metric: str
+    value: float | None
+    tolerance: float | None
+    status: str
+    """ok | mismatch | missing | unexpected | shape_mismatch | nonfinite | skipped."""
+    note: str
+
+
+@dataclass(frozen=True)
+class SideBySideRow:
+    """side_by_side.csv: one row a prompt, continued greedily by both models."""
+
+    prompt: str
+    subject_text: str
+    reference_text: str
+    matched: int
+    """New tokens that are the same, before the first difference."""
+    first_difference: int | None
+    """Position among the new tokens."""
+    top2_margin: float | None
+    """There, between the reference's two largest logits."""
+    verdict: str
+    """same | tie | different."""
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """summary.csv: one row a run."""
+
+    model: str
+    weights: str
+    subject: str
+    device: str
+    dtype: str
+    parameters_subject: int
+    parameters_reference: int
+    verdict: str
+    """pass | fail."""
+    first_divergence: str
+    probable_cause: str
+    max_abs_logit_difference: float
+    mean_kl: float
+    """Of the subject's next-token distribution from the reference's, nats."""
+    top1_agreement: float
+    generations_matched: int
+    generations_total: int
+
+
+@dataclass(frozen=True)
+class TrainRow:
+    """train.csv: one row an evaluation."""
+
+    step: int
+    train_loss: float
+    """Mean over the steps since the row before; nats a token."""
+    val_loss: float
+    """Over the whole validation split; nats a token."""
+    val_bits_per_byte: float
+    lr: float
+    tokens: int
+    """Trained on so far."""
+
+
+@dataclass(frozen=True)
+class TimingRow:
+    """timing.csv: where the time of a run went."""
+
+    stage: str
+    seconds: float
+
+
+def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """RFC 4180; text quoted, floats to 9 significant digits, None empty."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow([float(f"{value:.9g}") if isinstance(value, float) else value for value in row])
+    return stream.getvalue()
+
+
+def write_rows(path: Path, row_type: type, rows: Iterable[Any]) -> None:
+    """Writes rows of one dataclass, whole or not at all; UserError if the file cannot be written."""
+    header = [field.name for field in fields(row_type)]
+    write_text(path, to_csv(header, (list(asdict(row).values()) for row in rows)))
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """jobs.csv of a sweep: one row a job."""
+
+    job: str
+    """The job's folder: a hash of its configuration."""
+    overrides: str
+    status: str
+    """done | failed | interrupted."""
+    error: str | None
+    seconds: float
+
+
+TABLES = {
+    "generations.csv": GenerationRow,
+    "summary.csv": SummaryRow,
+    "parity.csv": ParityRow,
+    "side_by_side.csv": SideBySideRow,
+    "train.csv": TrainRow,
+    "timing.csv": TimingRow,
+}
+
+
+def read_rows(path: Path, row_type: type) -> list[Any]:
+    """Rows as written by write_rows, with their types; an empty text reads as '' or None, as the field allows."""
+    hints = get_type_hints(row_type)
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [
+            row_type(**{name: _parse(text, hints[name]) for name, text in record.items()})
+            for record in csv.DictReader(stream)
+        ]
+
+
+def _parse(text: str, hint: Any) -> Any:
+    types = get_args(hint) or (hint,)
+    if text == "" and type(None) in types:
+        return None
+    if types[0] is bool:
+        return text == "True"
+    return types[0](text)
+
+
+def collect_sweep(sweep_dir: Path) -> None:
+    """Writes jobs.csv, and each table of the jobs concatenated, with the job and the swept settings before it."""
+    jobs = [(file.parent, json.loads(file.read_text())) for file in sweep_dir.glob("*/manifest.json")]
+    jobs.sort(key=lambda job: job[1]["num"])
+    settings = [facts["settings"] for _, facts in jobs]
+    keys = dict.fromkeys(key for setting in settings for key in setting)
+    swept = [key for key in keys if any(setting.get(key) != settings[0].get(key) for setting in settings)]
+    rows = [
+        JobRow(folder.name, shlex.join(facts["overrides"]), facts["status"], facts["error"], facts["seconds"])
+        for folder, facts in jobs
+    ]
+    write_rows(sweep_dir / "jobs.csv", JobRow, rows)
+    for name, row_type in TABLES.items():
+        columns = [field.name for field in fields(row_type)]
+        extra = [key for key in swept if key not in columns]  # a swept prompt is in its table already
+        table = [
+            [folder.name, *(_cell(facts["settings"].get(key)) for key in extra), *asdict(row).values()]
+            for folder, facts in jobs
+            if (folder / name).is_file()
+            for row in read_rows(folder / name, row_type)
+        ]
+        if table:
+            write_text(sweep_dir / name, to_csv(["job", *extra, *columns], table))
+
+
+def _cell(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, type(None))) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,137 @@
+"""The machine a job runs on: device, dtype, seed; and the manifest that records it."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt2x import __version__
+from gpt2x.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from gpt2x.checkpoints import Checkpoint
+
+
+@dataclass
+class Outcome:
+    """What a task tells the command line."""
+
+    passed: bool = True
+    """False if parity does not hold."""
+    checkpoint: "Checkpoint | None" = None
+    timings: dict[str, float] = field(default_factory=dict)
+    """Stage -> seconds."""
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
+
+
+def find_device(name: str) -> "torch.device":
+    """device=NAME as a torch.device; UserError if this machine has no such device."""
+    import torch
+
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, there in available.items() if there)
+    if not available[name]:
+        raise UserError(f"device={name}: this machine, or this build of torch, has none; use device=cpu or device=auto")
+    return torch.device(name)
+
+
+def find_dtype(name: str) -> "torch.dtype":
+    import torch
+
+    return getattr(torch, name)
+
+
+def has_fast_bf16(device: "torch.device") -> bool:
+    """Whether the device multiplies bfloat16 in hardware."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def set_seed(seed: int) -> None:
+    """Seeds torch's global generator; every job of a sweep starts with it, whatever ran before."""
+    import torch
+
+    torch.manual_seed(seed)
+
+
+def manifest(config: dict[str, Any], outcome: Outcome, seconds: float) -> dict[str, Any]:
+    """What it takes to know, later, where a run came from."""
+    packages = ("torch", "transformers", "tokenizers", "safetensors", "hydra-core", "omegaconf", "pandas")
+    facts: dict[str, Any] = {
+        "config": config,
+        "versions": {"gpt2x": __version__, "python": platform.python_version()}
+        | {package: version(package) for package in packages},
+        "git_commit": _git_commit(),
+        "machine": platform.platform(),
+        "seconds": seconds,
+        "timings": outcome.timings,
+    }
+    if outcome.checkpoint is not None:
+        import torch
+
+        from gpt2x.checkpoints.read import weight_files
+
+        path = outcome.checkpoint.path
+        facts["checkpoint"] = {
+            "weights": outcome.checkpoint.weights,
+            "path": str(path.resolve()) if path else None,
+            "sha256": {
+                file.name: _sha256(file, file.stat().st_mtime_ns) for file in (weight_files(path) if path else [])
+            },
+        }
+        facts["device"] = str(outcome.checkpoint.model.lm_head.weight.device)
+        facts["threads"] = torch.get_num_threads()
+    return facts
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes the file whole or not at all; UserError if it cannot be written."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+def write_manifest(run_dir: Path, facts: dict[str, Any]) -> None:
+    write_text(run_dir / "manifest.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+
+
+@lru_cache(maxsize=8)
+def _sha256(file: Path, stamp: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _git_commit() -> str | None:
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,98 @@
+"""Byte-level BPE through `tokenizers`: GPT-2's own vocabulary, a checkpoint's, or one trained here."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpt2x.errors import UserError
+from gpt2x.paths import shown
+
+if TYPE_CHECKING:
+    import tokenizers
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+class Tokenizer:
+    """Text to token ids and back. `<|endoftext|>` inside a text is the special token, as in transformers."""
+
+    def __init__(self, backend: "tokenizers.Tokenizer") -> None:
+        backend.no_padding()
+        backend.no_truncation()
+        self.backend = backend
+        self.vocab_size: int = backend.get_vocab_size()
+        self.eos_id: int | None = backend.token_to_id(END_OF_TEXT)
+
+    def encode(self, text: str) -> list[int]:
+        return self.backend.encode(text).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Bytes that are not UTF-8 (half a character, say) become U+FFFD."""
+        return self.backend.decode(list(ids), skip_special_tokens=False)
+
+    def stream(self, prompt_ids: list[int]) -> Callable[[int], str]:
+        """A function from each new token to the text that it completes: '' while a character is half done."""
+        import tokenizers
+
+        decoder = tokenizers.decoders.DecodeStream(ids=prompt_ids, skip_special_tokens=False)
+        return lambda token: decoder.step(self.backend, token) or ""
+
+    def save(self, directory: Path) -> None:
+        """Writes vocab.json, merges.txt and tokenizer_config.json, which transformers reads too."""
+        self.backend.model.save(str(directory))
+        (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}\n')
+
+
+def has_tokenizer(directory: Path) -> bool:
+    return (directory / "merges.txt").is_file() or (directory / "tokenizer.json").is_file()
+
+
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """Reads vocab.json with merges.txt, or else tokenizer.json; UserError if neither can be read."""
+    import tokenizers
+
+    try:
+        if (directory / "merges.txt").is_file():
+            bpe = tokenizers.models.BPE.from_file(
+                str(directory / "vocab.json"), str(directory / "merges.txt")
+            )
+            return Tokenizer(_byte_level(bpe))
+        return Tokenizer(tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json")))
+    except Exception as error:  # the Rust side raises plain Exception
+        raise UserError(f"{shown(directory)}: its tokenizer cannot be read: {error}") from None
+
+
+def train_tokenizer(text: str, vocab_size: int) -> Tokenizer:
+    """Trains a byte-level BPE on `text`; the vocabulary starts with <|endoftext|> and the 256 bytes.
+
+    Raises UserError if the text is too short or too plain to fill the vocabulary.
+    """
+    import tokenizers
+
+    tokenizer = _byte_level(tokenizers.models.BPE())
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        show_progress=False,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator([text], trainer)
+    if tokenizer.get_vocab_size() != vocab_size:
+        raise UserError(
+            f"model.vocab_size={vocab_size}: train.data gives a vocabulary of {tokenizer.get_vocab_size()}; "
+            "ask for that many or fewer (at least 257), or use a longer text"
+        )
+    return Tokenizer(tokenizer)
+
+
+def _byte_level(bpe: "tokenizers.models.BPE") -> "tokenizers.Tokenizer":
+    """GPT-2's pipeline around a BPE (https://github.com/openai/gpt-2/blob/master/src/encoder.py)."""
+    import tokenizers
+
+    tokenizer = tokenizers.Tokenizer(bpe)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    if bpe.token_to_id(END_OF_TEXT) is not None:
+        tokenizer.add_special_tokens([END_OF_TEXT])
+    return tokenizer
