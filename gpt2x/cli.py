@@ -119,7 +119,7 @@ def _run_task(cfg: DictConfig, run_dir: Path, facts: dict[str, Any], start: floa
 
 def _run_hydra_on(argv: list[str], session: _Session) -> None:
     parser = get_args_parser()
-    parser.error = _refuse  # type: ignore[method-assign]
+    parser.error = _refuse
     if "--version" in argv:
         print(f"gpt2x {__version__}")
         return
@@ -143,7 +143,7 @@ def _literal(argument: str) -> str:
 
 def _job_key(*, _root_: DictConfig) -> str:
     """The folder of a job: a hash of its whole configuration, so that no prompt ever becomes a path."""
-    config = OmegaConf.to_container(OmegaConf.masked_copy(_root_, [key for key in _root_ if key != "hydra"]))
+    config = OmegaConf.to_container(OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"]))
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -187,7 +187,9 @@ def _explain(error: Exception) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"{group}={name}: not one of {', '.join(error.options)}{nearest(name, error.options)}"
     if isinstance(error, OverrideParseException):
-        return f"cannot parse {error.override!r}; text with special characters wants two pairs of quotes: 'key=\"text\"'"
+        return (
+            f"cannot parse {error.override!r}; text with special characters wants two pairs of quotes: 'key=\"text\"'"
+        )
     unknown = re.match(r"Could not override '([^']+)'", str(error))
     if unknown:
         return f"{unknown[1]}: no such setting{_nearest_key(unknown[1])}"

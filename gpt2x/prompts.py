@@ -15,7 +15,7 @@ class Prompt:
     text: str
 
 
-def read_prompts(prompt: str | list[str] | None, prompts_file: str | None) -> list[Prompt]:
+def read_prompts(prompt: str | list[str] | None, prompts_file: str | None, key: str = "prompt") -> list[Prompt]:
     """The prompts of a run, never none; ids are given in the file, or count from 0.
 
     prompts_file wins: .txt one a line (blank lines are skipped), .jsonl or .csv with `prompt` and
@@ -23,7 +23,7 @@ def read_prompts(prompt: str | list[str] | None, prompts_file: str | None) -> li
     """
     if prompts_file is None:
         texts = [prompt] if isinstance(prompt, str) else prompt or []
-        where, records = "prompt", [{"prompt": text} for text in texts]
+        where, records = key, [{"prompt": text} for text in texts]
     else:
         where, records = f"prompts_file={prompts_file}", _read(Path(prompts_file))
     prompts = []

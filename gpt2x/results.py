@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from gpt2x.errors import UserError
 from gpt2x.runtime import write_text
 
 
@@ -129,6 +130,17 @@ def write_rows(path: Path, row_type: type, rows: Iterable[Any]) -> None:
     """Writes rows of one dataclass, whole or not at all; UserError if the file cannot be written."""
     header = [field.name for field in fields(row_type)]
     write_text(path, to_csv(header, (list(asdict(row).values()) for row in rows)))
+
+
+def write_tables(run_dir: Path, tables: dict[str, tuple[type, list[Any]]]) -> None:
+    """Writes {file name: (row type, rows)}, all of them or none."""
+    try:
+        for name, (row_type, rows) in tables.items():
+            write_rows(run_dir / name, row_type, rows)
+    except UserError:
+        for name in tables:
+            (run_dir / name).unlink(missing_ok=True)
+        raise
 
 
 @dataclass(frozen=True)

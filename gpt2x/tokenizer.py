@@ -53,9 +53,7 @@ def load_tokenizer(directory: Path) -> Tokenizer:
 
     try:
         if (directory / "merges.txt").is_file():
-            bpe = tokenizers.models.BPE.from_file(
-                str(directory / "vocab.json"), str(directory / "merges.txt")
-            )
+            bpe = tokenizers.models.BPE.from_file(str(directory / "vocab.json"), str(directory / "merges.txt"))
             return Tokenizer(_byte_level(bpe))
         return Tokenizer(tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json")))
     except Exception as error:  # the Rust side raises plain Exception

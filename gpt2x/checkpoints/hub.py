@@ -26,7 +26,9 @@ def fetch(name: str, revision: str | None) -> Path:
         return Path(str(cached[0])).parent
     try:
         # One try with a short timeout; without it, downloads are tried again for a minute.
-        huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repository, _FILES[0], revision=revision), timeout=_SECONDS)
+        huggingface_hub.get_hf_file_metadata(
+            huggingface_hub.hf_hub_url(repository, _FILES[0], revision=revision), timeout=_SECONDS
+        )
         paths = [hf_hub_download(repository, file, revision=revision) for file in _FILES]
     except Exception as error:  # many kinds, of two HTTP libraries
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

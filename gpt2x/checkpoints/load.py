@@ -34,9 +34,7 @@ class Checkpoint:
     """The file or directory read; None for random weights."""
 
 
-def load_checkpoint(
-    model: ModelConfig, weights: WeightsConfig, dtype: torch.dtype, device: torch.device
-) -> Checkpoint:
+def load_checkpoint(model: ModelConfig, weights: WeightsConfig, dtype: torch.dtype, device: torch.device) -> Checkpoint:
     """Finds, reads and checks the weights; the last one loaded is kept for the next job of a sweep.
 
     Raises UserError for whatever is wrong with them.

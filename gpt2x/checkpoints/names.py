@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gpt2x.checkpoints.sizes import ARCHITECTURE, known_sizes, size_like
+from gpt2x.checkpoints.sizes import known_sizes, size_like
 from gpt2x.errors import UserError
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
@@ -16,6 +16,11 @@ _CONV1D = re.compile(r"\.(c_attn|c_proj|c_fc)\.weight$")
 _BUFFER = re.compile(r"^transformer\.h\.\d+\.attn\.(bias|masked_bias)$")
 _LAYER = re.compile(r"^transformer\.h\.(\d+)\.")
 _SHAPE_KEYS = ("vocab_size", "n_positions", "n_embd", "n_layer")
+
+
+def is_conv1d(name: str) -> bool:
+    """Whether Hugging Face keeps this weight as [in, out]."""
+    return bool(_CONV1D.search(name))
 
 
 def full_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -40,13 +45,13 @@ def infer_config(tensors: dict[str, Tensor], n_head: int | None, path: Path) -> 
         "n_layer": 1 + max((int(m[1]) for m in map(_LAYER.match, tensors) if m), default=0),
     }
     if n_head is None:
-        name = size_like(GPT2Config(n_head=1, **shape), but_for=("n_head",))
-        if name is None:
+        size = size_like(GPT2Config(n_head=1, **shape), but_for=("n_head",))
+        if size is None:
             raise UserError(
                 f"{shown(path)}: a state dict does not tell the number of heads: add model.n_head=N, "
                 "or put config.json beside the file"
             )
-        n_head = known_sizes()[name].n_head
+        n_head = known_sizes()[size].n_head
     if n_embd % n_head:
         raise UserError(f"model.n_head={n_head}: does not divide the n_embd {n_embd} of {shown(path)}")
     return GPT2Config(n_head=n_head, **shape)
@@ -66,12 +71,10 @@ def to_model(tensors: dict[str, Tensor], config: GPT2Config, path: Path, asked: 
     for name, tensor in tensors.items():
         shape = tuple(tensor.shape)
         want = expected.get(name)
-        if want is not None and shape != (want[::-1] if _CONV1D.search(name) else want):
-            hint = f" or {list(want)} transposed" if _CONV1D.search(name) and shape == want else ""
-            wanted = list(want[::-1] if _CONV1D.search(name) else want)
-            raise UserError(
-                f"{where} {name} has shape {list(shape)}{hint}, {asked} needs {wanted}{_fitting(tensors)}"
-            )
+        if want is not None and shape != (want[::-1] if is_conv1d(name) else want):
+            hint = f" or {list(want)} transposed" if is_conv1d(name) and shape == want else ""
+            wanted = list(want[::-1] if is_conv1d(name) else want)
+            raise UserError(f"{where} {name} has shape {list(shape)}{hint}, {asked} needs {wanted}{_fitting(tensors)}")
     missing = sorted(set(expected) - set(tensors) - {"lm_head.weight"})
     unexpected = sorted(set(tensors) - set(expected))
     for problem, names in (("is missing", missing), ("is unexpected", unexpected)):
@@ -82,7 +85,7 @@ def to_model(tensors: dict[str, Tensor], config: GPT2Config, path: Path, asked: 
     for name, tensor in tensors.items():
         _check_finite(name, tensor, where)
         if name != "lm_head.weight":
-            state[name] = tensor.t() if _CONV1D.search(name) else tensor
+            state[name] = tensor.t() if is_conv1d(name) else tensor
     if head is not None and not torch.equal(head, wte):
         raise UserError(f"{where} lm_head.weight differs from transformer.wte.weight; GPT-2's head is tied to wte")
     return state
@@ -91,7 +94,7 @@ def to_model(tensors: dict[str, Tensor], config: GPT2Config, path: Path, asked: 
 def to_file(model: GPT2) -> dict[str, Tensor]:
     """The model's weights in Hugging Face's names and layout: views, the tied head left out."""
     return {
-        name: tensor.t() if _CONV1D.search(name) else tensor
+        name: tensor.t() if is_conv1d(name) else tensor
         for name, tensor in model.state_dict().items()
         if name != "lm_head.weight"
     }

@@ -62,7 +62,9 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 def _read_pickle(file: Path) -> dict[str, Tensor]:
     try:
         # Files from before torch 1.6 are no zip archives and cannot be mapped.
-        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=torch.serialization._is_zipfile_path(file))
+        loaded = torch.load(
+            file, map_location="cpu", weights_only=True, mmap=torch.serialization._is_zipfile_path(file)
+        )
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error) or "Unsupported" in str(error):
             raise UserError(

@@ -48,4 +48,5 @@ def save_checkpoint(directory: Path, model: GPT2, tokenizer: Tokenizer, dtype: t
     tensors = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in to_file(model).items()}
     temporary = directory / ".model.safetensors.tmp"
     save_file(tensors, temporary, metadata={"format": "pt"})
+    temporary.chmod(0o644)  # safetensors makes its files private
     os.replace(temporary, directory / "model.safetensors")

@@ -15,9 +15,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         # With its weight given, nn.Embedding draws no numbers: on the meta device that draw costs seconds of imports.
-        self.wte = nn.Embedding(
-            config.vocab_size, config.n_embd, _weight=torch.empty(config.vocab_size, config.n_embd)
-        )
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd, _weight=torch.empty(config.vocab_size, config.n_embd))
         self.wpe = nn.Embedding(
             config.n_positions, config.n_embd, _weight=torch.empty(config.n_positions, config.n_embd)
         )
@@ -25,9 +23,7 @@ class Transformer(nn.Module):
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: KVCache | None = None
-    ) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """input_ids [B, T] -> hidden states [B, T, C]; appends T tokens to the cache.
 
         attention_mask [B, S] is 0 on left padding and 1 on text; it covers the cached tokens too.
@@ -35,7 +31,7 @@ class Transformer(nn.Module):
         """
         T = input_ids.shape[1]
         S = T + (cache[0].length if cache else 0)
-        if S > self.config.n_positions:
+        if self.config.n_positions < S:
             raise ValueError(f"{S} tokens do not fit in n_positions {self.config.n_positions}")
         if attention_mask is None:
             positions = torch.arange(S - T, S, device=input_ids.device)[None]  # [1, T]
@@ -58,9 +54,7 @@ class GPT2(nn.Module):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.tie()
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: KVCache | None = None
-    ) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """input_ids [B, T] -> logits [B, T, V]; arguments and errors as in Transformer."""
         return self.lm_head(self.transformer(input_ids, attention_mask, cache))
 

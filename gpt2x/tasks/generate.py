@@ -40,7 +40,9 @@ def run(config: Config, run_dir: Path) -> Outcome:
         check_length(len(ids), config.decode.max_new_tokens, checkpoint.model.config.n_positions, what)
         samples += [_Sample(prompt, ids, index) for index in range(config.decode.num_samples)]
     with outcome.timed("generate"):
-        completions = _stream(config, checkpoint, samples[0]) if len(samples) == 1 else _batches(config, checkpoint, samples)
+        completions = (
+            _stream(config, checkpoint, samples[0]) if len(samples) == 1 else _batches(config, checkpoint, samples)
+        )
     rows = [_row(config, checkpoint, *pair) for pair in zip(samples, completions, strict=True)]
     write_rows(run_dir / "generations.csv", GenerationRow, rows)
     if len(samples) > 1:
@@ -78,7 +80,9 @@ def _batches(config: Config, checkpoint: Checkpoint, samples: list[_Sample]) -> 
     return [completions[i] for i in range(len(samples))]
 
 
-def _generate(config: Config, checkpoint: Checkpoint, samples: list[_Sample], on_token=lambda token: None) -> list[Completion]:
+def _generate(
+    config: Config, checkpoint: Checkpoint, samples: list[_Sample], on_token=lambda token: None
+) -> list[Completion]:
     keys = [(sample.prompt.text, sample.sample) for sample in samples]
     return generate(
         checkpoint.model,

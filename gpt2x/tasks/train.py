@@ -35,7 +35,9 @@ def run(config: Config, run_dir: Path) -> Outcome:
     if train.data is None:
         raise UserError("task=train: name a text file with train.data=FILE")
     if config.dtype != "float32":
-        raise UserError(f"dtype={config.dtype}: train keeps its weights in float32, and uses bfloat16 where that is fast")
+        raise UserError(
+            f"dtype={config.dtype}: train keeps its weights in float32, and uses bfloat16 where that is fast"
+        )
     device = runtime.find_device(config.device.name)
     runtime.set_seed(config.seed)
     outcome = Outcome()
@@ -74,7 +76,9 @@ def run(config: Config, run_dir: Path) -> Outcome:
             optimizer.step()
             step += 1
             losses.append(loss.item())
-            bar.update(task, completed=step, loss=f"loss {losses[-1]:.3f}", speed=(bar.tasks[task].speed or 0) * tokens_a_step)
+            bar.update(
+                task, completed=step, loss=f"loss {losses[-1]:.3f}", speed=(bar.tasks[task].speed or 0) * tokens_a_step
+            )
             if step % train.eval_every and step < train.steps:
                 continue
             nats = validation_nats(model, val)
@@ -99,8 +103,12 @@ def run(config: Config, run_dir: Path) -> Outcome:
                 f"{row.val_bits_per_byte:.4f} bits a byte"
             )
     best = min(state.rows, key=lambda row: row.val_loss)
-    console.out.print(f"best: step {best.step}, {best.val_bits_per_byte:.4f} bits a byte, in {shown(run_dir / 'checkpoint')}")
-    console.out.print(f"use it: python -m gpt2x task=generate weights.path={shown(run_dir / 'checkpoint')}", soft_wrap=True)
+    console.out.print(
+        f"best: step {best.step}, {best.val_bits_per_byte:.4f} bits a byte, in {shown(run_dir / 'checkpoint')}"
+    )
+    console.out.print(
+        f"use it: python -m gpt2x task=generate weights.path={shown(run_dir / 'checkpoint')}", soft_wrap=True
+    )
     return outcome
 
 
@@ -119,7 +127,9 @@ def validation_nats(model: GPT2, ids: Tensor, batch_size: int = 16) -> float:
     device = model.lm_head.weight.device
     T = model.config.n_positions
     full = (len(ids) - 1) // T * T  # tokens predicted by whole windows
-    windows = zip(ids[:full].view(-1, T).split(batch_size), ids[1 : full + 1].view(-1, T).split(batch_size), strict=True)
+    windows = zip(
+        ids[:full].view(-1, T).split(batch_size), ids[1 : full + 1].view(-1, T).split(batch_size), strict=True
+    )
     rest = [(ids[None, full:-1], ids[None, full + 1 :])] if full < len(ids) - 1 else []
     total = 0.0
     for inputs, targets in [*windows, *rest]:

@@ -1,0 +1,80 @@
+"""The oracle: transformers' GPT2LMHeadModel with eager attention. The only importer of its model code."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gpt2x.checkpoints import Checkpoint
+from gpt2x.checkpoints.names import to_file
+from gpt2x.checkpoints.read import read_tensors
+from gpt2x.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
+
+
+def load_reference(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> "GPT2LMHeadModel":
+    """The same weights in transformers, which reads them itself, by its own rules for names and layout.
+
+    Random weights come from our model. Raises UserError if transformers misses a tensor.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "eager", "output_loading_info": True}
+    path = checkpoint.path
+    if path is not None and path.is_dir():
+        model, info = GPT2LMHeadModel.from_pretrained(path, local_files_only=True, **options)
+    else:
+        config = checkpoint.model.config
+        model, info = GPT2LMHeadModel.from_pretrained(
+            None,
+            config=GPT2Config(
+                vocab_size=config.vocab_size,
+                n_positions=config.n_positions,
+                n_embd=config.n_embd,
+                n_layer=config.n_layer,
+                n_head=config.n_head,
+                layer_norm_epsilon=config.layer_norm_epsilon,
+                bos_token_id=checkpoint.tokenizer.eos_id,
+                eos_token_id=checkpoint.tokenizer.eos_id,
+            ),
+            state_dict=to_file(checkpoint.model) if path is None else read_tensors(path),
+            **options,
+        )
+    missing = set(info["missing_keys"]) - {"lm_head.weight"}
+    if missing:
+        raise UserError(f"{checkpoint.weights}: transformers finds no {sorted(missing)[0]} in it")
+    return model.to(device).eval().requires_grad_(False)
+
+
+def reference_parameters(model: "GPT2LMHeadModel") -> dict[str, Tensor]:
+    """The reference's weights by full name, in its own (Conv1D) layout, the tied head left out."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if name != "lm_head.weight"}
+
+
+@torch.inference_mode()
+def reference_greedy(model: "GPT2LMHeadModel", ids: list[int], max_new_tokens: int, eos_id: int | None) -> list[int]:
+    """New tokens of transformers' greedy generate, the end-of-text token included."""
+    output = model.generate(
+        torch.tensor([ids], device=model.device),
+        attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=model.device),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=eos_id,
+        pad_token_id=eos_id if eos_id is not None else 0,
+    )
+    return output[0, len(ids) :].tolist()
+
+
+def reference_tokenize(directory: Path, texts: list[str]) -> list[list[int]]:
+    """Ids from transformers' GPT-2 tokenizer over the same vocabulary files."""
+    from transformers import GPT2TokenizerFast
+
+    tokenizer = GPT2TokenizerFast.from_pretrained(directory, local_files_only=True)
+    return [tokenizer(text)["input_ids"] for text in texts]
