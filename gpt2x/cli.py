@@ -29,7 +29,11 @@ from gpt2x.paths import bundled, shown
 from gpt2x.schema import Config
 
 DONE, NO_PARITY, USER_ERROR, JOBS_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
-_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}  # fmt: skip
+# What the file system says of a folder that cannot be made or written.
+_UNWRITABLE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+}
 
 
 def main() -> int:

@@ -126,9 +126,9 @@ def _show(summary: SummaryRow, rows: list[ParityRow], side_by_side: list[SideByS
     if summary.verdict == "pass":
         verdict = Text.assemble(
             ("PASS", "bold green"),
-            f"  gpt2x computes what {reference} computes: {summary.parameters_subject:,} parameters, logits within "
-            f"{summary.max_abs_logit_difference:.2g}, {summary.generations_matched} of {summary.generations_total} texts "
-            "the same",
+            f"  gpt2x computes what {reference} computes: {summary.parameters_subject:,} parameters, ",
+            f"logits within {summary.max_abs_logit_difference:.2g}, ",
+            f"{summary.generations_matched} of {summary.generations_total} texts the same",
         )
     else:
         verdict = Text.assemble(("FAIL", "bold red"), f"  first divergence: {summary.first_divergence}")

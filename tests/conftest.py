@@ -1,0 +1,117 @@
+"""What tests share: the command line, in this process or its own, and tiny checkpoints to point it at."""
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach a network; hub tests set their own endpoint
+os.environ["OMP_NUM_THREADS"] = "1"
+
+REPO = Path(__file__).resolve().parent.parent
+NANO = REPO / "data" / "nano"
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    def error(self) -> str:
+        """The one line on stderr of a run that failed as it should."""
+        assert self.code == 2, self
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("gpt2x: error: "), self.err
+        return lines[0]
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty launch directory."""
+    folder = tmp_path / "launch"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def gpt2x(launch: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+    """`gpt2x ARGS` in this process (torch is imported already, so it takes no seconds), in `launch`."""
+    from gpt2x.cli import main
+
+    def run(*args: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["gpt2x", *args])
+        capfd.readouterr()
+        try:
+            code = main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capfd.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def gpt2x_process(launch: Path) -> Cli:
+    """`python -m gpt2x ARGS` in a process of its own, in `launch`."""
+
+    def run(*args: str, **env: str) -> Result:
+        done = subprocess.run(
+            [sys.executable, "-m", "gpt2x", *args],
+            cwd=launch,
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """Rows of a CSV, all values as text."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def run_dir(launch: Path, task: str) -> Path:
+    """The only run folder of a task below the launch directory."""
+    (folder,) = (launch / "runs" / task).iterdir()
+    return folder
+
+
+def tiny_hf(**settings: Any) -> Any:
+    """A tiny random transformers GPT-2 in eval mode: 2 layers, width 32, 4 heads, 64 positions, 300 tokens."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(settings.pop("seed", 0))
+    sizes = {"n_layer": 2, "n_embd": 32, "n_head": 4, "n_positions": 64, "vocab_size": 300}
+    special = {"bos_token_id": None, "eos_token_id": None}
+    return GPT2LMHeadModel(GPT2Config(**(sizes | special | settings))).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face directory that transformers wrote: tiny random weights, and a tokenizer trained on a few lines."""
+    from gpt2x.tokenizer import train_tokenizer
+
+    folder = tmp_path_factory.mktemp("tiny")
+    text = " ".join(f"line {i} says: to be, or not to be, that's question {i * i}.\n" for i in range(200))
+    train_tokenizer(text, 300).save(folder)
+    tiny_hf(eos_token_id=0, bos_token_id=0).save_pretrained(folder)
+    return folder
