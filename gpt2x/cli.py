@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, cast, get_type_hints
@@ -40,8 +41,19 @@ def main() -> int:
     """Runs `gpt2x` with sys.argv; returns the exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises instead of printing and exiting
     session = _Session()
+    code = _guarded(lambda: _run_hydra_on(sys.argv[1:], session))
+    if session.sweep_dir is not None:
+        from gpt2x.results import collect_sweep
+
+        sweep_dir = session.sweep_dir
+        code = max(code, _guarded(lambda: collect_sweep(sweep_dir)))
+    return code or session.exit_code
+
+
+def _guarded(work: Callable[[], None]) -> int:
+    """Does the work; what the user must change becomes one line and its exit code, a bug stays an exception."""
     try:
-        _run_hydra_on(sys.argv[1:], session)
+        work()
     except UserError as error:
         return _complain(str(error))
     except (HydraException, OmegaConfBaseException) as error:
@@ -52,12 +64,7 @@ def main() -> int:
         return _complain(f"{error.filename}: {error.strerror}; choose another folder with hydra.run.dir=DIR")
     except KeyboardInterrupt:
         return INTERRUPTED
-    finally:
-        if session.sweep_dir is not None:
-            from gpt2x.results import collect_sweep
-
-            collect_sweep(session.sweep_dir)
-    return session.exit_code
+    return DONE
 
 
 class _Session:
@@ -71,6 +78,7 @@ class _Session:
         """One job, as Hydra calls it: alone, or one of a sweep, where a failure must not stop the others."""
         settings = HydraConfig.get()
         run_dir = Path(settings.runtime.output_dir)
+        fresh = not any(run_dir.iterdir())
         facts: dict[str, Any] = {"overrides": list(settings.overrides.task)}
         if settings.mode == RunMode.MULTIRUN:
             self.sweep_dir = run_dir.parent
@@ -81,16 +89,17 @@ class _Session:
         except BaseException as error:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             facts |= {"status": status, "error": _one_line(str(error)), "seconds": time.perf_counter() - start}
-            self._fail(error, run_dir, facts)
+            self._fail(error, run_dir, fresh, facts)
         else:
             if not passed and self.exit_code == DONE:
                 self.exit_code = NO_PARITY
 
-    def _fail(self, error: BaseException, run_dir: Path, facts: dict[str, Any]) -> None:
+    def _fail(self, error: BaseException, run_dir: Path, fresh: bool, facts: dict[str, Any]) -> None:
         if isinstance(error, UserError):  # reported here: Hydra would add a line of its own
             self.exit_code = _complain(str(error))
         if self.sweep_dir is None:
-            _discard(run_dir)
+            if fresh:
+                _discard(run_dir)
             if not isinstance(error, UserError):
                 raise error
             return
@@ -163,7 +172,7 @@ def _chosen(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
 
 
 def _discard(run_dir: Path) -> None:
-    """Removes a run folder that holds nothing to go on from, and the folders that were made for it."""
+    """Removes a run folder that was begun now and holds nothing to go on from, and the folders made for it."""
     if not (run_dir / "state.pt").exists():
         shutil.rmtree(run_dir, ignore_errors=True)
         for folder in run_dir.parents:

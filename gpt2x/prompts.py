@@ -1,6 +1,7 @@
 """Prompts from the command line or from a file."""
 
 import csv
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
         return [_json_object(line, f"{where}, line {n}") for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     if path.suffix == ".csv":
         try:
-            rows = csv.DictReader(text.splitlines(keepends=True), strict=True)
+            rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
             if "prompt" not in (rows.fieldnames or ()):
                 raise UserError(f"{where}: no column `prompt`; it has {', '.join(rows.fieldnames or ['none'])}")
             return list(rows)

@@ -29,6 +29,7 @@ class Outcome:
 
     passed: bool = True
     """False if parity does not hold."""
+    device: "torch.device | None" = None
     checkpoint: "Checkpoint | None" = None
     timings: dict[str, float] = field(default_factory=dict)
     """Stage -> seconds."""
@@ -88,21 +89,20 @@ def manifest(config: dict[str, Any], outcome: Outcome, seconds: float) -> dict[s
         "seconds": seconds,
         "timings": outcome.timings,
     }
-    if outcome.checkpoint is not None:
+    if outcome.device is not None:
         import torch
 
+        facts |= {"device": str(outcome.device), "threads": torch.get_num_threads()}
+    if outcome.checkpoint is not None:
         from gpt2x.checkpoints.read import weight_files
 
         path = outcome.checkpoint.path
+        files = weight_files(path) if path else []
         facts["checkpoint"] = {
             "weights": outcome.checkpoint.weights,
             "path": str(path.resolve()) if path else None,
-            "sha256": {
-                file.name: _sha256(file, file.stat().st_mtime_ns) for file in (weight_files(path) if path else [])
-            },
+            "sha256": {file.name: _sha256(file, file.stat().st_mtime_ns) for file in files},
         }
-        facts["device"] = str(outcome.checkpoint.model.lm_head.weight.device)
-        facts["threads"] = torch.get_num_threads()
     return facts
 
 

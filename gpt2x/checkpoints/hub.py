@@ -1,12 +1,13 @@
 """Weights from the Hugging Face cache or hub: only for weights=auto."""
 
 import os
+import threading
 from pathlib import Path
 
 from gpt2x.checkpoints.sizes import hub_repository
 from gpt2x.errors import UserError
 
-_SECONDS = 3.0  # for the hub to answer before we say that there is no network
+_SECONDS = 2.0  # for the hub to answer before we say that there is no network
 _FILES = ("config.json", "model.safetensors")
 
 
@@ -18,22 +19,42 @@ def fetch(name: str, revision: str | None) -> Path:
     repository = hub_repository(name)
     if repository is None:
         raise UserError(f"no weights for {name}, and none on the hub: name a file with weights.path=FILE")
-    import huggingface_hub
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     cached = [try_to_load_from_cache(repository, file, revision=revision) for file in _FILES]
     if all(isinstance(path, str) for path in cached):
         return Path(str(cached[0])).parent
     try:
-        # One try with a short timeout; without it, downloads are tried again for a minute.
-        huggingface_hub.get_hf_file_metadata(
-            huggingface_hub.hf_hub_url(repository, _FILES[0], revision=revision), timeout=_SECONDS
-        )
+        _knock(repository, revision)
         paths = [hf_hub_download(repository, file, revision=revision) for file in _FILES]
     except Exception as error:  # many kinds, of two HTTP libraries
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(
             f"cannot download {repository} from {os.environ.get('HF_ENDPOINT', 'huggingface.co')} ({reason}): "
             f"put {name}_weights.safetensors or {name}_weights.pt into data/, or name a file with weights.path=FILE"
         ) from None
     return Path(paths[0]).parent
+
+
+def _knock(repository: str, revision: str | None) -> None:
+    """Asks the hub for one file's metadata, once; raises what went wrong, TimeoutError after _SECONDS.
+
+    A download on its own tries for a minute, and a name server may keep silent for longer than any
+    timeout of an HTTP library: hence the thread, which is left behind.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    errors: list[Exception] = [TimeoutError(f"no answer in {_SECONDS:.0f} seconds")]
+
+    def ask() -> None:
+        try:
+            get_hf_file_metadata(hf_hub_url(repository, _FILES[0], revision=revision), timeout=_SECONDS)
+            errors.clear()
+        except Exception as error:
+            errors[:] = [error]
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_SECONDS)
+    for error in errors:
+        raise error

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import zipfile
 from pathlib import Path
 
 import torch
@@ -14,7 +15,6 @@ from gpt2x.paths import shown
 # What transformers' GPT2Config can say that changes the function, and the value this model has built in.
 _BUILT_IN = {
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
-    "n_inner": (None,),
     "scale_attn_weights": (True,),
     "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
@@ -45,7 +45,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             raise UserError(f"{shown(file)}: no such file")
         if file.stat().st_size == 0:
             raise UserError(f"{shown(file)}: the file is empty")
-        tensors |= _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
+        try:
+            tensors |= _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
+        except OSError as error:
+            raise UserError(f"{shown(file)}: cannot be read: {error.strerror or error}") from None
     return tensors
 
 
@@ -62,9 +65,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 def _read_pickle(file: Path) -> dict[str, Tensor]:
     try:
         # Files from before torch 1.6 are no zip archives and cannot be mapped.
-        loaded = torch.load(
-            file, map_location="cpu", weights_only=True, mmap=torch.serialization._is_zipfile_path(file)
-        )
+        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error) or "Unsupported" in str(error):
             raise UserError(
@@ -95,7 +96,8 @@ def read_config(path: Path) -> GPT2Config | None:
     config = _read_json(file)
     if config.get("model_type", "gpt2") != "gpt2":
         raise UserError(f"{shown(file)}: model_type is {config['model_type']!r}, not 'gpt2'")
-    for key, allowed in _BUILT_IN.items():
+    built_in = _BUILT_IN | {"n_inner": (None, 4 * config.get("n_embd", GPT2Config.n_embd))}
+    for key, allowed in built_in.items():
         if config.get(key, allowed[0]) not in allowed:
             raise UserError(f"{shown(file)}: {key}={config[key]!r} is not supported, only {allowed[0]!r}")
     default = GPT2Config()

@@ -67,7 +67,7 @@ def generate(
     for S in range(longest, capacity):
         hidden = model.transformer(input_ids, None if mask is None else mask[:, :S], cache)[:, -1]  # [B, C]
         logits = model.lm_head(hidden).float()  # [B, V]
-        tokens = picker.pick(logits)  # [B]
+        tokens = picker.pick(logits).to(device)  # [B]
         logprobs = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]  # [B]
         for row, (token, logprob) in enumerate(zip(tokens.tolist(), logprobs.tolist(), strict=True)):
             if row not in unfinished:

@@ -17,17 +17,17 @@ class Sampler:
         self.generators = [torch.Generator().manual_seed(_seed(seed, *key)) for key in keys]
 
     def pick(self, logits: Tensor) -> Tensor:
-        """logits [B, V] -> token ids [B].
+        """logits [B, V] -> token ids [B], on the CPU when sampled.
 
         One uniform number a row, looked up in the cumulative distribution in vocabulary order and in
         float64, so that rounding in the logits (another batch size, say) all but never moves a pick.
         """
         if self.decode.greedy:
             return logits.argmax(-1)
-        probabilities = filter_logits(logits.double(), self.decode).softmax(-1)  # [B, V]
+        probabilities = filter_logits(logits.cpu().double(), self.decode).softmax(-1)  # [B, V]
         cumulative = probabilities.cumsum(-1)
         uniform = torch.cat([torch.rand(1, generator=g, dtype=torch.float64) for g in self.generators])  # [B]
-        threshold = uniform.to(logits.device)[:, None] * cumulative[:, -1:]
+        threshold = uniform[:, None] * cumulative[:, -1:]
         return torch.searchsorted(cumulative, threshold, right=True)[:, 0]
 
 

@@ -29,7 +29,7 @@ def run(config: Config, run_dir: Path) -> Outcome:
     """Continues every prompt num_samples times; UserError before any work if one of them cannot be."""
     prompts = read_prompts(config.prompt, config.prompts_file)
     device = runtime.find_device(config.device.name)
-    outcome = Outcome()
+    outcome = Outcome(device=device)
     with outcome.timed("load"):
         checkpoint = load_checkpoint(config.model, config.weights, runtime.find_dtype(config.dtype), device)
     outcome.checkpoint = checkpoint

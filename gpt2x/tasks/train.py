@@ -1,5 +1,6 @@
 """task=train: makes small checkpoints and fine-tunes existing ones."""
 
+import hashlib
 import math
 import os
 from dataclasses import asdict, replace
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2x import console, runtime
-from gpt2x.checkpoints import load_checkpoint, save_checkpoint
+from gpt2x.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from gpt2x.checkpoints.load import complete_config
 from gpt2x.errors import UserError
 from gpt2x.model.gpt2 import GPT2
@@ -40,45 +41,39 @@ def run(config: Config, run_dir: Path) -> Outcome:
         )
     device = runtime.find_device(config.device.name)
     runtime.set_seed(config.seed)
-    outcome = Outcome()
+    outcome = Outcome(device=device)
     with outcome.timed("prepare"):
         train_text, val_text = _split(Path(train.data))
-        model, tokenizer, origin = _start(config, train_text, device)
+        model, tokenizer, outcome.checkpoint = _start(config, train_text, device)
+        seed = config.weights.seed
+        origin = outcome.checkpoint.weights if outcome.checkpoint else f"random weights (seed {seed})"
         data = _encode(tokenizer, train_text, "training", model.config.n_positions)
         val = _encode(tokenizer, val_text, "validation", 1)
         val_bytes = len(val_text.encode()) - len(tokenizer.decode(val[:1].tolist()).encode())
-        optimizer = _optimizer(model, train)
-        state = _State(run_dir / "state.pt", {"train": asdict(train), "seed": config.seed, "from": origin})
+        optimizer = make_optimizer(model, train)
+        settings = {"train": asdict(train), "model": asdict(config.model), "seed": config.seed, "from": origin}
+        settings["text"] = hashlib.sha256((train_text + val_text).encode()).hexdigest()
+        state = _State(run_dir / "state.pt", settings)
         step = state.restore(model, optimizer)
     bf16 = runtime.has_fast_bf16(device)
     tokens_a_step = train.batch_size * model.config.n_positions
     console.out.print(
-        f"training {sum(p.numel() for p in model.parameters()):,} parameters {origin} on {len(data):,} tokens, "
+        f"training {sum(p.numel() for p in model.parameters()):,} parameters from {origin} on {len(data):,} tokens, "
         f"step {step} to {train.steps}, {device.type}{' with bfloat16' if bf16 else ''}"
     )
     losses: list[float] = []
     with outcome.timed("train"), _progress() as bar:
         task = bar.add_task("train", total=train.steps, completed=step, loss="", speed=0.0)
         while step < train.steps:
-            # Everything random in a step comes from its number, so a run that was killed repeats it exactly.
-            torch.manual_seed(config.seed * 1_000_003 + step)
             lr = learning_rate(step, train)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            inputs, targets = _batch(data, train.batch_size, model.config.n_positions, device)
-            model.train()
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                logits = model(inputs)  # [B, T, V]
-            loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), train.grad_clip)
-            optimizer.step()
+            # Everything random in a step comes from its number, so a run that was killed repeats it exactly.
+            torch.manual_seed(config.seed * 1_000_003 + step)
+            losses.append(train_step(model, optimizer, data, train, bf16))
             step += 1
-            losses.append(loss.item())
-            bar.update(
-                task, completed=step, loss=f"loss {losses[-1]:.3f}", speed=(bar.tasks[task].speed or 0) * tokens_a_step
-            )
+            speed = (bar.tasks[task].speed or 0) * tokens_a_step
+            bar.update(task, completed=step, loss=f"loss {losses[-1]:.3f}", speed=speed)
             if step % train.eval_every and step < train.steps:
                 continue
             nats = validation_nats(model, val)
@@ -110,6 +105,21 @@ def run(config: Config, run_dir: Path) -> Outcome:
         f"use it: python -m gpt2x task=generate weights.path={shown(run_dir / 'checkpoint')}", soft_wrap=True
     )
     return outcome
+
+
+def train_step(model: GPT2, optimizer: torch.optim.AdamW, data: Tensor, train: TrainConfig, bf16: bool) -> float:
+    """One step on a random batch, in bfloat16 where asked for; returns the loss before it, nats a token."""
+    device = model.lm_head.weight.device
+    inputs, targets = _batch(data, train.batch_size, model.config.n_positions, device)
+    model.train()
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        logits = model(inputs)  # [B, T, V]
+    loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), train.grad_clip)
+    optimizer.step()
+    return loss.item()
 
 
 def learning_rate(step: int, train: TrainConfig) -> float:
@@ -149,14 +159,14 @@ def _split(path: Path) -> tuple[str, str]:
     return text[:cut], text[cut:]
 
 
-def _start(config: Config, train_text: str, device: torch.device) -> tuple[GPT2, Tokenizer, str]:
-    """The model to begin with: pretrained if weights are named, else random."""
+def _start(config: Config, train_text: str, device: torch.device) -> tuple[GPT2, Tokenizer, Checkpoint | None]:
+    """The model to begin with, and the checkpoint it is from: pretrained if weights are named, else random."""
     dropout = config.train.dropout
     if config.weights.path is not None or config.weights.source == "auto":
         checkpoint = load_checkpoint(config.model, config.weights, torch.float32, device)
         model = GPT2(replace(checkpoint.model.config, dropout=dropout)).to(device)
         model.load_state_dict(checkpoint.model.state_dict())
-        return model, checkpoint.tokenizer, f"from {checkpoint.weights}"
+        return model, checkpoint.tokenizer, checkpoint
     architecture = complete_config(config.model)
     if config.model.tokenizer == "own":
         tokenizer = train_tokenizer(train_text, architecture.vocab_size)
@@ -164,7 +174,7 @@ def _start(config: Config, train_text: str, device: torch.device) -> tuple[GPT2,
         tokenizer = load_tokenizer(bundled("data") / "gpt2")
     model = GPT2(replace(architecture, dropout=dropout))
     model.init_weights(config.weights.seed)
-    return model.to(device), tokenizer, f"from random weights (seed {config.weights.seed})"
+    return model.to(device), tokenizer, None
 
 
 def _encode(tokenizer: Tokenizer, text: str, split: str, context: int) -> Tensor:
@@ -181,7 +191,7 @@ def _batch(data: Tensor, batch_size: int, T: int, device: torch.device) -> tuple
     return windows[:, :-1], windows[:, 1:]
 
 
-def _optimizer(model: GPT2, train: TrainConfig) -> torch.optim.AdamW:
+def make_optimizer(model: GPT2, train: TrainConfig) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter, arXiv:1711.05101) that decays matrices, not biases and norms."""
     groups = [
         {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": train.weight_decay},

@@ -24,7 +24,7 @@ def run(config: Config, run_dir: Path) -> Outcome:
     """Compares counts, tokenizers, weights, logits and greedy text; the verdict is in Outcome.passed."""
     prompt, gen_prompts = _prompts(config)
     device, dtype = runtime.find_device(config.device.name), runtime.find_dtype(config.dtype)
-    outcome = Outcome()
+    outcome = Outcome(device=device)
     with outcome.timed("load"):
         checkpoint = load_checkpoint(config.model, config.weights, dtype, device)
     outcome.checkpoint = checkpoint

@@ -1,0 +1,53 @@
+"""The README's commands run, and its table of columns is the CSVs'."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from gpt2x.results import TABLES, JobRow
+from tests.conftest import REPO
+
+README = (REPO / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line]
+SET_UP = ("make ", "python3 -m venv", "source ", "pip install")  # .ci/run runs these
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith(SET_UP)])
+def test_command(command: str, launch: Path) -> None:
+    (launch / "README.md").write_text(README, encoding="utf-8")
+    (launch / "prompts.txt").write_text("To be\nOr not to be\n", encoding="utf-8")
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=launch, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    if "weights=auto" in command:  # no network in tests: that it does download is for test_hub.py
+        assert done.returncode == 2
+        assert "weights.path=FILE" in done.stderr
+    else:
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_there_are_commands_of_every_task() -> None:
+    assert {task for task in ("validate", "generate", "train") if any(f"task={task}" in c for c in COMMANDS)} == {
+        file.stem for file in (REPO / "conf" / "task").glob("*.yaml")
+    }
+
+
+def test_ci_runs_the_set_up_commands() -> None:
+    script = (REPO / ".ci" / "run").read_text()
+    for command in COMMANDS:
+        if command.startswith("make "):
+            assert f"\n{command.partition('#')[0].strip()}" in script
+
+
+@pytest.mark.parametrize("name", [*TABLES, "jobs.csv"])
+def test_columns(name: str) -> None:
+    (row,) = re.findall(rf"^\| `{name}` \|[^|]*\|([^|]*)\|$", README, re.MULTILINE)
+    columns = [field.name for field in fields((TABLES | {"jobs.csv": JobRow})[name])]
+    assert [column.strip() for column in row.split(",")] == columns

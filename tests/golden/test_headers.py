@@ -1,0 +1,29 @@
+"""The headers of the CSVs are a contract (design section 4): a change here breaks other people's tools."""
+
+from dataclasses import fields
+
+import pytest
+
+from gpt2x.results import TABLES, JobRow
+
+HEADERS = {
+    "generations.csv": "prompt_id,sample,prompt,completion,n_prompt_tokens,n_new_tokens,finish_reason,logprob,model,"
+    "weights,greedy,temperature,top_k,top_p,seed",
+    "summary.csv": "model,weights,subject,device,dtype,parameters_subject,parameters_reference,verdict,"
+    "first_divergence,probable_cause,max_abs_logit_difference,mean_kl,top1_agreement,generations_matched,generations_total",
+    "parity.csv": "stage,site,mode,metric,value,tolerance,status,note",
+    "side_by_side.csv": "prompt,subject_text,reference_text,matched,first_difference,top2_margin,verdict",
+    "train.csv": "step,train_loss,val_loss,val_bits_per_byte,lr,tokens",
+    "timing.csv": "stage,seconds",
+    "jobs.csv": "job,overrides,status,error,seconds",
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_header(name: str) -> None:
+    row_type = (TABLES | {"jobs.csv": JobRow})[name]
+    assert ",".join(field.name for field in fields(row_type)) == HEADERS[name]
+
+
+def test_every_table_has_its_header_here() -> None:
+    assert {*TABLES, "jobs.csv"} == set(HEADERS)
