@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn, cast, get_type_hints
 
@@ -47,6 +48,8 @@ def main() -> int:
 
         sweep_dir = session.sweep_dir
         code = max(code, _guarded(lambda: collect_sweep(sweep_dir)))
+    elif code == USER_ERROR:
+        _discard(Path.cwd() / "runs" / "sweeps" / session.stamp)  # Hydra makes it before it looks at the settings
     return code or session.exit_code
 
 
@@ -73,6 +76,8 @@ class _Session:
     def __init__(self) -> None:
         self.exit_code = DONE
         self.sweep_dir: Path | None = None
+        # To the microsecond: runs started in the same second would share a folder.
+        self.stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
 
     def job(self, cfg: DictConfig) -> None:
         """One job, as Hydra calls it: alone, or one of a sweep, where a failure must not stop the others."""
@@ -139,6 +144,7 @@ def _run_hydra_on(argv: list[str], session: _Session) -> None:
     hydra_version.setbase("1.3")
     ConfigStore.instance().store("schema", Config)
     OmegaConf.register_new_resolver("job_key", _job_key, replace=True)
+    OmegaConf.register_new_resolver("stamp", lambda: session.stamp, replace=True)
     _run_hydra(
         # Intermixed: Hydra's own call fails on overrides before and after a flag.
         args=parser.parse_intermixed_args([_literal(argument) for argument in argv]),
@@ -173,7 +179,7 @@ def _chosen(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
 
 def _discard(run_dir: Path) -> None:
     """Removes a run folder that was begun now and holds nothing to go on from, and the folders made for it."""
-    if not (run_dir / "state.pt").exists():
+    if run_dir.exists() and not (run_dir / "state.pt").exists():
         shutil.rmtree(run_dir, ignore_errors=True)
         for folder in run_dir.parents:
             if not folder.is_relative_to(Path.cwd()) or folder == Path.cwd() or any(folder.iterdir()):

@@ -1,7 +1,6 @@
 """From a configuration to a model ready to run, with its tokenizer."""
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -45,14 +44,18 @@ def load_checkpoint(model: ModelConfig, weights: WeightsConfig, dtype: torch.dty
         for file in (weight_files(path) if path else ())
         if file.is_file()
     )
-    return _load(model, path, stamp, weights.seed, dtype, device)
+    key = (model, path, stamp, weights.seed, dtype, device)
+    if key not in _loaded:
+        _loaded.clear()  # before loading, so that there are never two models in memory
+        _loaded[key] = _load(model, path, weights.seed, dtype, device)
+    return _loaded[key]
 
 
-@lru_cache(maxsize=1)
-def _load(
-    asked: ModelConfig, path: Path | None, stamp: tuple, seed: int, dtype: torch.dtype, device: torch.device
-) -> Checkpoint:
-    """`stamp` is only there to tell a file that was changed since from the one in the cache."""
+# The last checkpoint, by all that makes it: files that changed since have another stamp.
+_loaded: dict[tuple, Checkpoint] = {}
+
+
+def _load(asked: ModelConfig, path: Path | None, seed: int, dtype: torch.dtype, device: torch.device) -> Checkpoint:
     if path is None:
         config = complete_config(asked)
         model = empty_model(config).to_empty(device="cpu")
@@ -103,7 +106,10 @@ def _config(asked: ModelConfig, path: Path, tensors: dict[str, Tensor]) -> GPT2C
     elif asked.n_head not in (None, config.n_head) and asked.n_embd in (None, config.n_embd):
         raise UserError(f"model.n_head={asked.n_head}: config.json of {shown(path)} says {config.n_head}")
     given = {key: getattr(asked, key) for key in ARCHITECTURE if getattr(asked, key) is not None}
-    return replace(config, **given)
+    try:
+        return replace(config, **given)
+    except ValueError as error:
+        raise UserError(f"model={asked.name} for {shown(path)}: {error}") from None
 
 
 def _name(config: GPT2Config) -> str:

@@ -15,7 +15,6 @@ from gpt2x.paths import shown
 _CONV1D = re.compile(r"\.(c_attn|c_proj|c_fc)\.weight$")
 _BUFFER = re.compile(r"^transformer\.h\.\d+\.attn\.(bias|masked_bias)$")
 _LAYER = re.compile(r"^transformer\.h\.(\d+)\.")
-_SHAPE_KEYS = ("vocab_size", "n_positions", "n_embd", "n_layer")
 
 
 def is_conv1d(name: str) -> bool:

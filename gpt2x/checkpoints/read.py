@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -64,23 +65,25 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 def _read_pickle(file: Path) -> dict[str, Tensor]:
     try:
-        # Files from before torch 1.6 are no zip archives and cannot be mapped.
-        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read is told below
+            # Files from before torch 1.6 are no zip archives and cannot be mapped.
+            loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except OSError:
+        raise
+    except Exception as error:  # of any kind, from bytes of any kind
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise UserError(
                 f"{shown(file)}: refused, because it holds more than tensors and loading it could run code; "
                 "save model.state_dict() instead"
             ) from None
-        raise UserError(f"{shown(file)}: not a checkpoint") from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"{shown(file)}: truncated, or not a checkpoint ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{shown(file)}: truncated, or not a state dict that torch.save wrote") from None
     if not isinstance(loaded, dict) or not loaded:
         raise UserError(f"{shown(file)}: not a state dict but a {type(loaded).__name__}; save model.state_dict()")
     for name, value in loaded.items():
-        if not isinstance(value, Tensor):
+        if not isinstance(name, str) or not isinstance(value, Tensor):
             raise UserError(
-                f"{shown(file)}: not a state dict: {str(name)!r} is a {type(value).__name__}; save model.state_dict()"
+                f"{shown(file)}: not a state dict: {name!r} is a {type(value).__name__}; save model.state_dict()"
             )
     return loaded
 

@@ -191,8 +191,8 @@ def test_a_wrong_tokenizer_is_named(gpt2x: Cli, launch: Path, monkeypatch: pytes
 @pytest.fixture
 def fresh_models():
     """Models made while a class is broken must not be found in the cache, before or after."""
-    from gpt2x.checkpoints.load import _load
+    from gpt2x.checkpoints.load import _loaded
 
-    _load.cache_clear()
+    _loaded.clear()
     yield
-    _load.cache_clear()
+    _loaded.clear()
