@@ -30,11 +30,11 @@ class Tokenizer:
         """Bytes that are not UTF-8 (half a character, say) become U+FFFD."""
         return self.backend.decode(list(ids), skip_special_tokens=False)
 
-    def stream(self, prompt_ids: list[int]) -> Callable[[int], str]:
+    def stream(self) -> Callable[[int], str]:
         """A function from each new token to the text that it completes: '' while a character is half done."""
         import tokenizers
 
-        decoder = tokenizers.decoders.DecodeStream(ids=prompt_ids, skip_special_tokens=False)
+        decoder = tokenizers.decoders.DecodeStream(skip_special_tokens=False)
         return lambda token: decoder.step(self.backend, token) or ""
 
     def save(self, directory: Path) -> None:

@@ -17,6 +17,8 @@ from gpt2x.paths import bundled, shown
 from gpt2x.schema import ModelConfig, WeightsConfig
 from gpt2x.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
+_SMALL_FILES = ("config.json", "vocab.json", "merges.txt", "tokenizer.json")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -39,11 +41,8 @@ def load_checkpoint(model: ModelConfig, weights: WeightsConfig, dtype: torch.dty
     Raises UserError for whatever is wrong with them.
     """
     path = find_weights(model, weights)
-    stamp = tuple(
-        (str(file), file.stat().st_mtime_ns, file.stat().st_size)
-        for file in (weight_files(path) if path else ())
-        if file.is_file()
-    )
+    files = [*weight_files(path), *(_directory(path) / name for name in _SMALL_FILES)] if path else []
+    stamp = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
     key = (model, path, stamp, weights.seed, dtype, device)
     if key not in _loaded:
         _loaded.clear()  # before loading, so that there are never two models in memory
@@ -112,19 +111,22 @@ def _config(asked: ModelConfig, path: Path, tensors: dict[str, Tensor]) -> GPT2C
         raise UserError(f"model={asked.name} for {shown(path)}: {error}") from None
 
 
+def _directory(path: Path) -> Path:
+    """Where a checkpoint's config.json and tokenizer would be."""
+    return path if path.is_dir() else path.parent
+
+
 def _name(config: GPT2Config) -> str:
     return size_like(config) or "custom"
 
 
 def _tokenizer_dir(path: Path | None, config: GPT2Config, name: str) -> Path:
     """Beside the weights, else the bundled vocabulary that the architecture was made for."""
-    if path is not None:
-        beside = path if path.is_dir() else path.parent
-        if has_tokenizer(beside):
-            return beside
+    if path is not None and has_tokenizer(_directory(path)):
+        return _directory(path)
     if config.vocab_size == GPT2Config().vocab_size:
         return bundled("data") / "gpt2"
     if name == "nano":
         return bundled("data") / "nano"
-    where = shown(path if path.is_dir() else path.parent) if path else "a checkpoint's directory"
+    where = shown(_directory(path)) if path else "a checkpoint's directory"
     raise UserError(f"no tokenizer with {config.vocab_size} tokens: put vocab.json and merges.txt into {where}")

@@ -94,6 +94,6 @@ def visible(T: int, S: int, attention_mask: Tensor | None, device: torch.device)
     mask = torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)[None, None]  # [1, 1, T, S]
     if attention_mask is not None:
         itself = torch.eye(T, S, dtype=torch.bool, device=device).roll(S - T, dims=1)
-        # A padded query sees itself: a row of softmax over nothing would be NaN and spread through its value.
+        # A padded query sees itself: some kernels answer NaN for a softmax over nothing, and a NaN value spreads.
         mask = mask & attention_mask[:, None, None, :].bool() | itself  # [B, 1, T, S]
     return mask

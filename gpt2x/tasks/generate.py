@@ -55,13 +55,18 @@ def run(config: Config, run_dir: Path) -> Outcome:
 def _stream(config: Config, checkpoint: Checkpoint, sample: _Sample) -> list[Completion]:
     """A single sample, its text on the console as it comes."""
     console.out.print(Text(sample.prompt.text, "bold"), end="", soft_wrap=True)
-    stream = checkpoint.tokenizer.stream(sample.ids)
+    stream = checkpoint.tokenizer.stream()
+    shown = ""
 
     def show(token: int) -> None:
-        console.out.print(Text(stream(token)), end="", soft_wrap=True)
+        nonlocal shown
+        piece = stream(token)
+        shown += piece
+        console.out.print(Text(piece), end="", soft_wrap=True)
 
     completions = _generate(config, checkpoint, [sample], show)
-    console.out.print()
+    rest = _text(checkpoint, completions[0])[len(shown) :]  # half a character, if the last token left one
+    console.out.print(Text(rest), soft_wrap=True)
     return completions
 
 
@@ -94,13 +99,17 @@ def _generate(
     )
 
 
+def _text(checkpoint: Checkpoint, completion: Completion) -> str:
+    ids = completion.ids[:-1] if completion.finish_reason == "eos" else completion.ids
+    return checkpoint.tokenizer.decode(ids)
+
+
 def _row(config: Config, checkpoint: Checkpoint, sample: _Sample, completion: Completion) -> GenerationRow:
-    text_ids = completion.ids[:-1] if completion.finish_reason == "eos" else completion.ids
     return GenerationRow(
         prompt_id=sample.prompt.id,
         sample=sample.sample,
         prompt=sample.prompt.text,
-        completion=checkpoint.tokenizer.decode(text_ids),
+        completion=_text(checkpoint, completion),
         n_prompt_tokens=len(sample.ids),
         n_new_tokens=len(completion.ids),
         finish_reason=completion.finish_reason,
