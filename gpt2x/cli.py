@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn, cast, get_type_hints
@@ -42,31 +42,30 @@ def main() -> int:
     """Runs `gpt2x` with sys.argv; returns the exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises instead of printing and exiting
     session = _Session()
-    code = _guarded(lambda: _run_hydra_on(sys.argv[1:], session))
+    code = _guarded(lambda: _run_hydra_on(sys.argv[1:], session), session)
     if session.sweep_dir is not None:
         from gpt2x.results import collect_sweep
 
         sweep_dir = session.sweep_dir
-        code = max(code, _guarded(lambda: collect_sweep(sweep_dir)))
+        code = max(code, _guarded(lambda: collect_sweep(sweep_dir), session))
     elif code == USER_ERROR:
-        _discard(Path.cwd() / "runs" / "sweeps" / session.stamp)  # Hydra makes it before it looks at the settings
+        _discard(
+            Path.cwd() / "runs" / "sweeps" / session.stamp, keep=set()
+        )  # Hydra makes it before it looks at the settings
     return code or session.exit_code
 
 
-def _guarded(work: Callable[[], None]) -> int:
+def _guarded(work: Callable[[], None], session: "_Session") -> int:
     """Does the work; what the user must change becomes one line and its exit code, a bug stays an exception."""
     try:
         work()
-    except UserError as error:
-        return _complain(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        return _complain(_explain(error))
-    except OSError as error:
-        if error.errno not in _UNWRITABLE:
-            raise
-        return _complain(f"{error.filename}: {error.strerror}; choose another folder with hydra.run.dir=DIR")
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Exception as error:
+        message = _message(error, session.started)
+        if message is None:
+            raise
+        return _complain(message)
     return DONE
 
 
@@ -75,50 +74,51 @@ class _Session:
 
     def __init__(self) -> None:
         self.exit_code = DONE
+        self.started = False
         self.sweep_dir: Path | None = None
         # To the microsecond: runs started in the same second would share a folder.
         self.stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
 
     def job(self, cfg: DictConfig) -> None:
         """One job, as Hydra calls it: alone, or one of a sweep, where a failure must not stop the others."""
+        self.started = True
         settings = HydraConfig.get()
         run_dir = Path(settings.runtime.output_dir)
-        fresh = not any(run_dir.iterdir())
-        facts: dict[str, Any] = {"overrides": list(settings.overrides.task)}
-        if settings.mode == RunMode.MULTIRUN:
-            self.sweep_dir = run_dir.parent
-            facts |= {"num": settings.job.num, "settings": _chosen(cfg, facts["overrides"])}
+        before = set(run_dir.iterdir())
+        facts: dict[str, Any] = {"overrides": OmegaConf.to_container(settings.overrides.task)}
         start = time.perf_counter()
         try:
+            chosen = _chosen(cfg, facts["overrides"])
+            if settings.mode == RunMode.MULTIRUN:
+                self.sweep_dir = run_dir.parent
+                facts |= {"num": settings.job.num, "settings": chosen}
             passed = _run_task(cfg, run_dir, facts, start)
         except BaseException as error:
+            message = _message(error, started=True)
+            if message is not None:  # reported here: Hydra would add a line of its own
+                self.exit_code = _complain(message)
+            if self.sweep_dir is None:
+                _discard(run_dir, keep=before)
+                if message is None:
+                    raise
+                return
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            facts |= {"status": status, "error": _one_line(str(error)), "seconds": time.perf_counter() - start}
-            self._fail(error, run_dir, fresh, facts)
+            facts |= {"status": status, "error": _one_line(message or repr(error))}
+            facts["seconds"] = time.perf_counter() - start
+            (run_dir / "manifest.json").write_text(json.dumps(facts, indent=2))
+            if not isinstance(error, Exception):
+                raise
+            if message is None:
+                traceback.print_exception(error)
+            self.exit_code = JOBS_FAILED
         else:
             if not passed and self.exit_code == DONE:
                 self.exit_code = NO_PARITY
 
-    def _fail(self, error: BaseException, run_dir: Path, fresh: bool, facts: dict[str, Any]) -> None:
-        if isinstance(error, UserError):  # reported here: Hydra would add a line of its own
-            self.exit_code = _complain(str(error))
-        if self.sweep_dir is None:
-            if fresh:
-                _discard(run_dir)
-            if not isinstance(error, UserError):
-                raise error
-            return
-        (run_dir / "manifest.json").write_text(json.dumps(facts, indent=2))
-        if not isinstance(error, Exception):
-            raise error
-        if not isinstance(error, UserError):
-            traceback.print_exception(error)
-        self.exit_code = JOBS_FAILED
-
 
 def _run_task(cfg: DictConfig, run_dir: Path, facts: dict[str, Any], start: float) -> bool:
     """Runs the task of a composed configuration and writes timing.csv and manifest.json."""
-    config = cast(Config, OmegaConf.to_object(cfg))
+    config = _config(cfg)
     if not os.access(run_dir, os.W_OK):
         raise UserError(f"{shown(run_dir)}: cannot be written; choose another folder with hydra.run.dir=DIR")
     task = importlib.import_module(f"gpt2x.tasks.{config.task.name}")
@@ -135,6 +135,14 @@ def _run_task(cfg: DictConfig, run_dir: Path, facts: dict[str, Any], start: floa
     return outcome.passed
 
 
+def _config(cfg: DictConfig) -> Config:
+    """The settings as dataclasses; prompts as they are, though one may look like OmegaConf's `???` for missing."""
+    container = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    prompts = {key: container[key] for key in ("prompt", "gen_prompt")}
+    rest = OmegaConf.merge(cfg, dict.fromkeys(prompts))
+    return replace(cast(Config, OmegaConf.to_object(rest)), **prompts)
+
+
 def _run_hydra_on(argv: list[str], session: _Session) -> None:
     parser = get_args_parser()
     parser.error = _refuse
@@ -147,7 +155,7 @@ def _run_hydra_on(argv: list[str], session: _Session) -> None:
     OmegaConf.register_new_resolver("stamp", lambda: session.stamp, replace=True)
     _run_hydra(
         # Intermixed: Hydra's own call fails on overrides before and after a flag.
-        args=parser.parse_intermixed_args([_literal(argument) for argument in argv]),
+        args=parser.parse_intermixed_args([_checked(argument) for argument in argv]),
         args_parser=parser,
         task_function=session.job,
         config_path=str(bundled("conf")),
@@ -155,9 +163,15 @@ def _run_hydra_on(argv: list[str], session: _Session) -> None:
     )
 
 
-def _literal(argument: str) -> str:
-    """Prompts are text: `${` in one is not an interpolation."""
-    return re.sub(r"(?<!\\)\$\{", r"\\${", argument) if re.match(r"(gen_)?prompt=", argument) else argument
+def _checked(argument: str) -> str:
+    """An argument for Hydra; UserError where Hydra would raise a bug's ValueError.
+
+    Prompts are text: `${` in one is not an interpolation, nor does a backslash before it escape it.
+    """
+    key, equals, value = argument.partition("=")
+    if equals and (not key or ((bundled("conf") / key).is_dir() and value in ("", "null"))):
+        raise UserError(f"{argument!r}: write KEY=VALUE, and for a group one of its options; see gpt2x --help")
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", argument) if key in ("prompt", "gen_prompt") else argument
 
 
 def _job_key(*, _root_: DictConfig) -> str:
@@ -167,24 +181,35 @@ def _job_key(*, _root_: DictConfig) -> str:
 
 
 def _chosen(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
-    """Key -> value of each override: for a group the option's name, else the value as composed."""
+    """Key -> value of each override: for a group the option's name, else the value as composed.
+
+    Raises UserError for keys that are no settings: Hydra lets `+key=value` add any.
+    """
     choices = HydraConfig.get().runtime.choices
+    known = _keys(Config)
     values = {}
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+        if key not in choices and key not in known:
+            raise UserError(f"{key}: no such setting{_nearest_key(key)}")
         value = choices[key] if key in choices else OmegaConf.select(cfg, key)
         values[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     return values
 
 
-def _discard(run_dir: Path) -> None:
-    """Removes a run folder that was begun now and holds nothing to go on from, and the folders made for it."""
-    if run_dir.exists() and not (run_dir / "state.pt").exists():
-        shutil.rmtree(run_dir, ignore_errors=True)
-        for folder in run_dir.parents:
-            if not folder.is_relative_to(Path.cwd()) or folder == Path.cwd() or any(folder.iterdir()):
-                break
-            folder.rmdir()
+def _discard(run_dir: Path, keep: set[Path]) -> None:
+    """Removes what a refused run left in its folder, and the folders made for it; never what it can go on from."""
+    if not run_dir.exists() or (run_dir / "state.pt").exists():
+        return
+    for entry in set(run_dir.iterdir()) - keep:
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    for folder in (run_dir, *run_dir.parents):
+        if not folder.is_relative_to(Path.cwd()) or folder == Path.cwd() or any(folder.iterdir()):
+            break
+        folder.rmdir()
 
 
 def _refuse(message: str) -> NoReturn:
@@ -200,16 +225,29 @@ def _complain(message: str) -> int:
     return USER_ERROR
 
 
+def _message(error: BaseException, started: bool) -> str | None:
+    """The line for what the user must change; None for a bug. Before a job has started, files are Hydra's folders."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return _explain(error)
+    if isinstance(error, OSError) and (not started or error.errno in _UNWRITABLE):
+        return f"{error.filename}: {error.strerror}; choose another folder with hydra.run.dir=DIR"
+    return None
+
+
 def _explain(error: Exception) -> str:
     """Hydra's and OmegaConf's errors, which take many lines, in one."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"{group}={name}: not one of {', '.join(error.options)}{nearest(name, error.options)}"
+    quotes = "text with special characters wants two pairs of quotes: 'key=\"text\"'"
     if isinstance(error, OverrideParseException):
-        return (
-            f"cannot parse {error.override!r}; text with special characters wants two pairs of quotes: 'key=\"text\"'"
-        )
-    unknown = re.match(r"Could not override '([^']+)'", str(error))
+        return f"cannot parse {error.override!r}; {quotes}"
+    line = str(error).partition("\n")[0]
+    if line.startswith("Ambiguous value"):
+        return f"{line}: add -m for one job each; {quotes}"
+    unknown = re.match(r"Could not override '([^']+)'", line)
     if unknown:
         return f"{unknown[1]}: no such setting{_nearest_key(unknown[1])}"
     cause = error.__cause__ or error

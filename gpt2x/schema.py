@@ -21,6 +21,11 @@ def _at_least(key: str, value: float | None, least: float) -> None:
         raise UserError(f"{key}={value}: must be at least {least}")
 
 
+def _check_seed(key: str, value: int) -> None:
+    if not 0 <= value < 2**63:  # what torch's generators take
+        raise UserError(f"{key}={value}: must be at least 0 and below 2**63")
+
+
 @dataclass
 class TaskConfig:
     name: str = MISSING
@@ -61,7 +66,7 @@ class WeightsConfig:
             raise UserError("weights.path and weights=random contradict each other: give one of them")
         if self.revision is not None and self.source != "auto":
             raise UserError("weights.revision is of the hub: add weights=auto")
-        _at_least("weights.seed", self.seed, 0)
+        _check_seed("weights.seed", self.seed)
 
 
 @dataclass
@@ -84,7 +89,8 @@ class DecodeConfig:
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
             raise UserError(
-                f"decode.temperature={self.temperature}: must be above 0 (for the likeliest token: decode.greedy=true)"
+                f"decode.temperature={self.temperature}: must be above 0 and finite "
+                "(for the likeliest token: decode.greedy=true)"
             )
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UserError(f"decode.top_p={self.top_p}: must be above 0 and at most 1")
@@ -142,7 +148,7 @@ class Config:
 
     def __post_init__(self) -> None:
         _choose("dtype", self.dtype, ("float32", "float64", "bfloat16", "float16"))
-        _at_least("seed", self.seed, 0)
+        _check_seed("seed", self.seed)
         _at_least("batch_size", self.batch_size, 1)
         for key in ("prompt", "gen_prompt"):
             value = getattr(self, key)

@@ -101,7 +101,9 @@ def _config(asked: ModelConfig, path: Path, tensors: dict[str, Tensor]) -> GPT2C
     """The checkpoint's own architecture, overruled by what was asked for: to_model then tells where they differ."""
     config = read_config(path)
     if config is None:
-        config = infer_config(tensors, asked.n_head, path)
+        # A whole architecture was asked for: if it is another, to_model shall complain of shapes, not of heads.
+        n_head = 1 if asked.n_embd and asked.n_head else asked.n_head
+        config = infer_config(tensors, n_head, path)
     elif asked.n_head not in (None, config.n_head) and asked.n_embd in (None, config.n_embd):
         raise UserError(f"model.n_head={asked.n_head}: config.json of {shown(path)} says {config.n_head}")
     given = {key: getattr(asked, key) for key in ARCHITECTURE if getattr(asked, key) is not None}

@@ -32,7 +32,10 @@ def full_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def infer_config(tensors: dict[str, Tensor], n_head: int | None, path: Path) -> GPT2Config:
-    """The architecture that full-named tensors have. n_head leaves no trace: given, or a known size's."""
+    """The architecture that full-named tensors have. n_head leaves no trace: given, or a known size's.
+
+    Raises UserError if they have none, or if n_head is unknown or does not divide n_embd.
+    """
     for name in ("transformer.wte.weight", "transformer.wpe.weight"):
         if name not in tensors or tensors[name].ndim != 2:
             raise UserError(f"{shown(path)}: not a GPT-2 checkpoint: it has no matrix {name}")
@@ -66,14 +69,12 @@ def to_model(tensors: dict[str, Tensor], config: GPT2Config, path: Path, asked: 
         expected = {name: tuple(tensor.shape) for name, tensor in GPT2(config).state_dict().items()}
     where = f"{shown(path)}:"
     state: dict[str, Tensor] = {}
-    # Shapes first: they tell most about what went wrong.
-    for name, tensor in tensors.items():
-        shape = tuple(tensor.shape)
-        want = expected.get(name)
-        if want is not None and shape != (want[::-1] if is_conv1d(name) else want):
-            hint = f" or {list(want)} transposed" if is_conv1d(name) and shape == want else ""
-            wanted = list(want[::-1] if is_conv1d(name) else want)
-            raise UserError(f"{where} {name} has shape {list(shape)}{hint}, {asked} needs {wanted}{_fitting(tensors)}")
+    # Shapes first, in the model's order: they tell most about what went wrong.
+    for name, shape in expected.items():
+        wanted = shape[::-1] if is_conv1d(name) else shape
+        if name in tensors and tensors[name].shape != wanted:
+            got = list(tensors[name].shape)
+            raise UserError(f"{where} {name} has shape {got}, {asked} needs {list(wanted)}{_fitting(tensors)}")
     missing = sorted(set(expected) - set(tensors) - {"lm_head.weight"})
     unexpected = sorted(set(tensors) - set(expected))
     for problem, names in (("is missing", missing), ("is unexpected", unexpected)):

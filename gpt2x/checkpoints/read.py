@@ -28,7 +28,10 @@ def weight_files(path: Path) -> list[Path]:
         return [path]
     index = path / "model.safetensors.index.json"
     if index.is_file():
-        return sorted({path / name for name in _read_json(index)["weight_map"].values()})
+        shards = _read_json(index).get("weight_map")
+        if not isinstance(shards, dict):
+            raise UserError(f"{shown(index)}: no weight_map in it")
+        return sorted({path / str(name) for name in shards.values()})
     if (path / "model.safetensors").is_file():
         return [path / "model.safetensors"]
     raise UserError(f"{shown(path)}: no model.safetensors in this directory")
@@ -114,6 +117,8 @@ def read_config(path: Path) -> GPT2Config | None:
 def _read_json(file: Path) -> dict:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{shown(file)}: cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise UserError(f"{shown(file)}: not JSON: {error}") from None
     if not isinstance(content, dict):
