@@ -103,7 +103,7 @@ class _Session:
                     raise
                 return
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            facts |= {"status": status, "error": _one_line(message or repr(error))}
+            facts |= {"status": status, "error": _one_line(message or f"{type(error).__name__}: {error}")}
             facts["seconds"] = time.perf_counter() - start
             (run_dir / "manifest.json").write_text(json.dumps(facts, indent=2))
             if not isinstance(error, Exception):

@@ -38,9 +38,9 @@ KL_ROUNDING = 1e-12  # of a KL over 50,257 tokens in float64; nats
 def config_rows(subject: GPT2, reference: "GPT2LMHeadModel") -> list[ParityRow]:
     """Parameter counts, the tied head counted once."""
     ours, theirs = count_parameters(subject), count_parameters(reference)
-    status = "ok" if ours == theirs else "mismatch"
-    note = f"subject {ours:,}, reference {theirs:,}"
-    return [ParityRow("config", "model", "", "parameter_difference", abs(ours - theirs), 0, status, note)]
+    difference = abs(ours - theirs)
+    note = f"subject {ours:,}, reference {theirs:,}" if difference else f"{ours:,} in both"
+    return [ParityRow("config", "model", "", "parameter_difference", difference, 0, _status(difference, 0), note)]
 
 
 def count_parameters(model: torch.nn.Module) -> int:

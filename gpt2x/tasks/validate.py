@@ -114,7 +114,10 @@ def _show(summary: SummaryRow, rows: list[ParityRow], side_by_side: list[SideByS
     for (stage, metric), group in groups.items():
         bad = [row for row in group if row.status != "ok"]
         shown_row = bad[0] if bad else max(group, key=lambda row: row.value or 0.0)
-        status = Text("ok", "green") if not bad else Text(f"{bad[0].status}: {bad[0].site} {bad[0].note}", "red")
+        if bad:
+            status = Text(f"{bad[0].status}: {bad[0].site} {bad[0].note}", "red")
+        else:
+            status = Text.assemble(("ok", "green"), f"  {group[0].note}" if len(group) == 1 else "")
         table.add_row(stage, str(len(group)), metric, _number(shown_row.value), _number(shown_row.tolerance), status)
     console.out.print(table)
     for text in side_by_side:
@@ -128,7 +131,7 @@ def _show(summary: SummaryRow, rows: list[ParityRow], side_by_side: list[SideByS
             ("PASS", "bold green"),
             f"  gpt2x computes what {reference} computes: {summary.parameters_subject:,} parameters, ",
             f"logits within {summary.max_abs_logit_difference:.2g}, ",
-            f"{summary.generations_matched} of {summary.generations_total} texts the same",
+            f"{summary.generations_matched} of {summary.generations_total} texts agree",
         )
     else:
         verdict = Text.assemble(("FAIL", "bold red"), f"  first divergence: {summary.first_divergence}")

@@ -131,7 +131,11 @@ def test_a_bug_in_a_job_keeps_its_traceback(gpt2x: Cli, launch: Path, monkeypatc
     assert "Traceback" in result.err
     assert "RuntimeError: a bug" in result.err
     jobs = read_csv(launch / "out" / "jobs.csv")
-    assert [(job["status"], job["error"]) for job in jobs] == [("done", ""), ("failed", "a bug"), ("done", "")]
+    assert [(job["status"], job["error"]) for job in jobs] == [
+        ("done", ""),
+        ("failed", "RuntimeError: a bug"),
+        ("done", ""),
+    ]
 
 
 def test_an_interrupt_keeps_what_is_done(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
