@@ -12,7 +12,7 @@ test: env/.installed-test         ## lint, types and the whole test suite
 	env/bin/python -m pytest
 
 env/bin/python:
-	$(PYTHON) -m venv env
+	$(PYTHON) -m venv env || { rm -rf env; exit 1; }
 
 env/.installed: env/bin/python pyproject.toml
 	env/bin/python -m pip install --quiet --disable-pip-version-check -e .

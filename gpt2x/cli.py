@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import importlib
+import io
 import json
 import os
 import re
@@ -27,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gpt2x import __version__
 from gpt2x.errors import UserError, nearest
-from gpt2x.paths import bundled, shown
+from gpt2x.paths import bundled, shown, silence_stdout, write_text
 from gpt2x.schema import Config
 
 DONE, NO_PARITY, USER_ERROR, JOBS_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -41,17 +42,18 @@ _UNWRITABLE = {
 def main() -> int:
     """Runs `gpt2x` with sys.argv; returns the exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises instead of printing and exiting
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 is no reason to lose a run
     session = _Session()
     code = _guarded(lambda: _run_hydra_on(sys.argv[1:], session), session)
     if session.sweep_dir is not None:
         from gpt2x.results import collect_sweep
 
         sweep_dir = session.sweep_dir
-        code = max(code, _guarded(lambda: collect_sweep(sweep_dir), session))
+        code = max(code, _guarded(lambda: collect_sweep(sweep_dir, session.jobs), session))
     elif code == USER_ERROR:
-        _discard(
-            Path.cwd() / "runs" / "sweeps" / session.stamp, keep=set()
-        )  # Hydra makes it before it looks at the settings
+        # Hydra makes it before it looks at the settings.
+        _discard(Path.cwd() / "runs" / "sweeps" / session.stamp, keep=set())
     return code or session.exit_code
 
 
@@ -61,6 +63,8 @@ def _guarded(work: Callable[[], None], session: "_Session") -> int:
         work()
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        silence_stdout()
     except Exception as error:
         message = _message(error, session.started)
         if message is None:
@@ -76,6 +80,7 @@ class _Session:
         self.exit_code = DONE
         self.started = False
         self.sweep_dir: Path | None = None
+        self.jobs: list[tuple[Path, dict[str, Any]]] = []  # of a sweep: folder, and what its manifest says
         # To the microsecond: runs started in the same second would share a folder.
         self.stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
 
@@ -87,25 +92,25 @@ class _Session:
         before = set(run_dir.iterdir())
         facts: dict[str, Any] = {"overrides": OmegaConf.to_container(settings.overrides.task)}
         start = time.perf_counter()
+        if settings.mode == RunMode.MULTIRUN:
+            self.sweep_dir = run_dir.parent
+            self.jobs.append((run_dir, facts))
         try:
-            chosen = _chosen(cfg, facts["overrides"])
-            if settings.mode == RunMode.MULTIRUN:
-                self.sweep_dir = run_dir.parent
-                facts |= {"num": settings.job.num, "settings": chosen}
+            facts["settings"] = _chosen(cfg, facts["overrides"])
             passed = _run_task(cfg, run_dir, facts, start)
         except BaseException as error:
             message = _message(error, started=True)
             if message is not None:  # reported here: Hydra would add a line of its own
                 self.exit_code = _complain(message)
+            a_bug = message is None and not isinstance(error, KeyboardInterrupt)
+            _discard(run_dir, keep=set(run_dir.iterdir()) if a_bug else before)  # a bug leaves all there is to see
             if self.sweep_dir is None:
-                _discard(run_dir, keep=before)
                 if message is None:
                     raise
                 return
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             facts |= {"status": status, "error": _one_line(message or f"{type(error).__name__}: {error}")}
             facts["seconds"] = time.perf_counter() - start
-            (run_dir / "manifest.json").write_text(json.dumps(facts, indent=2))
             if not isinstance(error, Exception):
                 raise
             if message is None:
@@ -131,7 +136,7 @@ def _run_task(cfg: DictConfig, run_dir: Path, facts: dict[str, Any], start: floa
     results.write_rows(run_dir / "timing.csv", results.TimingRow, timings)
     facts |= {"status": "done", "error": None}
     facts |= runtime.manifest(cast(dict, OmegaConf.to_container(cfg, resolve=True)), outcome, seconds)
-    runtime.write_manifest(run_dir, facts)
+    write_text(run_dir / "manifest.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     return outcome.passed
 
 
@@ -153,9 +158,10 @@ def _run_hydra_on(argv: list[str], session: _Session) -> None:
     ConfigStore.instance().store("schema", Config)
     OmegaConf.register_new_resolver("job_key", _job_key, replace=True)
     OmegaConf.register_new_resolver("stamp", lambda: session.stamp, replace=True)
+    args = parser.parse_intermixed_args(argv)  # Hydra's own call fails on overrides before and after a flag
+    args.overrides = _checked(args.overrides)
     _run_hydra(
-        # Intermixed: Hydra's own call fails on overrides before and after a flag.
-        args=parser.parse_intermixed_args([_checked(argument) for argument in argv]),
+        args=args,
         args_parser=parser,
         task_function=session.job,
         config_path=str(bundled("conf")),
@@ -163,15 +169,34 @@ def _run_hydra_on(argv: list[str], session: _Session) -> None:
     )
 
 
-def _checked(argument: str) -> str:
-    """An argument for Hydra; UserError where Hydra would raise a bug's ValueError.
+def _checked(overrides: list[str]) -> list[str]:
+    """Overrides for Hydra; UserError where one is no setting, empty, or contradicts another.
 
     Prompts are text: `${` in one is not an interpolation, nor does a backslash before it escape it.
     """
-    key, equals, value = argument.partition("=")
-    if equals and (not key or ((bundled("conf") / key).is_dir() and value in ("", "null"))):
-        raise UserError(f"{argument!r}: write KEY=VALUE, and for a group one of its options; see gpt2x --help")
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", argument) if key in ("prompt", "gen_prompt") else argument
+    groups = {folder.name for folder in bundled("conf").iterdir() if folder.is_dir() and folder.name != "hydra"}
+    known = {*groups, *_keys(Config)}
+    checked, keys = [], set()
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        key = name.lstrip("+").partition("@")[0]
+        if not equals or not key or (key in groups and value in ("", "null")):
+            task = (
+                f"; did you mean 'task={override}'?"
+                if (bundled("conf") / "task" / f"{override}.yaml").is_file()
+                else ""
+            )
+            raise UserError(
+                f"{override!r}: write KEY=VALUE, and for a group one of its options{task or '; see gpt2x --help'}"
+            )
+        if key not in known and not key.startswith(("hydra.", "hydra/")):
+            raise UserError(f"{key}: no such setting{_nearest_key(key)}")
+        keys.add(key)
+        prompt = key in ("prompt", "gen_prompt")
+        checked.append(re.sub(r"(\\*)\$\{", r"\1\1\\${", override) if prompt else override)
+    if {"prompt", "prompts_file"} <= keys:
+        raise UserError("prompt and prompts_file contradict each other: give one of them")
+    return checked
 
 
 def _job_key(*, _root_: DictConfig) -> str:
@@ -181,35 +206,37 @@ def _job_key(*, _root_: DictConfig) -> str:
 
 
 def _chosen(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
-    """Key -> value of each override: for a group the option's name, else the value as composed.
-
-    Raises UserError for keys that are no settings: Hydra lets `+key=value` add any.
-    """
+    """Key -> value of each override: for a group the option's name, else the value as composed."""
     choices = HydraConfig.get().runtime.choices
-    known = _keys(Config)
     values = {}
     for override in overrides:
-        key = override.lstrip("+~").partition("=")[0].partition("@")[0]
-        if key not in choices and key not in known:
-            raise UserError(f"{key}: no such setting{_nearest_key(key)}")
+        key = override.lstrip("+").partition("=")[0].partition("@")[0]
         value = choices[key] if key in choices else OmegaConf.select(cfg, key)
         values[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     return values
 
 
 def _discard(run_dir: Path, keep: set[Path]) -> None:
-    """Removes what a refused run left in its folder, and the folders made for it; never what it can go on from."""
+    """Removes what a run that failed wrote, and the folders made for it; never a file of the user's.
+
+    What a run can go on from (a training's state.pt) stays, with all that belongs to it.
+    """
     if not run_dir.exists() or (run_dir / "state.pt").exists():
         return
-    for entry in set(run_dir.iterdir()) - keep:
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+    from gpt2x.results import TABLES
+
+    for name in (*TABLES, "manifest.json", "multirun.yaml"):
+        if run_dir / name not in keep:
+            (run_dir / name).unlink(missing_ok=True)
+    if run_dir / "checkpoint" not in keep:
+        shutil.rmtree(run_dir / "checkpoint", ignore_errors=True)
     for folder in (run_dir, *run_dir.parents):
-        if not folder.is_relative_to(Path.cwd()) or folder == Path.cwd() or any(folder.iterdir()):
+        if not folder.is_relative_to(Path.cwd()) or folder == Path.cwd():
             break
-        folder.rmdir()
+        try:
+            folder.rmdir()
+        except OSError:  # not empty, or not ours to remove
+            break
 
 
 def _refuse(message: str) -> NoReturn:
@@ -247,9 +274,6 @@ def _explain(error: Exception) -> str:
     line = str(error).partition("\n")[0]
     if line.startswith("Ambiguous value"):
         return f"{line}: add -m for one job each; {quotes}"
-    unknown = re.match(r"Could not override '([^']+)'", line)
-    if unknown:
-        return f"{unknown[1]}: no such setting{_nearest_key(unknown[1])}"
     cause = error.__cause__ or error
     message = str(cause).partition("\n")[0]
     key = getattr(cause, "full_key", None)

@@ -1,15 +1,27 @@
 """The two consoles: results on stdout, progress on stderr."""
 
-from rich.console import Console
+from rich import console as rich_console
 from rich.progress import Progress, ProgressColumn
+
+from gpt2x.paths import silence_stdout
 
 WIDTH_OF_FILES = 120  # columns, where there is no terminal to ask
 
-out = Console(highlight=False)
-err = Console(highlight=False, stderr=True)
-for _console in (out, err):
-    if not _console.is_terminal:
-        _console.width = WIDTH_OF_FILES
+
+class Console(rich_console.Console):
+    """Prints text as it is (users' texts and paths hold brackets), and lets a run go on when its reader has gone."""
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+        if not self.is_terminal:
+            self.width = WIDTH_OF_FILES
+
+    def on_broken_pipe(self) -> None:
+        silence_stdout()
+
+
+out = Console()
+err = Console(stderr=True)
 
 
 def progress(*columns: ProgressColumn | str) -> Progress:

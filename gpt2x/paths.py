@@ -1,12 +1,17 @@
-"""Where the files that come with gpt2x lie: beside the package in a checkout, inside it in a wheel."""
+"""Files: where those that come with gpt2x lie, how paths are shown, how text is read and files and stdout written."""
 
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from gpt2x.errors import UserError
 
 _PACKAGE = Path(__file__).resolve().parent
 
 
 def bundled(folder: str) -> Path:
-    """Absolute path of the bundled `conf` or `data`."""
+    """Absolute path of the bundled `conf` or `data`: beside the package in a checkout, inside it in a wheel."""
     inside = _PACKAGE / folder
     return inside if inside.is_dir() else _PACKAGE.parent / folder
 
@@ -15,3 +20,39 @@ def shown(path: Path) -> str:
     """A path as people type it: relative where it lies below the launch directory, else absolute."""
     path = path.absolute()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def read_utf8(path: Path, setting: str) -> str:
+    """A text file that a setting names, without a byte order mark; UserError if it cannot be read or is not UTF-8."""
+    try:
+        return path.expanduser().read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{setting}={path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{setting}={path}: not UTF-8 (byte {error.start})") from None
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Has `write` make a temporary file and moves it into place: a kill or an error leaves the old file or none.
+
+    Raises UserError if the file cannot be written (a full disk, say).
+    """
+    from safetensors import SafetensorError
+
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # the latter two are torch's and safetensors' OSErrors
+        temporary.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise UserError(f"cannot write {shown(path)}: {reason}") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=""))
+
+
+def silence_stdout() -> None:
+    """For a reader that has gone (`gpt2x ... | head`): what is still to be printed goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2x.errors import UserError
+from gpt2x.paths import read_utf8
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,7 @@ def read_prompts(prompt: str | list[str] | None, prompts_file: str | None, key: 
 
 def _read(path: Path) -> list[dict[str, Any]]:
     where = f"prompts_file={path}"
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{where}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not UTF-8 (byte {error.start})") from None
+    text = read_utf8(path, "prompts_file")
     if path.suffix == ".txt":
         return [{"prompt": line} for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
     if path.suffix == ".jsonl":

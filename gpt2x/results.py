@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from gpt2x.errors import UserError
-from gpt2x.runtime import write_text
+from gpt2x.paths import write_text
 
 
 @dataclass(frozen=True)
@@ -132,17 +131,6 @@ def write_rows(path: Path, row_type: type, rows: Iterable[Any]) -> None:
     write_text(path, to_csv(header, (list(asdict(row).values()) for row in rows)))
 
 
-def write_tables(run_dir: Path, tables: dict[str, tuple[type, list[Any]]]) -> None:
-    """Writes {file name: (row type, rows)}, all of them or none."""
-    try:
-        for name, (row_type, rows) in tables.items():
-            write_rows(run_dir / name, row_type, rows)
-    except UserError:
-        for name in tables:
-            (run_dir / name).unlink(missing_ok=True)
-        raise
-
-
 @dataclass(frozen=True)
 class JobRow:
     """jobs.csv of a sweep: one row a job."""
@@ -185,10 +173,11 @@ def _parse(text: str, hint: Any) -> Any:
     return types[0](text)
 
 
-def collect_sweep(sweep_dir: Path) -> None:
-    """Writes jobs.csv, and each table of the jobs concatenated, with the job and the swept settings before it."""
-    jobs = [(file.parent, json.loads(file.read_text())) for file in sweep_dir.glob("*/manifest.json")]
-    jobs.sort(key=lambda job: job[1]["num"])
+def collect_sweep(sweep_dir: Path, jobs: list[tuple[Path, dict[str, Any]]]) -> None:
+    """Writes jobs.csv, and each table of the jobs concatenated, with the job and the swept settings before it.
+
+    `jobs` are folders and their manifests' facts, in the order of the sweep.
+    """
     settings = [facts["settings"] for _, facts in jobs]
     keys = dict.fromkeys(key for setting in settings for key in setting)
     swept = [key for key in keys if any(setting.get(key) != settings[0].get(key) for setting in settings)]
@@ -203,7 +192,7 @@ def collect_sweep(sweep_dir: Path) -> None:
         table = [
             [folder.name, *(_cell(facts["settings"].get(key)) for key in extra), *asdict(row).values()]
             for folder, facts in jobs
-            if (folder / name).is_file()
+            if facts["status"] == "done" and (folder / name).is_file()
             for row in read_rows(folder / name, row_type)
         ]
         if table:

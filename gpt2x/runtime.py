@@ -1,8 +1,6 @@
 """The machine a job runs on: device, dtype, seed; and the manifest that records it."""
 
 import hashlib
-import json
-import os
 import platform
 import subprocess
 import time
@@ -104,21 +102,6 @@ def manifest(config: dict[str, Any], outcome: Outcome, seconds: float) -> dict[s
             "sha256": {file.name: _sha256(file, file.stat().st_mtime_ns) for file in files},
         }
     return facts
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes the file whole or not at all; UserError if it cannot be written."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
-
-
-def write_manifest(run_dir: Path, facts: dict[str, Any]) -> None:
-    write_text(run_dir / "manifest.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
 
 
 @lru_cache(maxsize=8)

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from gpt2x.errors import UserError, nearest
+from gpt2x.paths import bundled
 
 
 def _choose(key: str, value: str, options: tuple[str, ...]) -> None:
@@ -29,6 +30,9 @@ def _check_seed(key: str, value: int) -> None:
 @dataclass
 class TaskConfig:
     name: str = MISSING
+
+    def __post_init__(self) -> None:
+        _choose("task", self.name, tuple(sorted(file.stem for file in bundled("conf").glob("task/*.yaml"))))
 
 
 @dataclass(unsafe_hash=True)  # the key under which a loaded model is kept
@@ -121,13 +125,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for key in ("steps", "batch_size", "eval_every"):
             _at_least(f"train.{key}", getattr(self, key), 1)
-        for key in ("min_lr", "warmup_steps", "weight_decay", "beta2"):
+        for key in ("min_lr", "warmup_steps", "weight_decay"):
             _at_least(f"train.{key}", getattr(self, key), 0)
         for key in ("lr", "grad_clip"):
             if not getattr(self, key) > 0:
                 raise UserError(f"train.{key}={getattr(self, key)}: must be above 0")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"train.dropout={self.dropout}: must be at least 0 and below 1")
+        for key in ("beta2", "dropout"):
+            if not 0 <= getattr(self, key) < 1:
+                raise UserError(f"train.{key}={getattr(self, key)}: must be at least 0 and below 1")
         _choose("train.save_dtype", self.save_dtype, ("float32", "float16", "bfloat16"))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach a network; hub tests set their own endpoint
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the byte-for-byte tests are of the CPU
 os.environ["OMP_NUM_THREADS"] = "1"
 
 REPO = Path(__file__).resolve().parent.parent

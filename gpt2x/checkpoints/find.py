@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gpt2x.errors import UserError
-from gpt2x.paths import bundled
+from gpt2x.paths import bundled, shown
 from gpt2x.schema import ModelConfig, WeightsConfig
 
 
@@ -16,16 +16,20 @@ def find_weights(model: ModelConfig, weights: WeightsConfig) -> Path | None:
     if weights.source == "random":
         return None
     if weights.path is not None:
-        path = Path(weights.path)
-        if not path.exists():
-            raise UserError(f"weights.path={weights.path}: no such file or directory")
+        path = Path(weights.path).expanduser()
+        try:
+            path.stat()
+        except OSError as error:
+            raise UserError(f"weights.path={weights.path}: {error.strerror}") from None
         return path
     name = "gpt2" if model.name == "auto" else model.name
     found = _in_data(name)
+    if found is not None and weights.revision is not None:
+        raise UserError(f"weights.revision={weights.revision}: {shown(found)} is used before the hub; move it away")
     if found is None and weights.source == "auto":
         from gpt2x.checkpoints.hub import fetch
 
-        return fetch(name, weights.revision)
+        return fetch(name, model.hub, weights.revision)
     if found is None and model.name == "auto":
         found = _in_data("nano")
     if found is None:
@@ -39,7 +43,7 @@ def find_weights(model: ModelConfig, weights: WeightsConfig) -> Path | None:
 def _in_data(name: str) -> Path | None:
     for data in (Path("data"), bundled("data")):
         for file in (data / f"{name}_weights.safetensors", data / f"{name}_weights.pt"):
-            if file.is_file():
+            if file.is_file() or file.is_symlink():  # a broken link is for the reader to complain of
                 return file
         if (data / name / "config.json").is_file():  # data/gpt2 may hold the vocabulary only
             return data / name

@@ -4,19 +4,17 @@ import os
 import threading
 from pathlib import Path
 
-from gpt2x.checkpoints.sizes import hub_repository
 from gpt2x.errors import UserError
 
 _SECONDS = 2.0  # for the hub to answer before we say that there is no network
 _FILES = ("config.json", "model.safetensors")
 
 
-def fetch(name: str, revision: str | None) -> Path:
+def fetch(name: str, repository: str | None, revision: str | None) -> Path:
     """The directory of a model's snapshot, downloaded (with a progress bar) unless it is in the cache.
 
     Raises UserError within seconds where the hub cannot be reached, saying what to put where.
     """
-    repository = hub_repository(name)
     if repository is None:
         raise UserError(f"no weights for {name}, and none on the hub: name a file with weights.path=FILE")
     from huggingface_hub import hf_hub_download, try_to_load_from_cache

@@ -9,7 +9,7 @@ from torch import Tensor
 from gpt2x.checkpoints.find import find_weights
 from gpt2x.checkpoints.names import full_names, infer_config, to_model
 from gpt2x.checkpoints.read import read_config, read_tensors, weight_files
-from gpt2x.checkpoints.sizes import ARCHITECTURE, size_like
+from gpt2x.checkpoints.sizes import ARCHITECTURE, known_sizes, size_like
 from gpt2x.errors import UserError
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
@@ -67,7 +67,7 @@ def _load(asked: ModelConfig, path: Path | None, seed: int, dtype: torch.dtype, 
         config = _config(asked, path, tensors)
         state = to_model(tensors, config, path, asked.name if asked.name != "auto" else _name(config))
         label = shown(path)
-    tokenizer_dir = _tokenizer_dir(path, config, _name(config))
+    tokenizer_dir = _tokenizer_dir(path, config)
     tokenizer = load_tokenizer(tokenizer_dir)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
@@ -122,13 +122,13 @@ def _name(config: GPT2Config) -> str:
     return size_like(config) or "custom"
 
 
-def _tokenizer_dir(path: Path | None, config: GPT2Config, name: str) -> Path:
-    """Beside the weights, else the bundled vocabulary that the architecture was made for."""
+def _tokenizer_dir(path: Path | None, config: GPT2Config) -> Path:
+    """Beside the weights, else the bundled vocabulary that the model was made for."""
     if path is not None and has_tokenizer(_directory(path)):
         return _directory(path)
     if config.vocab_size == GPT2Config().vocab_size:
         return bundled("data") / "gpt2"
-    if name == "nano":
+    if _name(config) == "nano" or (path is None and config.vocab_size == known_sizes()["nano"].vocab_size):
         return bundled("data") / "nano"
-    where = shown(_directory(path)) if path else "a checkpoint's directory"
-    raise UserError(f"no tokenizer with {config.vocab_size} tokens: put vocab.json and merges.txt into {where}")
+    fix = f"put vocab.json and merges.txt into {shown(_directory(path))}" if path else "leave model.vocab_size as it is"
+    raise UserError(f"no tokenizer with {config.vocab_size} tokens: {fix}")

@@ -12,6 +12,7 @@ from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.paths import shown
 
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _CONV1D = re.compile(r"\.(c_attn|c_proj|c_fc)\.weight$")
 _BUFFER = re.compile(r"^transformer\.h\.\d+\.attn\.(bias|masked_bias)$")
 _LAYER = re.compile(r"^transformer\.h\.(\d+)\.")
@@ -101,8 +102,8 @@ def to_file(model: GPT2) -> dict[str, Tensor]:
 
 
 def _check_finite(name: str, tensor: Tensor, where: str) -> None:
-    if not tensor.is_floating_point():
-        raise UserError(f"{where} {name} holds {str(tensor.dtype).removeprefix('torch.')}, not floating-point numbers")
+    if tensor.dtype not in _DTYPES:
+        raise UserError(f"{where} {name} holds {str(tensor.dtype).removeprefix('torch.')}, not floats of 16 to 64 bits")
     # One pass without a temporary; a sum that overflows without an Inf inside is told apart by the second test.
     if not tensor.sum().isfinite() and not tensor.isfinite().all():
         raise UserError(f"{where} {name} holds {int((~tensor.isfinite()).sum())} NaN or Inf")

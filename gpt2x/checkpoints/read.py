@@ -19,6 +19,7 @@ _BUILT_IN = {
     "scale_attn_weights": (True,),
     "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
+    "tie_word_embeddings": (True,),
 }
 
 

@@ -9,22 +9,14 @@ ARCHITECTURE = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
 
 
 @cache
-def _models() -> list[dict]:
-    """What conf/model/*.yaml say, leaving out model=auto, which states no architecture."""
+def known_sizes() -> dict[str, GPT2Config]:
+    """Name -> architecture, of every conf/model/*.yaml that states one."""
     import yaml
 
     models = [yaml.safe_load(file.read_text()) for file in sorted(bundled("conf").glob("model/*.yaml"))]
-    return [model for model in models if "n_embd" in model]
-
-
-def known_sizes() -> dict[str, GPT2Config]:
-    """Name -> architecture."""
-    return {model["name"]: GPT2Config(**{key: model[key] for key in ARCHITECTURE}) for model in _models()}
-
-
-def hub_repository(name: str) -> str | None:
-    """Where a model lies on the Hugging Face hub, if it does."""
-    return next((model.get("hub") for model in _models() if model["name"] == name), None)
+    return {
+        model["name"]: GPT2Config(**{key: model[key] for key in ARCHITECTURE}) for model in models if "n_embd" in model
+    }
 
 
 def size_like(config: GPT2Config, but_for: tuple[str, ...] = ()) -> str | None:

@@ -1,13 +1,13 @@
 """Writes Hugging Face checkpoint directories, which transformers and gpt2x both load."""
 
 import json
-import os
 from pathlib import Path
 
 import torch
 
 from gpt2x.checkpoints.names import to_file
 from gpt2x.model.gpt2 import GPT2
+from gpt2x.paths import write_text, write_whole
 from gpt2x.tokenizer import Tokenizer
 
 
@@ -20,7 +20,8 @@ def save_checkpoint(directory: Path, model: GPT2, tokenizer: Tokenizer, dtype: t
 
     directory.mkdir(parents=True, exist_ok=True)
     config = model.config
-    (directory / "config.json").write_text(
+    write_text(
+        directory / "config.json",
         json.dumps(
             {
                 "architectures": ["GPT2LMHeadModel"],
@@ -42,11 +43,13 @@ def save_checkpoint(directory: Path, model: GPT2, tokenizer: Tokenizer, dtype: t
             },
             indent=2,
         )
-        + "\n"
+        + "\n",
     )
     tokenizer.save(directory)
     tensors = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in to_file(model).items()}
-    temporary = directory / ".model.safetensors.tmp"
-    save_file(tensors, temporary, metadata={"format": "pt"})
-    temporary.chmod(0o644)  # safetensors makes its files private
-    os.replace(temporary, directory / "model.safetensors")
+
+    def write(temporary: Path) -> None:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+        temporary.chmod(0o644)  # safetensors makes its files private
+
+    write_whole(directory / "model.safetensors", write)

@@ -13,7 +13,8 @@ from gpt2x.schema import DecodeConfig
 def filter_logits(logits: Tensor, decode: DecodeConfig) -> Tensor:
     """logits [B, V] -> [B, V] under temperature, then top_k, then top_p; what is not set is off."""
     if decode.temperature != 1.0:
-        logits = logits / decode.temperature
+        # From the largest down, so that no temperature overflows.
+        logits = (logits - logits.amax(-1, keepdim=True)) / decode.temperature
     if decode.top_k is not None:
         logits = keep_top_k(logits, decode.top_k)
     if decode.top_p is not None:

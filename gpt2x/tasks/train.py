@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from gpt2x.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from gpt2x.checkpoints.load import complete_config
 from gpt2x.errors import UserError
 from gpt2x.model.gpt2 import GPT2
-from gpt2x.paths import bundled, shown
+from gpt2x.paths import bundled, read_utf8, shown, write_whole
 from gpt2x.results import TrainRow, write_rows
 from gpt2x.runtime import Outcome
 from gpt2x.schema import Config, TrainConfig
@@ -51,8 +50,9 @@ def run(config: Config, run_dir: Path) -> Outcome:
         val = _encode(tokenizer, val_text, "validation", 1)
         val_bytes = len(val_text.encode()) - len(tokenizer.decode(val[:1].tolist()).encode())
         optimizer = make_optimizer(model, train)
-        settings = {"train": asdict(train), "model": asdict(config.model), "seed": config.seed, "from": origin}
-        settings["text"] = hashlib.sha256((train_text + val_text).encode()).hexdigest()
+        text = hashlib.sha256((train_text + val_text).encode()).hexdigest()
+        settings = {"train": asdict(train) | {"data": text}, "model": asdict(config.model), "seed": config.seed}
+        settings["from"] = origin
         state = _State(run_dir / "state.pt", settings)
         step = state.restore(model, optimizer)
     bf16 = runtime.has_fast_bf16(device)
@@ -69,7 +69,7 @@ def run(config: Config, run_dir: Path) -> Outcome:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             # Everything random in a step comes from its number, so a run that was killed repeats it exactly.
-            torch.manual_seed(config.seed * 1_000_003 + step)
+            torch.manual_seed((config.seed * 1_000_003 + step) % 2**63)
             losses.append(train_step(model, optimizer, data, train, bf16))
             step += 1
             speed = (bar.tasks[task].speed or 0) * tokens_a_step
@@ -123,7 +123,7 @@ def train_step(model: GPT2, optimizer: torch.optim.AdamW, data: Tensor, train: T
 
 
 def learning_rate(step: int, train: TrainConfig) -> float:
-    """Linear from 0 to lr over the warm-up, then down a cosine to min_lr at the last step."""
+    """Linear from 0 to lr over the warm-up, then down a cosine that ends in min_lr."""
     if step < train.warmup_steps:
         return train.lr * (step + 1) / train.warmup_steps
     done = (step - train.warmup_steps) / max(1, train.steps - train.warmup_steps)
@@ -149,12 +149,7 @@ def validation_nats(model: GPT2, ids: Tensor, batch_size: int = 16) -> float:
 
 
 def _split(path: Path) -> tuple[str, str]:
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise UserError(f"train.data={path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"train.data={path}: not UTF-8 (byte {error.start})") from None
+    text = read_utf8(path, "train.data")
     cut = int(len(text) * TRAIN_SHARE)
     return text[:cut], text[cut:]
 
@@ -223,8 +218,12 @@ class _State:
         """Loads the state, if there is one; returns the number of steps done."""
         if not self.path.is_file():
             return 0
-        saved = torch.load(self.path, weights_only=True, map_location=model.lm_head.weight.device)
-        if saved["settings"] != self.settings:
+        try:
+            saved = torch.load(self.path, weights_only=True, map_location=model.lm_head.weight.device)
+            settings = saved["settings"]
+        except Exception:  # of any kind, from bytes of any kind
+            raise UserError(f"{shown(self.path)}: cannot be read; give another hydra.run.dir") from None
+        if settings != self.settings:
             raise UserError(f"{shown(self.path.parent)}: begun with other settings; give another hydra.run.dir")
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
@@ -232,7 +231,6 @@ class _State:
         return saved["step"]
 
     def save(self, step: int, model: GPT2, optimizer: torch.optim.AdamW) -> None:
-        temporary = self.path.with_name(".state.pt.tmp")
         saved = {
             "settings": self.settings,
             "step": step,
@@ -240,5 +238,4 @@ class _State:
             "optimizer": optimizer.state_dict(),
             "rows": [asdict(row) for row in self.rows],
         }
-        torch.save(saved, temporary)
-        os.replace(temporary, self.path)
+        write_whole(self.path, lambda temporary: torch.save(saved, temporary))

@@ -15,7 +15,7 @@ from gpt2x.parity.compare import compare_logits
 from gpt2x.paths import shown
 from gpt2x.prompts import Prompt, read_prompts
 from gpt2x.reference import load_reference
-from gpt2x.results import ParityRow, SideBySideRow, SummaryRow, write_tables
+from gpt2x.results import ParityRow, SideBySideRow, SummaryRow, write_rows
 from gpt2x.runtime import Outcome
 from gpt2x.schema import Config
 
@@ -68,17 +68,12 @@ def run(config: Config, run_dir: Path) -> Outcome:
         max_abs_logit_difference=difference.max_abs,
         mean_kl=difference.mean_kl,
         top1_agreement=difference.top1_agreement,
-        generations_matched=sum(row.verdict != "different" for row in side_by_side),
+        generations_matched=sum(row.verdict == "same" for row in side_by_side),
         generations_total=len(side_by_side),
     )
-    write_tables(
-        run_dir,
-        {
-            "parity.csv": (ParityRow, rows),
-            "side_by_side.csv": (SideBySideRow, side_by_side),
-            "summary.csv": (SummaryRow, [summary]),
-        },
-    )
+    write_rows(run_dir / "parity.csv", ParityRow, rows)
+    write_rows(run_dir / "side_by_side.csv", SideBySideRow, side_by_side)
+    write_rows(run_dir / "summary.csv", SummaryRow, [summary])
     _show(summary, rows, side_by_side, run_dir)
     return outcome
 
@@ -126,12 +121,14 @@ def _show(summary: SummaryRow, rows: list[ParityRow], side_by_side: list[SideByS
         pair.add_column(reference, ratio=1)
         pair.add_row(*(Text(side.replace("\n", "⏎ ")) for side in (text.subject_text, text.reference_text)))
         console.out.print(pair)
+    ties = sum(text.verdict == "tie" for text in side_by_side)
     if summary.verdict == "pass":
         verdict = Text.assemble(
             ("PASS", "bold green"),
             f"  gpt2x computes what {reference} computes: {summary.parameters_subject:,} parameters, ",
             f"logits within {summary.max_abs_logit_difference:.2g}, ",
-            f"{summary.generations_matched} of {summary.generations_total} texts agree",
+            f"{summary.generations_matched} of {summary.generations_total} texts the same",
+            f", {ties} parted at a near-tie" if ties else "",
         )
     else:
         verdict = Text.assemble(("FAIL", "bold red"), f"  first divergence: {summary.first_divergence}")

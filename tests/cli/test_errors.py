@@ -77,6 +77,16 @@ def assert_in(line: str, *words: str) -> None:
         (["prompt=5"], ["prompt=5", "'prompt=\"5\"'"]),
         (['prompt="a'], ['prompt="a', "quotes"]),
         (["prompt=a,b"], ["prompt=a,b"]),
+        (["prompt=a", "prompts_file=b.txt"], ["prompt and prompts_file"]),
+        (["generate"], ["did you mean 'task=generate'?"]),
+        (["~prompt"], ["~prompt"]),
+        (["task.name=foo"], ["task=foo", "validate"]),
+        (["-m", "+top_p=0.1,0.9"], ["top_p", "did you mean 'decode.top_p'?"]),
+        (["task=train", "train.data=x", "train.beta2=1"], ["train.beta2=1", "below 1"]),
+        (["weights.seed=99999999999999999999999"], ["weights.seed", "2**63"]),
+        (["weights=auto", "model=nano", "weights.revision=abc"], ["weights.revision=abc", "nano"]),
+        (["hydra.run.dir=/proc/nowhere"], ["/proc/nowhere", "hydra.run.dir"]),
+        ([f"weights.path={'x' * 300}"], ["weights.path=xxx", "too long"]),
         (["weights=random"], ["model=auto", "model=nano"]),
         (["model=nano", "weights=random", "weights.path=x.pt"], ["weights.path", "weights=random"]),
     ],
@@ -92,7 +102,7 @@ def test_a_process_exits_with_the_code(gpt2x_process: Cli, launch: Path) -> None
 
 
 def test_device_that_is_absent(refused: Refused) -> None:
-    assert not torch.cuda.is_available(), "this test needs a machine without CUDA"
+    assert not torch.cuda.is_available()  # tests/conftest.py hides it
     assert_in(refused("task=generate", "device=cuda"), "device=cuda", "device=cpu")
 
 
@@ -180,7 +190,7 @@ def test_prompts_file_that_is_missing(refused: Refused) -> None:
 
 
 def test_weights_path_that_is_missing(refused: Refused) -> None:
-    assert_in(refused("task=generate", "weights.path=none.pt"), "weights.path=none.pt", "no such file")
+    assert_in(refused("task=generate", "weights.path=none.pt"), "weights.path=none.pt", "No such file")
 
 
 def test_named_model_without_weights(refused: Refused) -> None:

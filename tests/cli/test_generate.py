@@ -149,7 +149,7 @@ PROMPTS = ["First, a comma", 'a "quote"', "naïve 😀"]
 def test_prompts_file(generate: Generate, tmp_path: Path, name: str, text: str, ids: list[str]) -> None:
     file = tmp_path / name
     file.write_text(text, encoding="utf-8", newline="")
-    rows = generate(f"prompts_file={file}", "prompt=unused", "decode.max_new_tokens=1")
+    rows = generate(f"prompts_file={file}", "decode.max_new_tokens=1")
     assert [(row["prompt_id"], row["prompt"]) for row in rows] == list(zip(ids, PROMPTS, strict=True))
 
 

@@ -298,14 +298,14 @@ def test_path_wins_over_the_data_folder(data: Callable[[str], Path]) -> None:
     data(ORDER[0])
     own = data("mine.pt")
     assert found(path="mine.pt") == own
-    with pytest.raises(UserError, match=r"weights\.path=none\.pt: no such file"):
+    with pytest.raises(UserError, match=r"weights\.path=none\.pt: No such file"):
         found(path="none.pt")
 
 
 def test_weights_auto_asks_the_hub_last(data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def fetch(name: str, revision: str | None) -> Path:
+    def fetch(name: str, repository: str | None, revision: str | None) -> Path:
         asked.append((name, revision))
         return Path("from_the_hub")
 
