@@ -181,14 +181,9 @@ def _checked(overrides: list[str]) -> list[str]:
         name, equals, value = override.partition("=")
         key = name.lstrip("+").partition("@")[0]
         if not equals or not key or (key in groups and value in ("", "null")):
-            task = (
-                f"; did you mean 'task={override}'?"
-                if (bundled("conf") / "task" / f"{override}.yaml").is_file()
-                else ""
-            )
-            raise UserError(
-                f"{override!r}: write KEY=VALUE, and for a group one of its options{task or '; see gpt2x --help'}"
-            )
+            a_task = (bundled("conf") / "task" / f"{override}.yaml").is_file()
+            hint = f"did you mean 'task={override}'?" if a_task else "see gpt2x --help"
+            raise UserError(f"{override!r}: write KEY=VALUE, and for a group one of its options; {hint}")
         if key not in known and not key.startswith(("hydra.", "hydra/")):
             raise UserError(f"{key}: no such setting{_nearest_key(key)}")
         keys.add(key)
