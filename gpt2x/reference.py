@@ -72,9 +72,10 @@ def reference_greedy(model: "GPT2LMHeadModel", ids: list[int], max_new_tokens: i
     return output[0, len(ids) :].tolist()
 
 
-def reference_tokenize(directory: Path, texts: list[str]) -> list[list[int]]:
-    """Ids from transformers' GPT-2 tokenizer over the same vocabulary files."""
+def reference_tokenize(directory: Path, texts: list[str]) -> list[tuple[list[int], str]]:
+    """Ids from transformers' GPT-2 tokenizer over the same vocabulary files, and the text back from them."""
     from transformers import GPT2TokenizerFast
 
     tokenizer = GPT2TokenizerFast.from_pretrained(directory, local_files_only=True)
-    return [tokenizer(text)["input_ids"] for text in texts]
+    ids = [tokenizer(text)["input_ids"] for text in texts]
+    return [(each, tokenizer.decode(each, clean_up_tokenization_spaces=False)) for each in ids]

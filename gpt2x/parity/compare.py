@@ -41,7 +41,7 @@ def compare_logits(subject: Tensor, reference: Tensor) -> LogitDifference:
     return LogitDifference(
         max_abs=difference.max().item(),
         mean_abs=difference.mean().item(),
-        mean_kl=max(0.0, kl.mean().item()),  # rounding can make a KL of 0 negative
+        mean_kl=kl.mean().clamp(min=0).item(),  # rounding can make a KL of 0 negative
         top1_agreement=(top_subject == top_reference).double().mean().item(),
         largest_lost_margin=lead.max().item(),
     )

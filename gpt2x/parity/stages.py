@@ -48,22 +48,19 @@ def count_parameters(model: torch.nn.Module) -> int:
 
 
 def tokenizer_rows(checkpoint: Checkpoint, prompt: str) -> list[ParityRow]:
-    """Ids of the prompt and of ugly texts, and the texts back from the ids."""
+    """Ids of the prompt and of ugly texts, and the texts back from the reference's ids."""
     texts = {"prompt": prompt} | TEXTS
     rows = []
-    for (site, text), theirs in zip(
-        texts.items(), reference_tokenize(checkpoint.tokenizer_dir, list(texts.values())), strict=True
-    ):
+    references = reference_tokenize(checkpoint.tokenizer_dir, list(texts.values()))
+    for (site, text), (theirs, their_text) in zip(texts.items(), references, strict=True):
         ours = checkpoint.tokenizer.encode(text)
         where = first_difference(ours, theirs)
-        note = (
-            "" if where is None else f"from token {where}: {ours[where : where + 3]}, not {theirs[where : where + 3]}"
-        )
-        same = sum(a == b for a, b in zip(ours, theirs, strict=False))
-        differing = max(len(ours), len(theirs)) - same
+        at = slice(where, None if where is None else where + 3)
+        note = "" if where is None else f"from token {where}: {ours[at]}, not {theirs[at]}"
+        differing = max(len(ours), len(theirs)) - sum(a == b for a, b in zip(ours, theirs, strict=False))
         rows.append(ParityRow("tokenizer", site, "encode", "differing_ids", differing, 0, _status(differing, 0), note))
-        back = int(checkpoint.tokenizer.decode(ours) != text)
-        rows.append(ParityRow("tokenizer", site, "decode", "changed_text", back, 0, _status(back, 0), ""))
+        changed = int(checkpoint.tokenizer.decode(theirs) != their_text)
+        rows.append(ParityRow("tokenizer", site, "decode", "differing_texts", changed, 0, _status(changed, 0), ""))
     return rows
 
 

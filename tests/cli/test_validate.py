@@ -196,3 +196,46 @@ def fresh_models():
     _loaded.clear()
     yield
     _loaded.clear()
+
+
+def test_a_wrong_decoder_is_named(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpt2x.tokenizer import Tokenizer
+
+    decode = Tokenizer.decode
+    monkeypatch.setattr(Tokenizer, "decode", lambda self, ids: decode(self, ids).replace("\t", " "))
+    assert gpt2x(*FAST).code == 1
+    (summary,) = read_csv(run_dir(launch, "validate") / "summary.csv")
+    assert summary["first_divergence"] == "tokenizer: spaces"
+
+
+def test_logits_that_are_not_numbers_fail(
+    gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch, fresh_models: None
+) -> None:
+    forward = MLP.forward
+    monkeypatch.setattr(MLP, "forward", lambda self, x: forward(self, x) * float("nan"))
+    assert gpt2x(*FAST).code == 1
+    parity = read_csv(run_dir(launch, "validate") / "parity.csv")
+    logits = {row["metric"]: row["status"] for row in parity if row["stage"] == "logits"}
+    assert logits == {
+        **dict.fromkeys(("max_abs_difference", "mean_abs_difference", "mean_kl"), "nonfinite"),
+        "top1_agreement": "mismatch",
+    }
+
+
+def test_a_vocabulary_that_lacks_bytes_is_no_divergence(gpt2x: Cli, launch: Path) -> None:
+    import json
+
+    import tokenizers
+
+    from tests.conftest import tiny_hf
+
+    bpe = tokenizers.ByteLevelBPETokenizer()
+    text = ["to be or not to be that is the question"] * 3
+    bpe.train_from_iterator(text, vocab_size=300, special_tokens=["<|endoftext|>"], show_progress=False)
+    vocabulary = {token: i for i, token in enumerate(t for t in bpe.get_vocab() if len(t) > 1 or t.isascii())}
+    (launch / "m").mkdir()
+    (launch / "m" / "vocab.json").write_text(json.dumps(vocabulary))
+    (launch / "m" / "merges.txt").write_text("#version: 0.2\n")
+    tiny_hf(vocab_size=len(vocabulary)).save_pretrained(launch / "m")
+    result = gpt2x(*FAST, "weights.path=m", "prompt=to", "gen_prompt=to")
+    assert result.code == 0, result.out
