@@ -178,8 +178,7 @@ def _checked(overrides: list[str]) -> list[str]:
     known = {*groups, *_keys(Config)}
     checked, keys = [], set()
     for override in overrides:
-        name, equals, value = override.partition("=")
-        key = name.lstrip("+").partition("@")[0]
+        key, (_, equals, value) = _key(override), override.partition("=")
         if not equals or not key or (key in groups and value in ("", "null")):
             a_task = (bundled("conf") / "task" / f"{override}.yaml").is_file()
             hint = f"did you mean 'task={override}'?" if a_task else "see gpt2x --help"
@@ -194,6 +193,11 @@ def _checked(overrides: list[str]) -> list[str]:
     return checked
 
 
+def _key(override: str) -> str:
+    """`decode.top_p` of `+decode.top_p=0.9`, `hydra/launcher` of `hydra/launcher@here=joblib`."""
+    return override.partition("=")[0].lstrip("+").partition("@")[0]
+
+
 def _job_key(*, _root_: DictConfig) -> str:
     """The folder of a job: a hash of its whole configuration, so that no prompt ever becomes a path."""
     config = OmegaConf.to_container(OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"]))
@@ -205,7 +209,7 @@ def _chosen(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
     choices = HydraConfig.get().runtime.choices
     values = {}
     for override in overrides:
-        key = override.lstrip("+").partition("=")[0].partition("@")[0]
+        key = _key(override)
         value = choices[key] if key in choices else OmegaConf.select(cfg, key)
         values[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     return values

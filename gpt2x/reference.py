@@ -1,6 +1,7 @@
 """The oracle: transformers' GPT2LMHeadModel with eager attention. The only importer of its model code."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,16 +32,12 @@ def load_reference(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.dev
     if path is not None and path.is_dir():
         model, info = GPT2LMHeadModel.from_pretrained(path, local_files_only=True, **options)
     else:
-        config = checkpoint.model.config
+        architecture = asdict(checkpoint.model.config)
+        del architecture["dropout"]  # ours alone; the rest are Hugging Face's names
         model, info = GPT2LMHeadModel.from_pretrained(
             None,
             config=GPT2Config(
-                vocab_size=config.vocab_size,
-                n_positions=config.n_positions,
-                n_embd=config.n_embd,
-                n_layer=config.n_layer,
-                n_head=config.n_head,
-                layer_norm_epsilon=config.layer_norm_epsilon,
+                **architecture,
                 bos_token_id=checkpoint.tokenizer.eos_id,
                 eos_token_id=checkpoint.tokenizer.eos_id,
             ),

@@ -1,4 +1,4 @@
-"""The machine a job runs on: device, dtype, seed; and the manifest that records it."""
+"""The machine a job runs on: device and dtype; and the manifest that records it."""
 
 import hashlib
 import platform
@@ -66,13 +66,6 @@ def has_fast_bf16(device: "torch.device") -> bool:
     # Not in every torch from 2.9 on.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def set_seed(seed: int) -> None:
-    """Seeds torch's global generator; every job of a sweep starts with it, whatever ran before."""
-    import torch
-
-    torch.manual_seed(seed)
 
 
 def manifest(config: dict[str, Any], outcome: Outcome, seconds: float) -> dict[str, Any]:

@@ -101,10 +101,14 @@ class DecodeConfig:
         _at_least("decode.top_k", self.top_k, 1)
         _at_least("decode.max_new_tokens", self.max_new_tokens, 1)
         _at_least("decode.num_samples", self.num_samples, 1)
-        if self.greedy:
-            for key, neutral in (("temperature", 1.0), ("top_k", None), ("top_p", None), ("num_samples", 1)):
-                if getattr(self, key) != neutral:
-                    raise UserError(f"decode.greedy=true and decode.{key}={getattr(self, key)} contradict each other")
+        key = self.sampling_key()
+        if self.greedy and key is not None:
+            raise UserError(f"decode.greedy=true and decode.{key}={getattr(self, key)} contradict each other")
+
+    def sampling_key(self) -> str | None:
+        """The first setting that says how to sample, if one does: greedy decoding has no use for it."""
+        neutral = {"temperature": 1.0, "top_k": None, "top_p": None, "num_samples": 1}
+        return next((key for key, value in neutral.items() if getattr(self, key) != value), None)
 
 
 @dataclass

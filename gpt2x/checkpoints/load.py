@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gpt2x.checkpoints.find import find_weights
 from gpt2x.checkpoints.names import full_names, infer_config, to_model
-from gpt2x.checkpoints.read import read_config, read_tensors, weight_files
+from gpt2x.checkpoints.read import checkpoint_directory, read_config, read_tensors, weight_files
 from gpt2x.checkpoints.sizes import ARCHITECTURE, known_sizes, size_like
 from gpt2x.errors import UserError
 from gpt2x.model.config import GPT2Config
@@ -41,7 +41,7 @@ def load_checkpoint(model: ModelConfig, weights: WeightsConfig, dtype: torch.dty
     Raises UserError for whatever is wrong with them.
     """
     path = find_weights(model, weights)
-    files = [*weight_files(path), *(_directory(path) / name for name in _SMALL_FILES)] if path else []
+    files = [*weight_files(path), *(checkpoint_directory(path) / name for name in _SMALL_FILES)] if path else []
     stamp = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
     key = (model, path, stamp, weights.seed, dtype, device)
     if key not in _loaded:
@@ -57,10 +57,6 @@ _loaded: dict[tuple, Checkpoint] = {}
 def _load(asked: ModelConfig, path: Path | None, seed: int, dtype: torch.dtype, device: torch.device) -> Checkpoint:
     if path is None:
         config = complete_config(asked)
-        model = empty_model(config).to_empty(device="cpu")
-        model.tie()
-        model.init_weights(seed)
-        state = {name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
         label = f"random (seed {seed})"
     else:
         tensors = full_names(read_tensors(path))
@@ -74,11 +70,16 @@ def _load(asked: ModelConfig, path: Path | None, seed: int, dtype: torch.dtype, 
             f"{shown(tokenizer_dir)}: {tokenizer.vocab_size} tokens, more than the model's {config.vocab_size}"
         )
     model = empty_model(config)
-    # Tensor by tensor, so that a file in another dtype is never whole in memory twice.
-    for name in list(state):
-        state[name] = state[name].to(device=device, dtype=dtype)
-    model.load_state_dict(state, assign=True, strict=False)  # all but the head, which is wte
-    model.tie()
+    if path is None:
+        model.to_empty(device="cpu").tie()
+        model.init_weights(seed)
+        model.to(device=device, dtype=dtype)
+    else:
+        # Tensor by tensor, so that a file in another dtype is never whole in memory twice.
+        for name in list(state):
+            state[name] = state[name].to(device=device, dtype=dtype)
+        model.load_state_dict(state, assign=True, strict=False)  # all but the head, which is wte
+        model.tie()
     model.eval().requires_grad_(False)
     return Checkpoint(model, tokenizer, tokenizer_dir, _name(config), label, path)
 
@@ -113,22 +114,21 @@ def _config(asked: ModelConfig, path: Path, tensors: dict[str, Tensor]) -> GPT2C
         raise UserError(f"model={asked.name} for {shown(path)}: {error}") from None
 
 
-def _directory(path: Path) -> Path:
-    """Where a checkpoint's config.json and tokenizer would be."""
-    return path if path.is_dir() else path.parent
-
-
 def _name(config: GPT2Config) -> str:
     return size_like(config) or "custom"
 
 
 def _tokenizer_dir(path: Path | None, config: GPT2Config) -> Path:
     """Beside the weights, else the bundled vocabulary that the model was made for."""
-    if path is not None and has_tokenizer(_directory(path)):
-        return _directory(path)
+    if path is not None and has_tokenizer(checkpoint_directory(path)):
+        return checkpoint_directory(path)
     if config.vocab_size == GPT2Config().vocab_size:
         return bundled("data") / "gpt2"
     if _name(config) == "nano" or (path is None and config.vocab_size == known_sizes()["nano"].vocab_size):
         return bundled("data") / "nano"
-    fix = f"put vocab.json and merges.txt into {shown(_directory(path))}" if path else "leave model.vocab_size as it is"
+    fix = (
+        f"put vocab.json and merges.txt into {shown(checkpoint_directory(path))}"
+        if path
+        else "leave model.vocab_size as it is"
+    )
     raise UserError(f"no tokenizer with {config.vocab_size} tokens: {fix}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gpt2x.checkpoints.sizes import ARCHITECTURE
 from gpt2x.errors import UserError
 from gpt2x.model.config import GPT2Config
 from gpt2x.paths import shown
@@ -21,6 +22,11 @@ _BUILT_IN = {
     "add_cross_attention": (False,),
     "tie_word_embeddings": (True,),
 }
+
+
+def checkpoint_directory(path: Path) -> Path:
+    """Where a checkpoint's config.json and tokenizer would be: the directory itself, or the file's."""
+    return path if path.is_dir() else path.parent
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -97,7 +103,7 @@ def read_config(path: Path) -> GPT2Config | None:
 
     Raises UserError where config.json asks for what this GPT-2 does not do.
     """
-    file = (path if path.is_dir() else path.parent) / "config.json"
+    file = checkpoint_directory(path) / "config.json"
     if not file.is_file():
         return None
     config = _read_json(file)
@@ -108,7 +114,7 @@ def read_config(path: Path) -> GPT2Config | None:
         if config.get(key, allowed[0]) not in allowed:
             raise UserError(f"{shown(file)}: {key}={config[key]!r} is not supported, only {allowed[0]!r}")
     default = GPT2Config()
-    keys = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "layer_norm_epsilon")
+    keys = (*ARCHITECTURE, "layer_norm_epsilon")
     try:
         return GPT2Config(**{key: config.get(key, getattr(default, key)) for key in keys})
     except (ValueError, TypeError) as error:

@@ -1,6 +1,10 @@
 """Writes Hugging Face checkpoint directories, which transformers and gpt2x both load."""
 
 import json
+import shutil
+import tempfile
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,12 +18,13 @@ from gpt2x.tokenizer import Tokenizer
 def save_checkpoint(directory: Path, model: GPT2, tokenizer: Tokenizer, dtype: torch.dtype) -> None:
     """config.json, model.safetensors in `dtype`, vocab.json, merges.txt and tokenizer_config.json.
 
-    model.safetensors is moved into place whole, last: a kill leaves the old one or the new one.
+    Each file is moved into place whole, model.safetensors last: a kill leaves the old one or the new one.
     """
     from safetensors.torch import save_file
 
     directory.mkdir(parents=True, exist_ok=True)
-    config = model.config
+    architecture = asdict(model.config)
+    dropout = architecture.pop("dropout")  # ours alone; the rest are Hugging Face's names
     write_text(
         directory / "config.json",
         json.dumps(
@@ -27,15 +32,8 @@ def save_checkpoint(directory: Path, model: GPT2, tokenizer: Tokenizer, dtype: t
                 "architectures": ["GPT2LMHeadModel"],
                 "model_type": "gpt2",
                 "activation_function": "gelu_new",
-                "vocab_size": config.vocab_size,
-                "n_positions": config.n_positions,
-                "n_embd": config.n_embd,
-                "n_layer": config.n_layer,
-                "n_head": config.n_head,
-                "layer_norm_epsilon": config.layer_norm_epsilon,
-                "embd_pdrop": config.dropout,
-                "attn_pdrop": config.dropout,
-                "resid_pdrop": config.dropout,
+                **architecture,
+                **dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), dropout),
                 "bos_token_id": tokenizer.eos_id,
                 "eos_token_id": tokenizer.eos_id,
                 "tie_word_embeddings": True,
@@ -45,7 +43,10 @@ def save_checkpoint(directory: Path, model: GPT2, tokenizer: Tokenizer, dtype: t
         )
         + "\n",
     )
-    tokenizer.save(directory)
+    with tempfile.TemporaryDirectory() as saved:
+        tokenizer.save(Path(saved))
+        for file in sorted(Path(saved).iterdir()):
+            write_whole(directory / file.name, partial(shutil.copyfile, file))
     tensors = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in to_file(model).items()}
 
     def write(temporary: Path) -> None:

@@ -39,7 +39,6 @@ def run(config: Config, run_dir: Path) -> Outcome:
             f"dtype={config.dtype}: train keeps its weights in float32, and uses bfloat16 where that is fast"
         )
     device = runtime.find_device(config.device.name)
-    runtime.set_seed(config.seed)
     outcome = Outcome(device=device)
     with outcome.timed("prepare"):
         train_text, val_text = _split(Path(train.data))

@@ -81,9 +81,9 @@ def run(config: Config, run_dir: Path) -> Outcome:
 def _prompts(config: Config) -> tuple[str, list[Prompt]]:
     if config.prompts_file is not None:
         raise UserError("prompts_file is for task=generate; validate takes prompt and gen_prompt")
-    for key, neutral in (("temperature", 1.0), ("top_k", None), ("top_p", None), ("num_samples", 1)):
-        if getattr(config.decode, key) != neutral:
-            raise UserError(f"decode.{key} is for task=generate; validate compares greedy text")
+    key = config.decode.sampling_key()
+    if key is not None:
+        raise UserError(f"decode.{key} is for task=generate; validate compares greedy text")
     prompts = read_prompts(config.prompt, None)
     if len(prompts) != 1:
         raise UserError("prompt: validate compares the logits of one prompt; give more texts as gen_prompt")
