@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gpt2x import __version__
-from gpt2x.errors import UserError, nearest
+from gpt2x.errors import DoesNotFit, UserError, nearest
 from gpt2x.paths import bundled, shown, silence_stdout, write_text
 from gpt2x.schema import Config
 
@@ -101,21 +101,24 @@ class _Session:
         except BaseException as error:
             message = _message(error, started=True)
             if message is not None:  # reported here: Hydra would add a line of its own
-                self.exit_code = _complain(message)
+                _complain(message)
             a_bug = message is None and not isinstance(error, KeyboardInterrupt)
             _discard(run_dir, keep=set(run_dir.iterdir()) if a_bug else before)  # a bug leaves all there is to see
             if self.sweep_dir is None:
                 if message is None:
                     raise
+                self.exit_code = USER_ERROR
                 return
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            kinds = {KeyboardInterrupt: "interrupted", DoesNotFit: "skipped"}
+            status = kinds.get(type(error), "failed")
             facts |= {"status": status, "error": _one_line(message or f"{type(error).__name__}: {error}")}
             facts["seconds"] = time.perf_counter() - start
             if not isinstance(error, Exception):
                 raise
             if message is None:
                 traceback.print_exception(error)
-            self.exit_code = JOBS_FAILED
+            if status == "failed":
+                self.exit_code = JOBS_FAILED
         else:
             if not passed and self.exit_code == DONE:
                 self.exit_code = NO_PARITY
@@ -188,8 +191,10 @@ def _checked(overrides: list[str]) -> list[str]:
         keys.add(key)
         prompt = key in ("prompt", "gen_prompt")
         checked.append(re.sub(r"(\\*)\$\{", r"\1\1\\${", override) if prompt else override)
-    if {"prompt", "prompts_file"} <= keys:
-        raise UserError("prompt and prompts_file contradict each other: give one of them")
+    recorded = ("prompt", "gen_prompt", "decode.max_new_tokens")
+    for one, other in (("prompt", "prompts_file"), *(("task.reference", key) for key in recorded)):
+        if {one, other} <= keys:
+            raise UserError(f"{one} and {other} contradict each other: give one of them")
     return checked
 
 
@@ -224,7 +229,7 @@ def _discard(run_dir: Path, keep: set[Path]) -> None:
         return
     from gpt2x.results import TABLES
 
-    for name in (*TABLES, "manifest.json", "multirun.yaml"):
+    for name in (*TABLES, "parity.png", "manifest.json", "multirun.yaml"):
         if run_dir / name not in keep:
             (run_dir / name).unlink(missing_ok=True)
     if run_dir / "checkpoint" not in keep:

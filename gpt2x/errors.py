@@ -8,6 +8,10 @@ class UserError(Exception):
     """Bad input: one line saying what is wrong, where, and what fixes it. The command line exits with 2."""
 
 
+class DoesNotFit(UserError):
+    """Too big for this machine; a sweep goes on without it."""
+
+
 def nearest(name: str, options: Iterable[str]) -> str:
     """'; did you mean X?' for the option most like `name`, or nothing."""
     match = difflib.get_close_matches(name, list(options), n=1)

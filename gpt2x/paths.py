@@ -7,6 +7,8 @@ from pathlib import Path
 
 from gpt2x.errors import UserError
 
+_UMASK = os.umask(0)
+os.umask(_UMASK)
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -42,6 +44,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         write(temporary)
+        temporary.chmod(0o666 & ~_UMASK)  # safetensors makes files that only their owner can read
         os.replace(temporary, path)
     except (OSError, RuntimeError, SafetensorError) as error:  # the latter two are torch's and safetensors' OSErrors
         temporary.unlink(missing_ok=True)

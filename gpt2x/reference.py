@@ -12,6 +12,7 @@ from gpt2x.checkpoints import Checkpoint
 from gpt2x.checkpoints.names import to_file
 from gpt2x.checkpoints.read import read_tensors
 from gpt2x.errors import UserError
+from gpt2x.schema import DecodeConfig
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -51,8 +52,12 @@ def load_reference(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.dev
 
 
 def reference_parameters(model: "GPT2LMHeadModel") -> dict[str, Tensor]:
-    """The reference's weights by full name, in its own (Conv1D) layout, the tied head left out."""
-    return {name: parameter.detach() for name, parameter in model.named_parameters() if name != "lm_head.weight"}
+    """The reference's weights by name less `transformer.`, in its own (Conv1D) layout, the tied head left out."""
+    return {
+        name.removeprefix("transformer."): parameter.detach()
+        for name, parameter in model.named_parameters()
+        if name != "lm_head.weight"
+    }
 
 
 @torch.inference_mode()
@@ -67,6 +72,20 @@ def reference_greedy(model: "GPT2LMHeadModel", ids: list[int], max_new_tokens: i
         pad_token_id=eos_id if eos_id is not None else 0,
     )
     return output[0, len(ids) :].tolist()
+
+
+def reference_filter(logits: Tensor, decode: DecodeConfig) -> Tensor:
+    """logits [B, V] -> [B, V], as transformers' own processors for temperature, top_k and top_p leave them."""
+    from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    processors = LogitsProcessorList()
+    if decode.temperature != 1.0:
+        processors.append(TemperatureLogitsWarper(decode.temperature))
+    if decode.top_k is not None:
+        processors.append(TopKLogitsWarper(decode.top_k))
+    if decode.top_p is not None:
+        processors.append(TopPLogitsWarper(decode.top_p))
+    return processors(torch.zeros(len(logits), 0, dtype=torch.long), logits)
 
 
 def reference_tokenize(directory: Path, texts: list[str]) -> list[tuple[list[int], str]]:

@@ -42,8 +42,9 @@ class ParityRow:
 
     stage: str
     site: str
-    """Tensor, module, text or prompt that is compared."""
+    """Tensor, module, text or prompt that is compared, by Hugging Face's name."""
     mode: str
+    """How: isolated or propagated, the dtype, encode or decode, greedy."""
     metric: str
     value: float | None
     tolerance: float | None
@@ -83,13 +84,20 @@ class SummaryRow:
     verdict: str
     """pass | fail."""
     first_divergence: str
+    """The first module that is wrong, `input of` one that is given the wrong thing, or `stage: site`."""
     probable_cause: str
-    max_abs_logit_difference: float
-    mean_kl: float
+    """The mistake that reproduces it, or 'unknown'."""
+    max_abs_logit_difference: float | None
+    """In the dtype asked for, as are the three below."""
+    mean_kl: float | None
     """Of the subject's next-token distribution from the reference's, nats."""
-    top1_agreement: float
+    top1_agreement: float | None
     generations_matched: int
     generations_total: int
+    relative_difference: float | None
+    """Same function? Of the logits in float64, over the largest of the reference's."""
+    error_ratio: float | None
+    """As accurate? RMS error of the logits in the dtype asked for, over the reference's own."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,7 @@ class JobRow:
     """The job's folder: a hash of its configuration."""
     overrides: str
     status: str
-    """done | failed | interrupted."""
+    """done | failed | skipped (does not fit in memory) | interrupted."""
     error: str | None
     seconds: float
 

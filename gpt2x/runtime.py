@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,7 @@ def manifest(config: dict[str, Any], outcome: Outcome, seconds: float) -> dict[s
     facts: dict[str, Any] = {
         "config": config,
         "versions": {"gpt2x": __version__, "python": platform.python_version()}
-        | {package: version(package) for package in packages},
+        | {package: _version(package) for package in packages},
         "git_commit": _git_commit(),
         "machine": platform.platform(),
         "seconds": seconds,
@@ -95,6 +95,13 @@ def manifest(config: dict[str, Any], outcome: Outcome, seconds: float) -> dict[s
             "sha256": {file.name: _sha256(file, file.stat().st_mtime_ns) for file in files},
         }
     return facts
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a saved reference needs no transformers
+        return None
 
 
 @lru_cache(maxsize=8)

@@ -3,7 +3,8 @@
 Only this module and cli know OmegaConf; tasks get these dataclasses, converted once. Torch-free.
 """
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
@@ -27,12 +28,44 @@ def _check_seed(key: str, value: int) -> None:
         raise UserError(f"{key}={value}: must be at least 0 and below 2**63")
 
 
+STAGES = (
+    *("config", "tokenizer", "weights", "layers", "logits", "loss", "gradients"),
+    *("cache", "padding", "sampling", "generation"),
+)
+
+
 @dataclass
 class TaskConfig:
     name: str = MISSING
+    stages: list[str] = field(default_factory=list)
+    save_reference: str | None = None
+    reference: str | None = None
 
     def __post_init__(self) -> None:
         _choose("task", self.name, tuple(sorted(file.stem for file in bundled("conf").glob("task/*.yaml"))))
+        for stage in self.stages:
+            _choose("task.stages", stage, STAGES)
+        if self.reference is not None and self.save_reference is not None:
+            raise UserError("task.reference and task.save_reference contradict each other: give one of them")
+
+
+@dataclass
+class SubjectConfig:
+    """The model that validate looks at; with no target, ours."""
+
+    target: str | None = None
+    weights: str = MISSING
+    rename: list[list[str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _choose("subject.weights", self.weights, ("copy", "own"))
+        for rule in self.rename:
+            if len(rule) != 2:
+                raise UserError(f"subject.rename: {rule} is not a pair [regex, replacement]")
+            try:
+                re.compile(rule[0])
+            except re.error as error:
+                raise UserError(f"subject.rename: {rule[0]!r} is no regular expression: {error}") from None
 
 
 @dataclass(unsafe_hash=True)  # the key under which a loaded model is kept
@@ -143,6 +176,7 @@ class TrainConfig:
 @dataclass
 class Config:
     task: TaskConfig = MISSING
+    subject: SubjectConfig = MISSING
     model: ModelConfig = MISSING
     weights: WeightsConfig = MISSING
     device: DeviceConfig = MISSING

@@ -11,6 +11,7 @@ from gpt2x.checkpoints.names import full_names, infer_config, to_model
 from gpt2x.checkpoints.read import checkpoint_directory, read_config, read_tensors, weight_files
 from gpt2x.checkpoints.sizes import ARCHITECTURE, known_sizes, size_like
 from gpt2x.errors import UserError
+from gpt2x.memory import check_fits
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.paths import bundled, shown
@@ -69,19 +70,37 @@ def _load(asked: ModelConfig, path: Path | None, seed: int, dtype: torch.dtype, 
         raise UserError(
             f"{shown(tokenizer_dir)}: {tokenizer.vocab_size} tokens, more than the model's {config.vocab_size}"
         )
-    model = empty_model(config)
     if path is None:
+        model = empty_model(config)
+        n_parameters = sum(parameter.numel() for parameter in model.parameters())
+        check_fits(4 * n_parameters, f"model={asked.name} with random weights")
         model.to_empty(device="cpu").tie()
         model.init_weights(seed)
-        model.to(device=device, dtype=dtype)
+        _disturb(model, seed)
+        model.to(device=device, dtype=dtype).eval().requires_grad_(False)
     else:
         # Tensor by tensor, so that a file in another dtype is never whole in memory twice.
         for name in list(state):
             state[name] = state[name].to(device=device, dtype=dtype)
-        model.load_state_dict(state, assign=True, strict=False)  # all but the head, which is wte
-        model.tie()
-    model.eval().requires_grad_(False)
+        model = model_of(state, config)
     return Checkpoint(model, tokenizer, tokenizer_dir, _name(config), label, path)
+
+
+@torch.no_grad()
+def _disturb(model: GPT2, seed: int) -> None:
+    """Moves biases and norms off the 0 and 1 of GPT-2's own initialisation: there, no check would see them."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias") or ".ln_" in name:
+            parameter += torch.empty_like(parameter).normal_(0.0, 0.02, generator=generator)
+
+
+def model_of(state: dict[str, Tensor], config: GPT2Config) -> GPT2:
+    """A model for inference around these very tensors; the head is wte, and what is not named has no memory."""
+    model = empty_model(config)
+    model.load_state_dict(state, assign=True, strict=False)
+    model.tie()
+    return model.eval().requires_grad_(False)
 
 
 def empty_model(config: GPT2Config) -> GPT2:

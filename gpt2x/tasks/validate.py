@@ -1,81 +1,121 @@
-"""task=validate: is this GPT-2 the real GPT-2? Ours against transformers, on the same weights."""
+"""task=validate: is this GPT-2 the real GPT-2; if not, which module is wrong, and why?"""
 
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 
-from rich.table import Table
-from rich.text import Text
+import torch
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from gpt2x import console, runtime
-from gpt2x.checkpoints import load_checkpoint
+from gpt2x.checkpoints import Checkpoint, load_checkpoint
 from gpt2x.decoding.generate import check_length
 from gpt2x.errors import UserError
-from gpt2x.parity import stages
-from gpt2x.parity.compare import compare_logits
-from gpt2x.paths import shown
+from gpt2x.memory import available_memory
+from gpt2x.parity.build import Source, build
+from gpt2x.parity.comparison import Comparison, failed, skipped
+from gpt2x.parity.decoding import cache_rows, generation_rows, padding_rows, sampling_rows
+from gpt2x.parity.diagnose import Diagnosis, diagnose
+from gpt2x.parity.heatmap import heat_map
+from gpt2x.parity.layers import layer_rows
+from gpt2x.parity.outputs import gradient_rows, logit_rows, loss_rows
+from gpt2x.parity.record import Record, load_record, record_reference, save_record
+from gpt2x.parity.report import Report
+from gpt2x.parity.statics import config_rows, tokenizer_rows, weight_rows
 from gpt2x.prompts import Prompt, read_prompts
-from gpt2x.reference import load_reference
 from gpt2x.results import ParityRow, SideBySideRow, SummaryRow, write_rows
 from gpt2x.runtime import Outcome
-from gpt2x.schema import Config
+from gpt2x.schema import STAGES, Config
+from gpt2x.subject import SubjectError, import_target
+
+_STAGES: dict[str, Callable[[Comparison], list[ParityRow]]] = {
+    "config": config_rows,
+    "tokenizer": tokenizer_rows,
+    "weights": weight_rows,
+    "layers": layer_rows,
+    "logits": logit_rows,
+    "loss": loss_rows,
+    "gradients": gradient_rows,
+    "cache": cache_rows,
+    "padding": padding_rows,
+    "sampling": sampling_rows,
+}
 
 
 def run(config: Config, run_dir: Path) -> Outcome:
-    """Compares counts, tokenizers, weights, logits and greedy text; the verdict is in Outcome.passed."""
-    prompt, gen_prompts = _prompts(config)
+    """Compares stage by stage; the verdict is in Outcome.passed. UserError for what cannot be begun."""
+    stages = [stage for stage in STAGES if stage in config.task.stages]
+    if not stages:
+        raise UserError(f"task.stages is empty: name some of {', '.join(STAGES)}")
+    source = Source(config.subject, import_target(config.subject.target) if config.subject.target else None)
     device, dtype = runtime.find_device(config.device.name), runtime.find_dtype(config.dtype)
     outcome = Outcome(device=device)
-    with outcome.timed("load"):
-        checkpoint = load_checkpoint(config.model, config.weights, dtype, device)
-    outcome.checkpoint = checkpoint
-    subject, n_positions = checkpoint.model, checkpoint.model.config.n_positions
-    ids = checkpoint.tokenizer.encode(prompt)
-    check_length(len(ids), 0, n_positions, "prompt")
-    for gen_prompt in gen_prompts:
-        length = len(checkpoint.tokenizer.encode(gen_prompt.text))
-        check_length(length, config.decode.max_new_tokens, n_positions, "gen_prompt")
-    with console.err.status("loading transformers") as status:
-        with outcome.timed("load_reference"):
-            reference = load_reference(checkpoint, dtype, device)
-        status.update("comparing")
+    columns = (TextColumn("{task.description}"), BarColumn())
+    with console.progress(*columns) as bar:
+        step = bar.add_task("loading weights", total=len(stages) + 2)
+        with outcome.timed("load"):
+            checkpoint = load_checkpoint(config.model, config.weights, dtype, device)
+        outcome.checkpoint = checkpoint
+        bar.update(step, advance=1, description="asking the reference")
+        with outcome.timed("reference"):
+            record = _reference(config, checkpoint, stages)
+        bar.update(step, advance=1)
         with outcome.timed("compare"):
-            rows = stages.config_rows(subject, reference)
-            rows += stages.tokenizer_rows(checkpoint, prompt)
-            rows += stages.weight_rows(subject, reference)
-            ours, theirs = stages.logits_of(subject, reference, ids)
-            difference = compare_logits(ours, theirs)
-            rows += stages.logit_rows(difference, stages.logit_tolerance(theirs, dtype))
-        status.update("generating")
-        with outcome.timed("generate"):
-            side_by_side = [
-                stages.compare_generation(checkpoint, reference, gen_prompt.text, config.decode.max_new_tokens)
-                for gen_prompt in gen_prompts
-            ]
-            rows += stages.generation_rows(side_by_side)
-    bad = [row for row in rows if row.status != "ok"]
-    outcome.passed = not bad
-    summary = SummaryRow(
-        model=checkpoint.name,
-        weights=checkpoint.weights,
-        subject="gpt2x",
-        device=device.type,
-        dtype=config.dtype,
-        parameters_subject=stages.count_parameters(subject),
-        parameters_reference=stages.count_parameters(reference),
-        verdict="pass" if outcome.passed else "fail",
-        first_divergence=f"{bad[0].stage}: {bad[0].site}" if bad else "",
-        probable_cause="",
-        max_abs_logit_difference=difference.max_abs,
-        mean_kl=difference.mean_kl,
-        top1_agreement=difference.top1_agreement,
-        generations_matched=sum(row.verdict == "same" for row in side_by_side),
-        generations_total=len(side_by_side),
-    )
+            comparison, rows, side_by_side = _compare(config, source, checkpoint, record, stages, (bar, step))
+            bad = any(row.status not in ("ok", "skipped") for row in rows)
+            outcome.passed = not bad and any(row.status == "ok" for row in rows)
+        diagnosis = None
+        if bad:
+            bar.update(step, description="looking for the cause")
+            with outcome.timed("diagnose"):
+                diagnosis, more = _diagnose(comparison, rows)
+                rows += more
+    summary = _summary(config, source, checkpoint, record, rows, side_by_side, comparison, diagnosis, outcome.passed)
     write_rows(run_dir / "parity.csv", ParityRow, rows)
     write_rows(run_dir / "side_by_side.csv", SideBySideRow, side_by_side)
+    picture = None
+    if comparison is not None and any(row.stage == "layers" and row.value is not None for row in rows):
+        picture = run_dir / "parity.png"
+        heat_map(comparison, rows, picture)
     write_rows(run_dir / "summary.csv", SummaryRow, [summary])
-    _show(summary, rows, side_by_side, run_dir)
+    Report(summary, rows, side_by_side, record, diagnosis, stages, picture, run_dir).show()
     return outcome
+
+
+def _reference(config: Config, checkpoint: Checkpoint, stages: list[str]) -> Record:
+    if config.task.reference is not None:
+        return load_record(Path(config.task.reference).expanduser(), checkpoint).with_thirds()
+    prompt, gen_prompts = _prompts(config)
+    encode, n_positions = checkpoint.tokenizer.encode, checkpoint.model.config.n_positions
+    check_length(len(encode(prompt)), 0, n_positions, "prompt")
+    if "generation" in stages:
+        for each in gen_prompts:
+            check_length(len(encode(each.text)), config.decode.max_new_tokens, n_positions, "gen_prompt")
+    wanted = set(STAGES if config.task.save_reference else stages)
+    dtype = runtime.find_dtype(config.dtype)
+    fits, with_gradients = _fits(checkpoint, len(encode(prompt)), 1 if config.subject.target is None else 2)
+    if not with_gradients:
+        wanted.discard("gradients")
+    exact = torch.float64 if fits else dtype
+    record = record_reference(checkpoint, prompt, gen_prompts, config.decode.max_new_tokens, wanted, exact)
+    if config.task.save_reference is not None:
+        save_record(record, Path(config.task.save_reference).expanduser())
+    return record.with_thirds()
+
+
+def _fits(checkpoint: Checkpoint, n_tokens: int, copies: int) -> tuple[bool, bool]:
+    """Whether one float64 model and what is recorded of it fit in memory; and whether its gradients do as well.
+
+    `copies` of the model in the dtype asked for are made beside the checkpoint.
+    """
+    architecture = checkpoint.model.config
+    n_parameters = sum(parameter.numel() for parameter in checkpoint.model.parameters())
+    weights = 8 * n_parameters
+    in_dtype = copies * n_parameters * checkpoint.model.lm_head.weight.element_size()
+    # Inputs and outputs of each module, of the reference once and of the subject twice: about 130 n_embd a
+    # token and layer; and a handful of logits.
+    traces = 8 * n_tokens * (130 * architecture.n_layer * architecture.n_embd + 8 * architecture.vocab_size)
+    free = available_memory()
+    return weights + in_dtype + traces < free, 2 * weights + in_dtype + traces < free
 
 
 def _prompts(config: Config) -> tuple[str, list[Prompt]]:
@@ -90,51 +130,77 @@ def _prompts(config: Config) -> tuple[str, list[Prompt]]:
     return prompts[0].text, read_prompts(config.gen_prompt, None, key="gen_prompt")
 
 
-def _show(summary: SummaryRow, rows: list[ParityRow], side_by_side: list[SideBySideRow], run_dir: Path) -> None:
-    reference = f"transformers {version('transformers')}"
-    heading = f"{summary.model} · {summary.weights} · {summary.dtype} on {summary.device} · gpt2x against {reference}"
-    table = Table(title=heading, title_style="bold", title_justify="left")
-    for column, justify in (
-        ("stage", "left"),
-        ("checks", "right"),
-        ("metric", "left"),
-        ("worst", "right"),
-        ("allowed", "right"),
-        ("status", "left"),
-    ):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    groups: dict[tuple[str, str], list[ParityRow]] = {}
-    for row in rows:
-        groups.setdefault((row.stage, row.metric), []).append(row)
-    for (stage, metric), group in groups.items():
-        bad = [row for row in group if row.status != "ok"]
-        shown_row = bad[0] if bad else max(group, key=lambda row: row.value or 0.0)
-        if bad:
-            status = Text(f"{bad[0].status}: {bad[0].site} {bad[0].note}", "red")
-        else:
-            status = Text.assemble(("ok", "green"), f"  {group[0].note}" if len(group) == 1 else "")
-        table.add_row(stage, str(len(group)), metric, _number(shown_row.value), _number(shown_row.tolerance), status)
-    console.out.print(table)
-    for text in side_by_side:
-        pair = Table(title=Text(f"greedy: {text.prompt!r}"), title_justify="left", expand=True)
-        pair.add_column("gpt2x", ratio=1)
-        pair.add_column(reference, ratio=1)
-        pair.add_row(*(Text(side.replace("\n", "⏎ ")) for side in (text.subject_text, text.reference_text)))
-        console.out.print(pair)
-    ties = sum(text.verdict == "tie" for text in side_by_side)
-    if summary.verdict == "pass":
-        verdict = Text.assemble(
-            ("PASS", "bold green"),
-            f"  gpt2x computes what {reference} computes: {summary.parameters_subject:,} parameters, ",
-            f"logits within {summary.max_abs_logit_difference:.2g}, ",
-            f"{summary.generations_matched} of {summary.generations_total} texts the same",
-            f", {ties} parted at a near-tie" if ties else "",
-        )
-    else:
-        verdict = Text.assemble(("FAIL", "bold red"), f"  first divergence: {summary.first_divergence}")
-    console.out.print(verdict, soft_wrap=True)
-    console.out.print(f"results in {shown(run_dir)}", soft_wrap=True)
+def _compare(
+    config: Config,
+    source: Source,
+    checkpoint: Checkpoint,
+    record: Record,
+    stages: list[str],
+    progress: tuple[Progress, TaskID],
+) -> tuple[Comparison | None, list[ParityRow], list[SideBySideRow]]:
+    """Runs the stages. What the subject's own code raises ends the comparison, with a row that says so."""
+    rows: list[ParityRow] = []
+    side_by_side: list[SideBySideRow] = []
+    comparison = None
+    stage = stages[0]
+    bar, step = progress
+    try:
+        asked_device = checkpoint.model.lm_head.weight.device
+        same = record.exact == record.dtype
+        exact = build(source, checkpoint, record, record.exact, asked_device if same else torch.device("cpu"))
+        subject = exact if same else build(source, checkpoint, record, record.dtype, asked_device)
+        comparison = Comparison(record, checkpoint, exact, subject, live=config.task.reference is None)
+        for stage in stages:
+            bar.update(step, description=f"comparing {stage}")
+            if stage == "generation":
+                more, side_by_side = generation_rows(comparison)
+                rows += more
+            else:
+                rows += _STAGES[stage](comparison)
+            bar.advance(step)
+    except SubjectError as error:
+        rows.append(failed(stage, "subject", "raises", "mismatch", str(error)))
+        rows += [skipped(later, "the subject failed before") for later in stages[stages.index(stage) + 1 :]]
+    return comparison, rows, side_by_side
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+def _diagnose(comparison: Comparison | None, rows: list[ParityRow]) -> tuple[Diagnosis, list[ParityRow]]:
+    raised = next((row for row in rows if row.metric == "raises"), None)
+    if comparison is None or raised is not None:
+        assert raised is not None
+        return Diagnosis(f"{raised.stage}: subject", raised, raised.note), []
+    return diagnose(comparison, rows)
+
+
+def _summary(
+    config: Config,
+    source: Source,
+    checkpoint: Checkpoint,
+    record: Record,
+    rows: list[ParityRow],
+    side_by_side: list[SideBySideRow],
+    comparison: Comparison | None,
+    diagnosis: Diagnosis | None,
+    passed: bool,
+) -> SummaryRow:
+    logits = {(row.mode, row.metric): row.value for row in rows if row.stage == "logits"}
+    dtype, exact = record.facts.dtype, record.facts.exact
+    return SummaryRow(
+        model=checkpoint.name,
+        weights=checkpoint.weights,
+        subject=source.name,
+        device=str(checkpoint.model.lm_head.weight.device.type),
+        dtype=config.dtype,
+        parameters_subject=comparison.subject.n_parameters if comparison else 0,
+        parameters_reference=record.facts.n_parameters,
+        verdict="pass" if passed else "fail",
+        first_divergence=diagnosis.site if diagnosis else "",
+        probable_cause=diagnosis.cause if diagnosis else "",
+        max_abs_logit_difference=logits.get((dtype, "max_abs_difference")),
+        mean_kl=logits.get((dtype, "mean_kl")),
+        top1_agreement=logits.get((dtype, "top1_agreement")),
+        generations_matched=sum(row.verdict == "same" for row in side_by_side),
+        generations_total=len(side_by_side),
+        relative_difference=logits.get((exact, "relative_difference")) if exact == "float64" else None,
+        error_ratio=logits.get((dtype, "error_ratio")),
+    )

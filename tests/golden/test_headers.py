@@ -10,7 +10,8 @@ HEADERS = {
     "generations.csv": "prompt_id,sample,prompt,completion,n_prompt_tokens,n_new_tokens,finish_reason,logprob,model,"
     "weights,greedy,temperature,top_k,top_p,seed",
     "summary.csv": "model,weights,subject,device,dtype,parameters_subject,parameters_reference,verdict,"
-    "first_divergence,probable_cause,max_abs_logit_difference,mean_kl,top1_agreement,generations_matched,generations_total",
+    "first_divergence,probable_cause,max_abs_logit_difference,mean_kl,top1_agreement,generations_matched,generations_total,"
+    "relative_difference,error_ratio",
     "parity.csv": "stage,site,mode,metric,value,tolerance,status,note",
     "side_by_side.csv": "prompt,subject_text,reference_text,matched,first_difference,top2_margin,verdict",
     "train.csv": "step,train_loss,val_loss,val_bits_per_byte,lr,tokens",

@@ -18,7 +18,7 @@ MODULES = {
 }
 # From the bottom up: a module imports from its own layer and those before it.
 LAYERS = [
-    {"gpt2x", "gpt2x.errors", "gpt2x.paths", "gpt2x.schema"},
+    {"gpt2x", "gpt2x.errors", "gpt2x.paths", "gpt2x.schema", "gpt2x.memory"},
     {"gpt2x.model.config"},
     {"gpt2x.model"},
     {"gpt2x.reference", "gpt2x.subject", "gpt2x.checkpoints", "gpt2x.tokenizer"},

@@ -1,0 +1,156 @@
+"""The stages cache, padding, sampling and generation: what turns logits into text."""
+
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from gpt2x.decoding.filters import filter_logits
+from gpt2x.decoding.generate import generate
+from gpt2x.decoding.sampler import Sampler
+from gpt2x.model.gpt2 import GPT2
+from gpt2x.parity.compare import ERROR_RATIO, RELATIVE_TOLERANCE, first_difference, relative_difference
+from gpt2x.parity.comparison import Comparison, checked, device_of, skipped
+from gpt2x.reference import reference_filter
+from gpt2x.results import ParityRow, SideBySideRow
+from gpt2x.schema import DecodeConfig
+
+_CACHED = 64  # tokens of the prompt that the cache is tried on: the work grows with their square
+_ROWS = 4  # positions of the prompt whose logits the filters are tried on
+_TOTAL_VARIATION = 1e-6
+_DRAWS, _P_VALUE = 4096, 1e-3
+_NOT_OURS = "is of gpt2x's own; subjects are called with ids alone"
+
+
+@torch.no_grad()
+def cache_rows(c: Comparison) -> list[ParityRow]:
+    """Cached against uncached logits: token by token, and with the prompt split in two at every point."""
+    if not c.ours:
+        return [skipped("cache", f"the KV cache {_NOT_OURS}")]
+    model: GPT2 = c.exact.module
+    ids = c.ids(c.exact)[:, :_CACHED]
+    T = ids.shape[1]
+    expected = model(ids)  # [1, T, V]
+    cache = model.new_cache(1, T)
+    steps = torch.cat([model(ids[:, i : i + 1], cache=cache) for i in range(T)], dim=1)
+    value = relative_difference(steps, expected)
+    rows = [checked("cache", f"{T} tokens, one by one", "relative_difference", value, c.bar)]
+    for split in range(1, T):
+        cache = model.new_cache(1, T)
+        both = torch.cat([model(ids[:, :split], cache=cache), model(ids[:, split:], cache=cache)], dim=1)
+        value = relative_difference(both, expected)
+        rows.append(checked("cache", f"split after {split} of {T}", "relative_difference", value, c.bar))
+    return rows
+
+
+@torch.no_grad()
+def padding_rows(c: Comparison) -> list[ParityRow]:
+    """The prompt, its first half and its first token, left-padded in one batch, against each alone."""
+    if not c.ours:
+        return [skipped("padding", f"padding {_NOT_OURS}")]
+    model: GPT2 = c.exact.module
+    ids = c.ids(c.exact)  # [1, T]
+    T = ids.shape[1]
+    lengths = [T, (T + 1) // 2, 1]
+    batch = torch.zeros(len(lengths), T, dtype=torch.long, device=ids.device)
+    mask = torch.zeros_like(batch)
+    for row, length in enumerate(lengths):
+        batch[row, T - length :] = ids[0, :length]
+        mask[row, T - length :] = 1
+    padded = model(batch, attention_mask=mask)  # [3, T, V]
+    rows = []
+    for row, length in enumerate(lengths):
+        value = relative_difference(padded[row, T - length :], model(ids[:, :length])[0])
+        rows.append(checked("padding", f"{length} of {T} tokens", "relative_difference", value, c.bar))
+    return rows
+
+
+def sampling_rows(c: Comparison) -> list[ParityRow]:
+    """The filtered distributions against transformers' logits processors; then drawn tokens against one of them."""
+    if not c.ours:
+        return [skipped("sampling", f"sampling {_NOT_OURS}")]
+    if not c.live:
+        return [skipped("sampling", "a saved reference has no logits processors; run without task.reference")]
+    T = len(c.record.logits)
+    logits = c.record.logits.double()[sorted({(T - 1) * i // (_ROWS - 1) for i in range(_ROWS)})]  # [_ROWS, V]
+    rows = []
+    for temperature, top_k, top_p in product((1.0, 0.5, 1.7), (None, 1, 5, 50), (None, 0.1, 0.5, 0.95)):
+        decode = DecodeConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+        ours, theirs = filter_logits(logits, decode).softmax(-1), reference_filter(logits, decode).softmax(-1)
+        site = f"temperature={temperature} top_k={top_k} top_p={top_p}"
+        differing = int(((ours > 0) != (theirs > 0)).sum())
+        rows.append(checked("sampling", site, "differing_support", differing, 0))
+        variation = (ours - theirs).abs().sum(-1).max().item() / 2
+        rows.append(checked("sampling", site, "total_variation", variation, _TOTAL_VARIATION))
+    return [*rows, _chi_square(logits[-1:])]
+
+
+def _chi_square(logits: Tensor) -> ParityRow:
+    """Pearson's test of the sampler's draws; seeds are fixed, so that it fails always or never."""
+    decode = DecodeConfig(top_k=8)
+    probabilities = reference_filter(logits, decode).softmax(-1)[0]  # [V]
+    counts = torch.zeros_like(probabilities)
+    for start in range(0, _DRAWS, 256):
+        sampler = Sampler(decode, 0, [("", i) for i in range(start, start + 256)])
+        counts += torch.bincount(sampler.pick(logits.expand(256, -1)), minlength=len(counts))
+    kept = probabilities * _DRAWS >= 5  # the test's usual least expected count; the rest is one class
+    expected = torch.cat([probabilities[kept], probabilities[~kept].sum()[None]]) * _DRAWS
+    seen = torch.cat([counts[kept], counts[~kept].sum()[None]])
+    outside = int(counts[probabilities == 0].sum())
+    classes = expected > 0
+    statistic = ((seen - expected)[classes] ** 2 / expected[classes]).sum()
+    freedom = int(classes.sum()) - 1
+    p = torch.special.gammaincc(torch.tensor(freedom / 2), statistic / 2).item() if freedom else 1.0
+    ok = p >= _P_VALUE and outside == 0
+    note = f"at least; {_DRAWS} draws, chi-square {statistic:.3g}"
+    return ParityRow("sampling", "draws", "", "p_value", p, _P_VALUE, "ok" if ok else "mismatch", note)
+
+
+def generation_rows(c: Comparison) -> tuple[list[ParityRow], list[SideBySideRow]]:
+    """Greedy tokens of both; at the first difference, both tokens and whether the reference had a near-tie there."""
+    rows, texts = [], []
+    decode = c.checkpoint.tokenizer.decode
+    for i, theirs in enumerate(c.record.facts.generations):
+        ours = _greedy(c, theirs.prompt_ids)
+        where = first_difference(ours, theirs.ids)
+        margin, verdict, note = None, "same", ""
+        if where is not None:
+            margin = theirs.top2_margins[min(where, len(theirs.ids) - 1)]
+            verdict = "tie" if margin <= _tie(c) else "different"
+            note = f"token {where}: subject {_token(c, ours, where)}, reference {_token(c, theirs.ids, where)}; "
+            note += f"{verdict}, top-2 margin {margin:.3g}"
+        matched = len(theirs.ids) if where is None else where
+        status = "mismatch" if verdict == "different" else "ok"
+        rows.append(
+            ParityRow(
+                "generation", f"prompt {i}", "greedy", "tokens_before_first_difference", matched, None, status, note
+            )
+        )
+        texts.append(SideBySideRow(theirs.prompt, decode(ours), decode(theirs.ids), matched, where, margin, verdict))
+    return rows, texts
+
+
+def _greedy(c: Comparison, ids: list[int]) -> list[int]:
+    eos_id, n = c.checkpoint.tokenizer.eos_id, c.record.facts.max_new_tokens
+    if c.ours:
+        picker = Sampler(DecodeConfig(greedy=True), 0, [("", 0)])
+        return generate(c.subject.module, [ids], picker, n, eos_id)[0].ids
+    new: list[int] = []
+    with torch.no_grad():
+        while len(new) < n and (not new or new[-1] != eos_id):
+            input_ids = torch.tensor([ids + new], device=device_of(c.subject))
+            new.append(int(c.subject.logits(input_ids)[0, -1].argmax()))
+    return new
+
+
+def _tie(c: Comparison) -> float:
+    """The largest margin that allowed rounding can turn: two logits, each off by 4 times the reference's error."""
+    scale = c.record.logits.abs().max().item()
+    if c.subject is c.exact:
+        return 2 * RELATIVE_TOLERANCE[c.record.dtype] * scale
+    error = (c.record.logits_in_dtype - c.record.logits.double()).abs().max().item()
+    return 2 * ERROR_RATIO * max(error, torch.finfo(c.record.dtype).eps * scale)
+
+
+def _token(c: Comparison, ids: list[int], where: int) -> str:
+    return f"{c.checkpoint.tokenizer.decode([ids[where]])!r} ({ids[where]})" if where < len(ids) else "nothing"

@@ -1,0 +1,246 @@
+"""Where the first divergence is, and why: found by trying known mistakes on our own modules, never by guessing."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from gpt2x.checkpoints.load import model_of
+from gpt2x.checkpoints.names import is_conv1d
+from gpt2x.model.config import GPT2Config
+from gpt2x.model.gpt2 import GPT2
+from gpt2x.parity.compare import ERROR_RATIO, relative_difference
+from gpt2x.parity.comparison import Comparison
+from gpt2x.parity.layers import aligned
+from gpt2x.parity.mistakes import Mistake, mistakes_in, wiring_mistakes
+from gpt2x.parity.trace import trace
+from gpt2x.results import ParityRow
+from gpt2x.subject import SubjectError
+from gpt2x.subject.module import HEAD, QKV
+
+# A trial explains the subject if it comes this much closer to it than the reference does. In float64 the
+# bar alone decides; where bars are wide, being within them is not yet an explanation.
+_CLOSER = 0.1
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The headline of a failed validation."""
+
+    site: str
+    """`h.0.mlp`; `input of h.1` where what reaches a module is wrong; `tokenizer: newlines` outside the model."""
+    row: ParityRow
+    """The comparison that shows it."""
+    cause: str
+    """The mistake that reproduces it, or 'unknown' with numbers; '' where there is nothing to say beyond the row."""
+
+
+@torch.no_grad()
+def diagnose(c: Comparison, rows: list[ParityRow]) -> tuple[Diagnosis, list[ParityRow]]:
+    """What went wrong first, given the rows of all stages, at least one of them bad; and rows to add to them.
+
+    A guilty module comes first; then what reaches a module; then the first bad row of any stage.
+    """
+    bad = [row for row in rows if row.status not in ("ok", "skipped")]
+    guilty = next((row for row in bad if row.stage == "layers" and row.mode == "isolated"), None)
+    if guilty is not None:
+        return Diagnosis(guilty.site, guilty, _cause_in(c, guilty.site, rows)), []
+    first = bad[0]
+    outputs = [row for row in bad if row.stage in ("layers", "logits", "loss", "generation")]
+    if (
+        outputs
+        and any(row.metric == "error_ratio" for row in bad)
+        and not any(row.mode == c.record.facts.exact for row in bad)
+    ):
+        return _roundest(rows, bad), []
+    if outputs and c.propagated.calls and first.stage in ("config", "weights", *(row.stage for row in outputs)):
+        place = _first_wrong_input(c)
+        if place is not None:
+            site, difference = place
+            row = ParityRow("layers", site, "input", "relative_difference", difference, c.bar, "mismatch", "")
+            cause = _explained(bad, site) or _cause_of_wiring(c, site)
+            return Diagnosis(f"input of {site}", row, cause), [row]
+        return Diagnosis("logits: lm_head", outputs[0], _cause_at_the_end(c)), []
+    return Diagnosis(f"{first.stage}: {first.site}", first, first.note), []
+
+
+def _roundest(rows: list[ParityRow], bad: list[ParityRow]) -> Diagnosis:
+    """The same function in float64, and not as accurate in the dtype: the first module of which that is true."""
+    logits = next(row for row in bad if row.metric == "error_ratio")
+    for row in rows:
+        if row.stage == "layers" and row.metric == "error_ratio" and (row.value or 0) > ERROR_RATIO:
+            cause = f"the same function in float64, but its rounding error is {row.value:.3g} times the reference's"
+            return Diagnosis(row.site, row, cause)
+    return Diagnosis("logits: lm_head", logits, "the same function in float64, with larger rounding errors")
+
+
+def _cause_in(c: Comparison, site: str, rows: list[ParityRow]) -> str:
+    if any(row.metric == "difference_of_two_runs" and row.status != "ok" for row in rows):
+        return _cause_of_chance(c)
+    weights = _explained([row for row in rows if row.stage == "weights"], site)
+    if weights:
+        return weights
+    if site == "lm_head" and c.exact.untied_head is not None:
+        return _trial_of_head(c)
+    if site not in c.isolated:
+        return "unknown"
+    target = aligned(c.isolated[site].cpu(), c.record.outputs[site])
+    if target is None:
+        return f"it answers with the shape {list(c.isolated[site].shape)}"
+    whole, third = _whole(site)
+    own = _own_part(c, whole)
+    x = c.record.inputs[whole]
+    expected = _third(own(x), third)
+    if relative_difference(expected, c.record.outputs[site]) > c.bar:
+        return "unknown: gpt2x's own module differs from the reference here"
+    trials = ((mistake, _tried(own, mistake, x, third)) for mistake in mistakes_in(own))
+    return _best(c, trials, target, c.record.outputs[site])
+
+
+def _explained(bad: list[ParityRow], site: str) -> str:
+    """What is known of wrong tensors inside a module."""
+    for row in bad:
+        if row.stage == "weights" and row.status != "ok" and row.site.startswith(f"{site}.") and row.note:
+            what = row.note.partition(";")[0]
+            return f"{what}: {row.site}"
+    return ""
+
+
+def _tried(own: nn.Module, mistake: Mistake, x: Tensor, third: int | None) -> Tensor:
+    with mistake.made():
+        return _third(own(x), third)
+
+
+def _best(c: Comparison, trials: Iterable[tuple[Mistake, Tensor]], target: Tensor, expected: Tensor) -> str:
+    """The mistake whose output is the subject's."""
+    off = _distance(target, expected)
+    causes: dict[float, str] = {}
+    for mistake, output in trials:
+        distance = _distance(output, target)
+        if distance <= min(c.bar, _CLOSER * off):
+            causes.setdefault(distance, mistake.cause)
+    if causes:
+        return causes[min(causes)]
+    return f"unknown: none of the mistakes tried gives this output, which is {off:.3g} of the reference's scale away"
+
+
+def _distance(actual: Tensor, expected: Tensor) -> float:
+    """relative_difference, with NaN equal to NaN: a mistake may make the same ones."""
+    if actual.shape != expected.shape or not torch.equal(actual.isnan(), expected.isnan()):
+        return float("inf")
+    return relative_difference(actual.nan_to_num(), expected.nan_to_num())
+
+
+def _cause_of_chance(c: Comparison) -> str:
+    try:
+        with _NoDropout():
+            logits = c.exact.logits(c.ids(c.exact))[0].cpu()
+    except SubjectError:
+        logits = torch.full_like(c.record.logits, torch.nan)
+    if relative_difference(logits, c.record.logits) <= c.bar:
+        return "dropout active in eval mode: without it the subject equals the reference"
+    return "random in eval mode: two runs on the same input differ, and not only by dropout"
+
+
+class _NoDropout(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in ("dropout", "dropout_", "alpha_dropout", "feature_dropout"):
+            return args[0] if args else kwargs["input"]
+        if func is F.scaled_dot_product_attention:
+            return func(*args[:4], **{key: value for key, value in kwargs.items() if key != "dropout_p"})
+        return func(*args, **kwargs)
+
+
+def _trial_of_head(c: Comparison) -> str:
+    tied = F.linear(c.record.inputs["lm_head"].to(c.record.exact), c.exact.in_layout(HEAD).cpu())
+    target = aligned(c.isolated["lm_head"].cpu(), c.record.outputs["lm_head"])
+    if target is not None and _distance(tied, target) <= c.bar:
+        return "head not tied: lm_head.weight is not wte.weight"
+    return "unknown: neither wte.weight nor the head's own weight gives these logits"
+
+
+def _first_wrong_input(c: Comparison) -> tuple[str, float] | None:
+    """The first module, in the subject's order, that receives something else than the reference's does."""
+    for site in c.propagated.calls:
+        if site in c.record.inputs and site in c.propagated.inputs:
+            expected = c.record.inputs[site]
+            actual = aligned(c.propagated.inputs[site].cpu(), expected)
+            difference = float("inf") if actual is None else relative_difference(actual, expected)
+            if not difference <= c.bar:
+                return site, difference
+    return None
+
+
+def _cause_of_wiring(c: Comparison, site: str) -> str:
+    """Runs our whole model with one mistake at a time, and looks at what then reaches the module."""
+    target = aligned(c.propagated.inputs[site].cpu(), c.record.inputs[site])
+    if target is None:
+        return f"it receives the shape {list(c.propagated.inputs[site].shape)}"
+    whole = _whole(site)[0]
+    return _best(c, _rewired(c, whole), target, c.record.inputs[site])
+
+
+def _rewired(c: Comparison, site: str | None) -> Iterable[tuple[Mistake, Tensor]]:
+    """Each wiring mistake with what it sends into a site, or, for None, with its logits [T, V]."""
+    model = _own_model(c, list(c.record.parameters))
+    ids = torch.tensor([c.record.facts.ids])
+    module = {site: _find(model, site)} if site else {}
+    layers = [call for call in c.propagated.calls if call.startswith("h.") and call.count(".") == 1]
+    logits: list[Tensor] = []
+    for mistake in wiring_mistakes(model.transformer, [int(layer.partition(".")[2]) for layer in layers]):
+        with mistake.made():
+            seen = trace(lambda: logits.append(model(ids)), module)
+        output = logits.pop()[0]
+        if site is None:
+            yield mistake, output
+        elif site in seen.inputs:
+            yield mistake, seen.inputs[site]
+
+
+def _cause_at_the_end(c: Comparison) -> str:
+    """All modules and their inputs are right, and the logits are not."""
+    expected = c.record.logits
+    actual = c.exact.logits(c.ids(c.exact))[0].cpu()
+    off = actual - expected
+    scale = expected.abs().max()
+    if (off - off[:, :1]).abs().max() <= c.bar * scale:
+        return "a constant is added at each position, which softmax does not see"
+    factor = (actual * expected).sum() / expected.square().sum()
+    if relative_difference(actual, factor * expected) <= c.bar:
+        return f"logits scaled by {factor.item():.6g}"
+    if len(off) > 1 and (off - off[:1]).abs().max() <= c.bar * scale:
+        return "a bias is added to the logits"
+    return _best(c, _rewired(c, None), actual, expected)
+
+
+def _own_model(c: Comparison, names: list[str]) -> GPT2:
+    """Our model in the exact dtype with the named tensors of the reference, and no memory for the others."""
+    state = {
+        f"transformer.{name}": (tensor.t() if is_conv1d(name) else tensor).to("cpu", c.record.exact)
+        for name, tensor in c.record.parameters.items()
+        if name in names
+    }
+    return model_of(state, GPT2Config(**c.record.facts.architecture))
+
+
+def _own_part(c: Comparison, site: str) -> nn.Module:
+    prefix = "wte." if site == "lm_head" else f"{site}."
+    return _find(_own_model(c, [name for name in c.record.parameters if name.startswith(prefix)]), site)
+
+
+def _find(model: GPT2, site: str) -> nn.Module:
+    return model.lm_head if site == "lm_head" else model.transformer.get_submodule(site)
+
+
+def _whole(site: str) -> tuple[str, int | None]:
+    """`h.0.attn.c_attn` and 1, of `h.0.attn.c_attn.k`."""
+    whole, _, part = site.rpartition(".")
+    return (whole, QKV.index(part)) if whole.endswith("c_attn") and part in QKV else (site, None)
+
+
+def _third(output: Tensor, third: int | None) -> Tensor:
+    return output if third is None else output.chunk(3, dim=-1)[third]

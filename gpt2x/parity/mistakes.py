@@ -1,0 +1,348 @@
+"""The mistakes people make when they write a GPT-2, each as a change to a part of our own.
+
+They are collected from what goes wrong in ports: other activations and epsilons, the layout of c_attn,
+masks, scales, the order of norms and residuals, and dtypes on the way. The list is data for diagnose.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import permutations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gpt2x.model.attention import Attention
+from gpt2x.model.block import Block
+from gpt2x.model.gpt2 import Transformer
+
+_HALVES = (torch.float16, torch.bfloat16)
+_EPSILONS = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """What went wrong, in words, and in our modules."""
+
+    cause: str
+    forwards: dict[nn.Module, Callable[..., Tensor]]
+    """Other forward functions."""
+    layers: tuple[Transformer, list[int]] | None = None
+    """The blocks that run, in their order."""
+
+    @contextmanager
+    def made(self) -> Iterator[None]:
+        """Inside, our modules make the mistake."""
+        for module, forward in self.forwards.items():
+            module.forward = forward
+        if self.layers is not None:
+            transformer, calls = self.layers
+            h = transformer.h
+            transformer.h = nn.ModuleList([h[i] for i in calls])
+        try:
+            yield
+        finally:
+            for module in self.forwards:
+                del module.forward
+            if self.layers is not None:
+                transformer.h = h
+
+
+def mistakes_in(whole: nn.Module) -> Iterator[Mistake]:
+    """All single mistakes in a part of our model, or in a part of that part."""
+    kinds: dict[type, Callable[[Any], Iterator[tuple[str, Callable]]]] = {
+        nn.GELU: _activation,
+        nn.LayerNorm: _norm,
+        nn.Linear: _linear,
+        nn.Embedding: _embedding,
+        Attention: _attention,
+        Block: _block,
+    }
+    for name, part in whole.named_modules():
+        place = f" (in {name})" if name else ""
+        for cause, forward in kinds.get(type(part), lambda _: iter(()))(part):
+            yield Mistake(cause + place, {part: forward})
+        if type(part) in kinds:
+            for half in _HALVES:
+                called = str(half).removeprefix("torch.")
+                yield Mistake(f"output rounded to {called}{place}", {part: partial(_rounded, part.forward, half)})
+                yield Mistake(f"input rounded to {called}{place}", {part: partial(_on_rounded, part.forward, half)})
+
+
+def _rounded(forward: Callable[..., Tensor], half: torch.dtype, x: Tensor, *rest: Any) -> Tensor:
+    y = forward(x, *rest)
+    return y.to(half).to(y.dtype)
+
+
+def _on_rounded(forward: Callable[..., Tensor], half: torch.dtype, x: Tensor, *rest: Any) -> Tensor:
+    return forward(x.to(half).to(x.dtype) if x.is_floating_point() else x, *rest)
+
+
+def _activation(_: nn.GELU) -> Iterator[tuple[str, Callable]]:
+    yield "exact (erf) GELU instead of tanh", F.gelu
+    yield "sigmoid approximation of GELU, x sigmoid(1.702 x), instead of tanh", lambda x: x * (1.702 * x).sigmoid()
+    yield "ReLU instead of tanh GELU", F.relu
+    yield "SiLU instead of tanh GELU", F.silu
+    yield "sigmoid instead of tanh GELU", torch.sigmoid
+    yield "tanh instead of tanh GELU", torch.tanh
+    yield "leaky ReLU instead of tanh GELU", F.leaky_relu
+    yield "no activation", lambda x: x
+
+
+def _norm(m: nn.LayerNorm) -> Iterator[tuple[str, Callable]]:
+    shape, w, b = m.normalized_shape, m.weight, m.bias
+    for eps in _EPSILONS:
+        if eps != m.eps:
+            yield f"LayerNorm eps {eps:g} instead of {m.eps:g}", partial(_layer_norm, m, eps)
+    yield "norm skipped", lambda x: x
+    yield (
+        "LayerNorm divides by std + eps instead of sqrt(variance + eps)",
+        lambda x: (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True, correction=0) + m.eps) * w + b,
+    )
+    yield (
+        "LayerNorm with the unbiased variance (n - 1)",
+        lambda x: (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + m.eps).sqrt() * w + b,
+    )
+    yield (
+        "LayerNorm with the unbiased variance (n - 1), and std + eps",
+        lambda x: (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + m.eps) * w + b,
+    )
+    yield (
+        "RMS norm instead of LayerNorm",
+        lambda x: x / (x.square().mean(-1, keepdim=True) + m.eps).sqrt() * w + b,
+    )
+    yield "LayerNorm without its bias", lambda x: F.layer_norm(x, shape, w, None, m.eps)
+    yield "LayerNorm without its weight", lambda x: F.layer_norm(x, shape, None, b, m.eps)
+    yield "LayerNorm without weight and bias", lambda x: F.layer_norm(x, shape, None, None, m.eps)
+    yield "LayerNorm over the positions instead of the width", lambda x: _over_positions(x, m)
+
+
+def _layer_norm(m: nn.LayerNorm, eps: float, x: Tensor) -> Tensor:
+    return F.layer_norm(x, m.normalized_shape, m.weight, m.bias, eps)
+
+
+def _over_positions(x: Tensor, m: nn.LayerNorm) -> Tensor:
+    normed = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + m.eps).sqrt()
+    return normed * m.weight + m.bias
+
+
+def _linear(m: nn.Linear) -> Iterator[tuple[str, Callable]]:
+    w, b = m.weight, m.bias
+    if b is not None:
+        yield "missing bias", lambda x: x @ w.t()
+    if m.in_features == m.out_features:
+        yield "untransposed matrix", lambda x: F.linear(x, w.t(), b)
+    else:
+        # A Conv1D's numbers, [in, out], read as they lie into [out, in].
+        yield "matrix reshaped instead of transposed", lambda x: F.linear(x, w.t().reshape(w.shape), b)
+    if m.out_features == 3 * m.in_features:  # c_attn
+        for order in permutations(range(3)):
+            if order != (0, 1, 2):
+                yield (
+                    _in_order(order),
+                    partial(lambda order, x: torch.cat([F.linear(x, w, b).chunk(3, -1)[i] for i in order], -1), order),
+                )
+
+
+def _in_order(order: tuple[int, ...]) -> str:
+    return f"q, k and v in another order: {', '.join('qkv'[i] for i in order)}"
+
+
+def _embedding(m: nn.Embedding) -> Iterator[tuple[str, Callable]]:
+    root = math.sqrt(m.embedding_dim)
+    yield "embedding scaled by sqrt(n_embd)", lambda ids: F.embedding(ids, m.weight) * root
+    yield "embedding divided by sqrt(n_embd)", lambda ids: F.embedding(ids, m.weight) / root
+    yield "embedding left out", lambda ids: F.embedding(ids, torch.zeros_like(m.weight))
+
+
+def _attention(m: Attention) -> Iterator[tuple[str, Callable]]:
+    D = m.c_proj.in_features // m.n_head
+
+    def wrong(cause: str, **how: Any) -> tuple[str, Callable]:
+        return cause, partial(_attend, m, **how)
+
+    yield wrong("attention scores not scaled by 1/sqrt(head width)", scale=1.0)
+    yield wrong("attention scaled by width: 1/sqrt(n_embd)", scale=(D * m.n_head) ** -0.5)
+    yield wrong("attention scaled by 1/head width, no square root", scale=1 / D)
+    yield wrong("attention scaled twice by 1/sqrt(head width)", scale=1 / D)
+    yield wrong("attention multiplied by sqrt(head width)", scale=D**0.5)
+    yield wrong("attention scaled by 1/sqrt(n_head)", scale=m.n_head**-0.5)
+    yield wrong("causal mask missing", mask="none")
+    yield wrong("causal mask off by one: a token sees the next", mask="one ahead")
+    yield wrong("causal mask off by one: a token does not see itself", mask="strict")
+    yield wrong("causal mask off by one: a token does not see itself", mask="strict, -inf")
+    yield wrong("causal mask the wrong way round: a token sees only itself and what follows", mask="reversed")
+    yield wrong("causal mask multiplied to the scores instead of -inf", mask="multiplied")
+    yield wrong("causal mask applied after the softmax, without normalising again", mask="after")
+    yield wrong("softmax over the wrong axis: queries instead of keys", axis=-2)
+    yield wrong("softmax over the wrong axis: heads instead of keys", axis=1)
+    for order in permutations(range(3)):
+        if order != (0, 1, 2):
+            yield wrong(_in_order(order), order=order)
+    yield wrong("heads interleaved: the width split as [head width, n_head]", heads="interleaved")
+    yield wrong("q, k and v interleaved by head: c_attn split as [n_head, 3, head width]", heads="by head")
+    yield wrong("q, k and v interleaved: c_attn split as [3 in the innermost place]", heads="innermost")
+    yield wrong("heads split without a transpose", heads="no transpose")
+    yield wrong("heads merged without a transpose", merge="no transpose")
+    yield wrong("heads merged interleaved", merge="interleaved")
+    yield "output projection left out", partial(_attend, m, project=False)
+    for half in _HALVES:
+        called = str(half).removeprefix("torch.")
+        for what in ("q, k and v", "scores", "attention weights", "heads"):
+            yield wrong(f"{what} rounded to {called}", rounded=(what, half))
+
+
+def _attend(
+    m: Attention,
+    x: Tensor,
+    *_: Any,
+    scale: float | None = None,
+    mask: str = "causal",
+    axis: int = -1,
+    order: tuple[int, ...] = (0, 1, 2),
+    heads: str = "",
+    merge: str = "",
+    project: bool = True,
+    rounded: tuple[str, torch.dtype] = ("", torch.float32),
+) -> Tensor:
+    """Attention written out, x [B, T, C] -> [B, T, C], with room for one mistake."""
+    B, T, C = x.shape
+    H, D = m.n_head, C // m.n_head
+
+    def to_half(what: str, y: Tensor) -> Tensor:
+        return y.to(rounded[1]).to(y.dtype) if rounded[0] == what else y
+
+    qkv = to_half("q, k and v", m.c_attn(x))  # [B, T, 3 C]
+    if heads == "by head":
+        parts = qkv.view(B, T, H, 3, D).permute(3, 0, 2, 1, 4)  # [3, B, H, T, D]
+    elif heads == "innermost":
+        parts = qkv.view(B, T, H, D, 3).permute(4, 0, 2, 1, 3)
+    elif heads == "interleaved":
+        parts = qkv.view(B, T, 3, D, H).permute(2, 0, 4, 1, 3)
+    elif heads == "no transpose":
+        parts = torch.stack([part.reshape(B, H, T, D) for part in qkv.chunk(3, -1)])
+    else:
+        parts = qkv.view(B, T, 3, H, D).permute(2, 0, 3, 1, 4)
+    q, k, v = (parts[i] for i in order)  # [B, H, T, D]
+    scores = to_half("scores", q @ k.transpose(-1, -2) * (D**-0.5 if scale is None else scale))  # [B, H, T, T]
+    seen = torch.ones(T, T, dtype=torch.bool, device=x.device)
+    seen = seen.tril({"one ahead": 1, "strict": -1, "strict, -inf": -1}.get(mask, 0))
+    if mask == "reversed":
+        seen = seen.t()
+    if mask == "multiplied":
+        scores = scores * seen
+    elif mask not in ("none", "after"):
+        scores = scores.masked_fill(~seen, -torch.inf if mask != "strict" else -1e9)
+    weights = to_half("attention weights", scores.softmax(axis))
+    if mask == "after":
+        weights = weights * seen
+    y = to_half("heads", weights @ v)  # [B, H, T, D]
+    if merge == "no transpose":
+        y = y.reshape(B, T, C)
+    else:
+        y = y.permute(0, 2, 3, 1) if merge == "interleaved" else y.transpose(1, 2)
+        y = y.reshape(B, T, C)
+    return m.c_proj(y) if project else y
+
+
+def _block(m: Block) -> Iterator[tuple[str, Callable]]:
+    ln_1, attn, ln_2, mlp = m.ln_1, m.attn, m.ln_2, m.mlp
+
+    def norm_first(x: Tensor, norm_1: Callable, norm_2: Callable) -> Tensor:
+        x = x + attn(norm_1(x))
+        return x + mlp(norm_2(x))
+
+    def keep(x: Tensor) -> Tensor:
+        return x
+
+    def no_residual(x: Tensor, around_attn: bool, around_mlp: bool) -> Tensor:
+        y = attn(ln_1(x)) + (x if around_attn else 0)
+        return mlp(ln_2(y)) + (y if around_mlp else 0)
+
+    def post_norm(x: Tensor) -> Tensor:
+        x = ln_1(x + attn(x))
+        return ln_2(x + mlp(x))
+
+    def norm_of_branch(x: Tensor) -> Tensor:
+        x = x + ln_1(attn(x))
+        return x + ln_2(mlp(x))
+
+    def residual_of_normed(x: Tensor, attn_too: bool, mlp_too: bool) -> Tensor:
+        y = ln_1(x)
+        x = (y if attn_too else x) + attn(y)
+        y = ln_2(x)
+        return (y if mlp_too else x) + mlp(y)
+
+    def mlp_first(x: Tensor) -> Tensor:
+        x = x + mlp(ln_2(x))
+        return x + attn(ln_1(x))
+
+    yield "residual left out around attention", lambda x, *_: no_residual(x, False, True)
+    yield "residual left out around the MLP", lambda x, *_: no_residual(x, True, False)
+    yield "residuals left out around attention and the MLP", lambda x, *_: no_residual(x, False, False)
+    yield "post-norm instead of pre-norm", lambda x, *_: post_norm(x)
+    yield "norm after each branch instead of before it", lambda x, *_: norm_of_branch(x)
+    yield "norms swapped: ln_2 before attention, ln_1 before the MLP", lambda x, *_: norm_first(x, ln_2, ln_1)
+    yield "ln_1 used for both norms", lambda x, *_: norm_first(x, ln_1, ln_1)
+    yield "ln_2 used for both norms", lambda x, *_: norm_first(x, ln_2, ln_2)
+    yield "norm skipped: ln_1", lambda x, *_: norm_first(x, keep, ln_2)
+    yield "norm skipped: ln_2", lambda x, *_: norm_first(x, ln_1, keep)
+    yield "norms skipped: ln_1 and ln_2", lambda x, *_: norm_first(x, keep, keep)
+    yield "residual taken after ln_1 instead of before it", lambda x, *_: residual_of_normed(x, True, False)
+    yield "residual taken after ln_2 instead of before it", lambda x, *_: residual_of_normed(x, False, True)
+    yield "residuals taken after the norms instead of before them", lambda x, *_: residual_of_normed(x, True, True)
+    yield "attention and MLP in parallel", lambda x, *_: x + attn(ln_1(x)) + mlp(ln_2(x))
+    yield "attention and MLP in parallel, both after ln_1", lambda x, *_: x + attn(ln_1(x)) + mlp(ln_1(x))
+    yield "MLP before attention", lambda x, *_: mlp_first(x)
+    yield "attention left out", lambda x, *_: x + mlp(ln_2(x))
+    yield "MLP left out", lambda x, *_: x + attn(ln_1(x))
+
+
+def wiring_mistakes(transformer: Transformer, calls: list[int]) -> Iterator[Mistake]:
+    """Mistakes between modules. `calls` are the layers that the subject runs, in its order."""
+    m, C = transformer, transformer.config.n_embd
+    normed = partial(_layer_norm, m.ln_f, m.ln_f.eps)
+    n = m.config.n_positions
+
+    def embed(weight: Tensor, factor: float = 1.0) -> Callable[[Tensor], Tensor]:
+        return lambda ids: F.embedding(ids, weight) * factor
+
+    def at(move: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda positions: F.embedding(move(positions).clamp(0, n - 1), m.wpe.weight)
+
+    if calls and calls != list(range(len(m.h))):
+        ran = ", ".join(f"h.{i}" for i in calls)
+        kind = "layers out of order" if sorted(calls) == list(range(len(m.h))) else "layers skipped or repeated"
+        yield Mistake(f"{kind}: {ran}", {}, (m, calls))
+    yield Mistake("positions shifted: they begin at 1, not at 0", {m.wpe: at(lambda p: p + 1)})
+    yield Mistake("positions shifted: the first two are both 0", {m.wpe: at(lambda p: p - 1)})
+    yield Mistake("positions shifted: they begin at 2 (padding_idx + 1)", {m.wpe: at(lambda p: p + 2)})
+    yield Mistake("positions all 0", {m.wpe: at(lambda p: p * 0)})
+    yield Mistake("positions counted from the end", {m.wpe: at(lambda p: p.flip(-1))})
+    yield Mistake("position embedding left out", {m.wpe: embed(torch.zeros_like(m.wpe.weight))})
+    yield Mistake("token embedding left out", {m.wte: embed(torch.zeros_like(m.wte.weight))})
+    for factor, said in ((math.sqrt(C), "scaled by sqrt(n_embd)"), (C**-0.5, "divided by sqrt(n_embd)")):
+        yield Mistake(f"embedding {said}", {m.wte: embed(m.wte.weight, factor)})
+        yield Mistake(f"position embedding {said}", {m.wpe: embed(m.wpe.weight, factor)})
+        yield Mistake(f"sum of the embeddings {said}", {m.drop: partial(torch.mul, torch.tensor(factor).double())})
+    yield Mistake("norm skipped: ln_f", {m.ln_f: lambda x: x})
+    yield Mistake("ln_f applied twice", {m.ln_f: lambda x: normed(normed(x))})
+    yield Mistake("norm of the embeddings that GPT-2 has not: ln_f", {m.drop: lambda x: m.ln_f(x)})
+    for half in _HALVES:
+        called = str(half).removeprefix("torch.")
+        yield Mistake(f"embeddings rounded to {called}", {m.drop: lambda x, half=half: x.to(half).to(x.dtype)})
+        yield Mistake(f"final hidden states rounded to {called}", {m.ln_f: partial(_rounded, m.ln_f.forward, half)})
+        for i in (0, None):
+            blocks = m.h if i is None else m.h[:1]
+            where = "between all layers" if i is None else "after h.0"
+            yield Mistake(
+                f"residual stream rounded to {called} {where}",
+                {block: partial(_rounded, block.forward, half) for block in blocks},
+            )
+    for cause_and_forward in zip(*(list(_block(block)) for block in m.h), strict=True):
+        cause = cause_and_forward[0][0]
+        yield Mistake(cause, {block: forward for block, (_, forward) in zip(m.h, cause_and_forward, strict=True)})

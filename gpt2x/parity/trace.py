@@ -1,0 +1,87 @@
+"""What goes into each module and what comes out of it, in one forward pass."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gpt2x.subject.module import first_tensor
+
+
+@dataclass
+class Trace:
+    """Tensors by site, of the first call in the pass."""
+
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    """Sites in the order in which they were entered, repeats included."""
+
+
+def trace(
+    forward: Callable[[], Any], sites: Mapping[str, nn.Module], given: Mapping[str, Tensor] | None = None
+) -> Trace:
+    """Runs forward() and records the inputs and outputs of `sites`.
+
+    A site in `given` computes on that tensor instead of what reaches it, whatever else it is called with.
+    """
+    result, given = Trace(), given or {}
+
+    def before(site: str) -> Callable:
+        def hook(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+            result.calls.append(site)
+            received = [*args, *kwargs.values()]
+            place = next((i for i, value in enumerate(received) if isinstance(value, Tensor)), None)
+            if place is None:
+                return None
+            x = received[place]
+            result.inputs.setdefault(site, x.detach().clone())
+            if site not in given or given[site].numel() != x.numel():
+                return None
+            received[place] = given[site].to(x, copy=True).reshape(x.shape)
+            return tuple(received[: len(args)]), dict(zip(kwargs, received[len(args) :], strict=True))
+
+        return hook
+
+    def after(site: str) -> Callable:
+        def hook(_module: nn.Module, _args: tuple, _kwargs: dict, output: Any) -> None:
+            y = first_tensor(output)
+            if y is not None:
+                result.outputs.setdefault(site, y.detach().clone())
+
+        return hook
+
+    handles = []
+    try:
+        for site, module in sites.items():
+            handles.append(module.register_forward_pre_hook(before(site), with_kwargs=True))
+            handles.append(module.register_forward_hook(after(site), with_kwargs=True))
+        with torch.no_grad():
+            forward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return result
+
+
+def isolate(
+    forward: Callable[[], Any], sites: Mapping[str, nn.Module], inputs: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """What each site makes of the reference's input.
+
+    One pass for each depth (h.0, then h.0.attn, then h.0.attn.c_attn): in the pass for a module its own
+    parts are left to themselves, so that its mistakes show in its output.
+    """
+    outputs: dict[str, Tensor] = {}
+    for depth in sorted({depth_of(site) for site in sites}):
+        here = {site: module for site, module in sites.items() if depth_of(site) == depth}
+        given = {site: inputs[site] for site in here if site in inputs}
+        outputs |= trace(forward, here, given).outputs
+    return outputs
+
+
+def depth_of(site: str) -> int:
+    """0 for wte, h.0 and lm_head, 1 for h.0.attn, 2 for h.0.attn.c_attn, 3 for h.0.attn.c_attn.q."""
+    return max(site.removeprefix("h.").count("."), 0)
