@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gpt2x import __version__
-from gpt2x.errors import DoesNotFit, UserError, nearest
+from gpt2x.errors import DoesNotFitError, UserError, nearest
 from gpt2x.paths import bundled, shown, silence_stdout, write_text
 from gpt2x.schema import Config
 
@@ -109,7 +109,7 @@ class _Session:
                     raise
                 self.exit_code = USER_ERROR
                 return
-            kinds = {KeyboardInterrupt: "interrupted", DoesNotFit: "skipped"}
+            kinds = {KeyboardInterrupt: "interrupted", DoesNotFitError: "skipped"}
             status = kinds.get(type(error), "failed")
             facts |= {"status": status, "error": _one_line(message or f"{type(error).__name__}: {error}")}
             facts["seconds"] = time.perf_counter() - start

@@ -8,7 +8,7 @@ class UserError(Exception):
     """Bad input: one line saying what is wrong, where, and what fixes it. The command line exits with 2."""
 
 
-class DoesNotFit(UserError):
+class DoesNotFitError(UserError):
     """Too big for this machine; a sweep goes on without it."""
 
 

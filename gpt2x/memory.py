@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gpt2x.errors import DoesNotFit
+from gpt2x.errors import DoesNotFitError
 
 
 def available_memory() -> int:
@@ -39,7 +39,7 @@ _CGROUP_FILES = (
 
 
 def check_fits(needed: int, what: str) -> None:
-    """DoesNotFit if there are not `needed` bytes."""
+    """DoesNotFitError if there are not `needed` bytes."""
     free = available_memory()
     if needed > free:
-        raise DoesNotFit(f"{what} needs {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
+        raise DoesNotFitError(f"{what} needs {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")

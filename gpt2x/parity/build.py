@@ -10,7 +10,7 @@ from gpt2x.checkpoints.load import model_of
 from gpt2x.parity.comparison import OURS
 from gpt2x.parity.record import Record
 from gpt2x.schema import SubjectConfig
-from gpt2x.subject import Subject, SubjectError, float32_is_float64
+from gpt2x.subject import Subject, SubjectError, default_dtype
 from gpt2x.subject.target import Target
 
 
@@ -34,7 +34,7 @@ def build(source: Source, checkpoint: Checkpoint, record: Record, dtype: torch.d
     """
     if source.target is None:
         return Subject(OURS, _ours(checkpoint, dtype, device), record.shapes, [])
-    with float32_is_float64(dtype):
+    with default_dtype(dtype):
         module = source.target.build(checkpoint.model.config)
     if next(module.parameters(), None) is None:
         raise SubjectError("has no parameters: keep the weights in nn.Parameters or in modules")

@@ -15,7 +15,7 @@ from gpt2x.model.gpt2 import GPT2
 from gpt2x.parity.compare import ERROR_RATIO, relative_difference
 from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.layers import aligned
-from gpt2x.parity.mistakes import Mistake, mistakes_in, wiring_mistakes
+from gpt2x.parity.mistakes import HALVES, Mistake, mistakes_in, wiring_mistakes
 from gpt2x.parity.trace import trace
 from gpt2x.results import ParityRow
 from gpt2x.subject import SubjectError
@@ -48,39 +48,40 @@ def diagnose(c: Comparison, rows: list[ParityRow]) -> tuple[Diagnosis, list[Pari
     guilty = next((row for row in bad if row.stage == "layers" and row.mode == "isolated"), None)
     if guilty is not None:
         return Diagnosis(guilty.site, guilty, _cause_in(c, guilty.site, rows)), []
+    if all(row.metric == "error_ratio" or row.stage == "generation" for row in bad):
+        return _roundest(rows, bad), []
     first = bad[0]
     outputs = [row for row in bad if row.stage in ("layers", "logits", "loss", "generation")]
-    if (
-        outputs
-        and any(row.metric == "error_ratio" for row in bad)
-        and not any(row.mode == c.record.facts.exact for row in bad)
-    ):
-        return _roundest(rows, bad), []
     if outputs and c.propagated.calls and first.stage in ("config", "weights", *(row.stage for row in outputs)):
         place = _first_wrong_input(c)
         if place is not None:
             site, difference = place
             row = ParityRow("layers", site, "input", "relative_difference", difference, c.bar, "mismatch", "")
-            cause = _explained(bad, site) or _cause_of_wiring(c, site)
+            cause = _explained(bad, site) or (_cause_of_chance(c) if _is_random(rows) else _cause_of_wiring(c, site))
+            unmatched = _unmatched(rows)
+            if cause.startswith("unknown") and unmatched is not None:
+                return Diagnosis(f"weights: {unmatched.site}", unmatched, unmatched.note), [row]
             return Diagnosis(f"input of {site}", row, cause), [row]
-        return Diagnosis("logits: lm_head", outputs[0], _cause_at_the_end(c)), []
+        if any(row.stage == "logits" for row in outputs):
+            return Diagnosis("logits: lm_head", outputs[0], _cause_at_the_end(c)), []
     return Diagnosis(f"{first.stage}: {first.site}", first, first.note), []
 
 
 def _roundest(rows: list[ParityRow], bad: list[ParityRow]) -> Diagnosis:
     """The same function in float64, and not as accurate in the dtype: the first module of which that is true."""
-    logits = next(row for row in bad if row.metric == "error_ratio")
+    if bad[0].stage == "generation":
+        return Diagnosis(f"generation: {bad[0].site}", bad[0], bad[0].note)
     for row in rows:
         if row.stage == "layers" and row.metric == "error_ratio" and (row.value or 0) > ERROR_RATIO:
             cause = f"the same function in float64, but its rounding error is {row.value:.3g} times the reference's"
             return Diagnosis(row.site, row, cause)
-    return Diagnosis("logits: lm_head", logits, "the same function in float64, with larger rounding errors")
+    return Diagnosis("logits: lm_head", bad[0], "the same function in float64, with larger rounding errors")
 
 
 def _cause_in(c: Comparison, site: str, rows: list[ParityRow]) -> str:
-    if any(row.metric == "difference_of_two_runs" and row.status != "ok" for row in rows):
+    if _is_random(rows):
         return _cause_of_chance(c)
-    weights = _explained([row for row in rows if row.stage == "weights"], site)
+    weights = _explained(rows, site)
     if weights:
         return weights
     if site == "lm_head" and c.exact.untied_head is not None:
@@ -97,16 +98,23 @@ def _cause_in(c: Comparison, site: str, rows: list[ParityRow]) -> str:
     if relative_difference(expected, c.record.outputs[site]) > c.bar:
         return "unknown: gpt2x's own module differs from the reference here"
     trials = ((mistake, _tried(own, mistake, x, third)) for mistake in mistakes_in(own))
-    return _best(c, trials, target, c.record.outputs[site])
+    cause = _best(c, trials, target, c.record.outputs[site])
+    unmatched = _unmatched(rows, f"{site}.")
+    return f"{unmatched.note}: {unmatched.site}" if cause.startswith("unknown") and unmatched else cause
 
 
-def _explained(bad: list[ParityRow], site: str) -> str:
+def _explained(rows: list[ParityRow], site: str) -> str:
     """What is known of wrong tensors inside a module."""
-    for row in bad:
-        if row.stage == "weights" and row.status != "ok" and row.site.startswith(f"{site}.") and row.note:
-            what = row.note.partition(";")[0]
-            return f"{what}: {row.site}"
+    for row in rows:
+        if row.stage == "weights" and row.status == "mismatch" and row.site.startswith(f"{site}.") and row.note:
+            return f"{row.note}: {row.site}"
     return ""
+
+
+def _unmatched(rows: list[ParityRow], prefix: str = "") -> ParityRow | None:
+    """The first parameter that only one of the two models has."""
+    found = (row for row in rows if row.stage == "weights" and row.status in ("missing", "unexpected"))
+    return next((row for row in found if row.site.startswith(prefix)), None)
 
 
 def _tried(own: nn.Module, mistake: Mistake, x: Tensor, third: int | None) -> Tensor:
@@ -132,6 +140,10 @@ def _distance(actual: Tensor, expected: Tensor) -> float:
     if actual.shape != expected.shape or not torch.equal(actual.isnan(), expected.isnan()):
         return float("inf")
     return relative_difference(actual.nan_to_num(), expected.nan_to_num())
+
+
+def _is_random(rows: list[ParityRow]) -> bool:
+    return any(row.metric == "difference_of_two_runs" and row.status != "ok" for row in rows)
 
 
 def _cause_of_chance(c: Comparison) -> str:
@@ -177,11 +189,13 @@ def _first_wrong_input(c: Comparison) -> tuple[str, float] | None:
 
 def _cause_of_wiring(c: Comparison, site: str) -> str:
     """Runs our whole model with one mistake at a time, and looks at what then reaches the module."""
-    target = aligned(c.propagated.inputs[site].cpu(), c.record.inputs[site])
+    ours, theirs = c.propagated, c.record
+    # Of an embedding what comes out: our mistakes with positions are made inside wpe.
+    seen, expected = (ours.outputs, theirs.outputs) if site in ("wte", "wpe") else (ours.inputs, theirs.inputs)
+    target = aligned(seen[site].cpu(), expected[site])
     if target is None:
         return f"it receives the shape {list(c.propagated.inputs[site].shape)}"
-    whole = _whole(site)[0]
-    return _best(c, _rewired(c, whole), target, c.record.inputs[site])
+    return _best(c, _rewired(c, _whole(site)[0]), target, expected[site])
 
 
 def _rewired(c: Comparison, site: str | None) -> Iterable[tuple[Mistake, Tensor]]:
@@ -198,7 +212,7 @@ def _rewired(c: Comparison, site: str | None) -> Iterable[tuple[Mistake, Tensor]
         if site is None:
             yield mistake, output
         elif site in seen.inputs:
-            yield mistake, seen.inputs[site]
+            yield mistake, (seen.outputs if site in ("wte", "wpe") else seen.inputs)[site]
 
 
 def _cause_at_the_end(c: Comparison) -> str:
@@ -214,6 +228,11 @@ def _cause_at_the_end(c: Comparison) -> str:
         return f"logits scaled by {factor.item():.6g}"
     if len(off) > 1 and (off - off[:1]).abs().max() <= c.bar * scale:
         return "a bias is added to the logits"
+    if relative_difference(actual, expected.softmax(-1)) <= c.bar:
+        return "probabilities instead of logits: a softmax at the end"
+    for half in HALVES:
+        if relative_difference(actual, expected.to(half).to(expected.dtype)) <= c.bar:
+            return f"logits rounded to {str(half).removeprefix('torch.')}"
     return _best(c, _rewired(c, None), actual, expected)
 
 

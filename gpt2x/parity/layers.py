@@ -1,6 +1,5 @@
 """The stage layers: every module with a Hugging Face name, on the reference's input and on its own."""
 
-import torch
 from torch import Tensor, nn
 
 from gpt2x.parity.compare import error_ratio, relative_difference, rms
@@ -17,7 +16,6 @@ def layer_rows(c: Comparison) -> list[ParityRow]:
     subject feeds itself. A module that the subject has not got, or does not call, is skipped, never ok.
     """
     sites = modules_of(c, c.exact)
-    torch.manual_seed(0)  # the same dropout, where it is active in eval mode
     logits: list[Tensor] = []
     c.propagated = trace(lambda: logits.append(c.exact.logits(c.ids(c.exact))), sites)
     c.isolated = isolate(lambda: c.exact.logits(c.ids(c.exact)), sites, c.record.inputs)

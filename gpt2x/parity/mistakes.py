@@ -20,7 +20,7 @@ from gpt2x.model.attention import Attention
 from gpt2x.model.block import Block
 from gpt2x.model.gpt2 import Transformer
 
-_HALVES = (torch.float16, torch.bfloat16)
+HALVES = (torch.float16, torch.bfloat16)
 _EPSILONS = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 
 
@@ -67,7 +67,7 @@ def mistakes_in(whole: nn.Module) -> Iterator[Mistake]:
         for cause, forward in kinds.get(type(part), lambda _: iter(()))(part):
             yield Mistake(cause + place, {part: forward})
         if type(part) in kinds:
-            for half in _HALVES:
+            for half in HALVES:
                 called = str(half).removeprefix("torch.")
                 yield Mistake(f"output rounded to {called}{place}", {part: partial(_rounded, part.forward, half)})
                 yield Mistake(f"input rounded to {called}{place}", {part: partial(_on_rounded, part.forward, half)})
@@ -115,8 +115,8 @@ def _norm(m: nn.LayerNorm) -> Iterator[tuple[str, Callable]]:
         "RMS norm instead of LayerNorm",
         lambda x: x / (x.square().mean(-1, keepdim=True) + m.eps).sqrt() * w + b,
     )
-    yield "LayerNorm without its bias", lambda x: F.layer_norm(x, shape, w, None, m.eps)
-    yield "LayerNorm without its weight", lambda x: F.layer_norm(x, shape, None, b, m.eps)
+    yield "missing bias: LayerNorm without it", lambda x: F.layer_norm(x, shape, w, None, m.eps)
+    yield "missing weight: LayerNorm without it", lambda x: F.layer_norm(x, shape, None, b, m.eps)
     yield "LayerNorm without weight and bias", lambda x: F.layer_norm(x, shape, None, None, m.eps)
     yield "LayerNorm over the positions instead of the width", lambda x: _over_positions(x, m)
 
@@ -180,6 +180,7 @@ def _attention(m: Attention) -> Iterator[tuple[str, Callable]]:
     yield wrong("causal mask applied after the softmax, without normalising again", mask="after")
     yield wrong("softmax over the wrong axis: queries instead of keys", axis=-2)
     yield wrong("softmax over the wrong axis: heads instead of keys", axis=1)
+    yield wrong("softmax over the wrong axis: batch instead of keys", axis=0)
     for order in permutations(range(3)):
         if order != (0, 1, 2):
             yield wrong(_in_order(order), order=order)
@@ -190,7 +191,7 @@ def _attention(m: Attention) -> Iterator[tuple[str, Callable]]:
     yield wrong("heads merged without a transpose", merge="no transpose")
     yield wrong("heads merged interleaved", merge="interleaved")
     yield "output projection left out", partial(_attend, m, project=False)
-    for half in _HALVES:
+    for half in HALVES:
         called = str(half).removeprefix("torch.")
         for what in ("q, k and v", "scores", "attention weights", "heads"):
             yield wrong(f"{what} rounded to {called}", rounded=(what, half))
@@ -332,11 +333,11 @@ def wiring_mistakes(transformer: Transformer, calls: list[int]) -> Iterator[Mist
     yield Mistake("norm skipped: ln_f", {m.ln_f: lambda x: x})
     yield Mistake("ln_f applied twice", {m.ln_f: lambda x: normed(normed(x))})
     yield Mistake("norm of the embeddings that GPT-2 has not: ln_f", {m.drop: lambda x: m.ln_f(x)})
-    for half in _HALVES:
+    for half in HALVES:
         called = str(half).removeprefix("torch.")
         yield Mistake(f"embeddings rounded to {called}", {m.drop: lambda x, half=half: x.to(half).to(x.dtype)})
         yield Mistake(f"final hidden states rounded to {called}", {m.ln_f: partial(_rounded, m.ln_f.forward, half)})
-        for i in (0, None):
+        for i in (None, 0):
             blocks = m.h if i is None else m.h[:1]
             where = "between all layers" if i is None else "after h.0"
             yield Mistake(

@@ -227,12 +227,12 @@ def load_record(path: Path, checkpoint: Checkpoint) -> Record:
         content["generations"] = [Generation(**each) for each in content["generations"]]
         facts = Facts(**content)
         groups: dict[str, dict[str, Tensor]] = {"inputs": {}, "outputs": {}, "gradients": {}}
-        for name, tensor in tensors.items():
+        for name, tensor in tensors.items():  # sorted by safetensors
             group, slash, site = name.partition("/")
             if slash:
                 groups[group][site] = tensor
-        for group in ("inputs", "outputs"):
-            groups[group] = {site: groups[group][site] for site in facts.sites}  # safetensors sorts them
+        orders = {"inputs": facts.sites, "outputs": facts.sites, "gradients": facts.gradient_norms}
+        groups = {group: {name: groups[group][name] for name in order} for group, order in orders.items()}
         logits, in_dtype = tensors["logits"], tensors["logits_in_dtype"]
     except (ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
         raise UserError(f"task.reference={path}: damaged, or no saved reference: {error!r}") from None

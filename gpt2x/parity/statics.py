@@ -6,6 +6,7 @@ from torch import Tensor
 from gpt2x.checkpoints.names import is_conv1d
 from gpt2x.parity.compare import first_difference, relative_difference
 from gpt2x.parity.comparison import Comparison, checked, failed, skipped
+from gpt2x.parity.mistakes import HALVES
 from gpt2x.parity.texts import TEXTS
 from gpt2x.results import ParityRow
 from gpt2x.subject.module import HEAD
@@ -77,7 +78,7 @@ def weight_rows(c: Comparison) -> list[ParityRow]:
         note, difference = "tied to wte.weight" if HEAD in c.subject.parameters else "no parameter of its own", 0.0
     else:
         difference = 0.0 if _is_wte(c) else _largest_difference(c.subject.in_layout(HEAD), theirs["wte.weight"])
-        note = "not tied to wte.weight, " + ("of the same values" if difference == 0 else "of other values")
+        note = "head not tied to wte.weight, " + ("of the same values" if difference == 0 else "of other values")
     return [*rows, checked("weights", HEAD, metric, difference, 0, note)]
 
 
@@ -94,7 +95,7 @@ def explain_tensor(name: str, actual: Tensor, theirs: dict[str, Tensor]) -> str:
         orders = {"q, v, k": (q, v, k), "k, q, v": (k, q, v), "k, v, q": (k, v, q)}
         orders |= {"v, q, k": (v, q, k), "v, k, q": (v, k, q)}
         candidates |= {f"in the order {order}": torch.cat(parts, -1) for order, parts in orders.items()}
-    for half in (torch.float16, torch.bfloat16):
+    for half in HALVES:
         candidates[f"rounded to {str(half).removeprefix('torch.')}"] = expected.to(half).to(expected.dtype)
     candidates["all zero"] = torch.zeros_like(expected)
     candidates["all one"] = torch.ones_like(expected)

@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -94,13 +94,13 @@ class Subject:
             logits = first_tensor(self._call(ids, input_ids))
             if logits is None:
                 raise SubjectError("answers without logits: neither a tensor, nor a tuple, nor anything with .logits")
-            if T > 1 and logits.numel() == B * logits.shape[-1]:  # the last position only
+            if T > 1 and logits.ndim and logits.numel() == B * logits.shape[-1]:  # the last position only
                 takes = inspect.signature(self.module.forward).parameters
                 self._all_positions = next((name for name in _TARGETS if name in takes), None)
                 logits = first_tensor(self._call(ids, input_ids))
         self.changes_input |= not torch.equal(ids, input_ids)
         V = self.shapes["wte.weight"][0]
-        if logits is None or logits.numel() != B * T * V:
+        if logits is None or logits.shape not in ((B, T, V), (B * T, V)):
             shape = None if logits is None else list(logits.shape)
             raise SubjectError(f"answers with the shape {shape} to ids of the shape {[B, T]}, not {[B, T, V]}")
         return logits.reshape(B, T, V)
@@ -164,7 +164,10 @@ class Subject:
 
 def hf_name(own: str, rename: list[list[str]]) -> str:
     for pattern, replacement in rename:
-        own = re.sub(pattern, replacement, own)
+        try:
+            own = re.sub(pattern, replacement, own)
+        except re.error as error:
+            raise UserError(f"subject.rename: [{pattern}, {replacement}] on {own}: {error}") from None
     return own.removeprefix("transformer.")
 
 
@@ -190,19 +193,24 @@ def first_tensor(output: Any) -> Tensor | None:
 @contextmanager
 def float32_is_float64(dtype: torch.dtype) -> Iterator[None]:
     """In float64, code that asks for float32 (a softmax or a norm 'in full precision', a constant) gets float64."""
-    if dtype != torch.float64:
+    with default_dtype(dtype), _Float64() if dtype == torch.float64 else nullcontext():
         yield
-        return
-    torch.set_default_dtype(torch.float64)
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """In float64, constants and parameters that are made without a dtype are float64; else float32, as ever."""
+    torch.set_default_dtype(torch.float64 if dtype == torch.float64 else torch.float32)
     try:
-        with _Float64():
-            yield
+        yield
     finally:
         torch.set_default_dtype(torch.float32)
 
 
 class _Float64(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.frombuffer, torch.Tensor.view):  # there a dtype says what the bytes are
+            return func(*args, **(kwargs or {}))
         if func is torch.Tensor.float:
             func = torch.Tensor.double
         args = tuple(torch.float64 if argument is torch.float32 else argument for argument in args)

@@ -159,7 +159,9 @@ def _lies_in(root: Path, file: str | None) -> bool:
 
 def _takes_an_argument(make: Callable[..., Any]) -> bool:
     parameters = inspect.signature(make).parameters.values()
-    return any(parameter.kind not in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD) for parameter in parameters)
+    return any(
+        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD) for parameter in parameters
+    )
 
 
 def _in_one_line(error: BaseException) -> str:

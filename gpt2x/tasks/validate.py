@@ -150,8 +150,11 @@ def _compare(
         exact = build(source, checkpoint, record, record.exact, asked_device if same else torch.device("cpu"))
         subject = exact if same else build(source, checkpoint, record, record.dtype, asked_device)
         comparison = Comparison(record, checkpoint, exact, subject, live=config.task.reference is None)
+        for each in {exact, subject}:
+            each.logits(comparison.ids(each))  # once: whether it answers for all positions is then known
         for stage in stages:
             bar.update(step, description=f"comparing {stage}")
+            torch.manual_seed(0)  # of a subject that is random in eval mode: the same rows every time
             if stage == "generation":
                 more, side_by_side = generation_rows(comparison)
                 rows += more

@@ -10,7 +10,23 @@ from pathlib import Path
 import pytest
 
 from gpt2x.results import TABLES, JobRow
-from tests.conftest import REPO
+from tests.conftest import NANO, REPO
+
+PLAIN = REPO / "tests" / "subjects" / "plain.py"
+MINE = """
+
+load = own
+
+
+class Renamed(GPT2):
+    def __init__(self, a):
+        super().__init__(a)
+        self.tok, self.pos = self.wte, self.wpe
+        del self.wte, self.wpe
+
+    def embed(self, ids, positions):
+        return self.tok(ids) + self.pos(positions)
+"""
 
 README = (REPO / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -22,7 +38,12 @@ SET_UP = ("make ", "python3 -m venv", "source ", "pip install")  # .ci/run runs 
 def test_command(command: str, launch: Path) -> None:
     (launch / "README.md").write_text(README, encoding="utf-8")
     (launch / "prompts.txt").write_text("To be\nOr not to be\n", encoding="utf-8")
+    (launch / "my_gpt2.py").write_text(PLAIN.read_text() + MINE)
+    (launch / "book_gpt2.py").write_text(PLAIN.read_text() + "\nGPTModel = Book\n")
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env |= {"PLAIN_WEIGHTS": str(NANO / "model.safetensors")}
+    if "task.reference=" in command:  # what the command before it made
+        command = f"python -m gpt2x task.save_reference=reference/nano.safetensors && {command}"
     done = subprocess.run(
         ["bash", "-c", command], cwd=launch, env=env, capture_output=True, text=True, timeout=300, check=False
     )

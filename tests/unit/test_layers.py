@@ -119,7 +119,7 @@ def test_wrong_imports_are_found(module: str, source: str) -> None:
 
 def test_imports_for_type_checkers_may_name_transformers() -> None:
     source = "if TYPE_CHECKING:\n    from transformers import GPT2LMHeadModel"
-    assert violations("gpt2x.parity.stages", source) == []
+    assert violations("gpt2x.parity.record", source) == []
 
 
 HEAVY = ("torch", "pandas", "transformers", "tokenizers", "numpy")

@@ -1,0 +1,197 @@
+"""Subjects that misbehave get a row in parity.csv and exit code 1; what cannot be begun, one line and exit code 2."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import assert_in
+from tests.conftest import REPO, Cli, read_csv, run_dir
+
+SIZES = ("model.n_layer=2", "model.n_embd=32", "model.n_head=2", "model.n_positions=64")
+SMALL = ("model=nano", "weights=random", *SIZES, "decode.max_new_tokens=2")
+STAGES = "task.stages=[config,weights,layers,logits,generation]"
+
+CODE = f"""
+import sys
+sys.path.append({str(REPO / "tests" / "subjects")!r})
+import torch
+from torch import nn
+from plain import GPT2, mistake
+
+def raises_in_init(a):
+    raise KeyError("emb_dimm")
+
+def fail(m, ids):
+    raise ValueError("no\\n  forward")
+
+def other_ids(m, ids):
+    ids += 1
+    return GPT2.forward(m, ids)
+
+def counts(m, x):
+    m.calls += 1
+    return m.lm_head(x) + m.calls * torch.arange(1024)
+
+def nan_inside(a):
+    model = GPT2(a)
+    model.h[1].mlp.c_fc.forward = lambda x: x.repeat(1, 1, 4) / 0 * 0
+    return model
+
+def renamed(a):
+    model = GPT2(a)
+    model.positional, model.embed = model.wpe, lambda ids, places: model.wte(ids) + model.positional(places)
+    del model.wpe
+    return model
+
+def narrow(a):
+    a.vocab_size = 100
+    return GPT2(a)
+
+def nothing(a):
+    pass
+
+def typo(a):
+    return GPT2(a.n_heds)
+
+def two(a, b):
+    return GPT2(a)
+
+raises = mistake(GPT2, forward=fail)
+exits = mistake(GPT2, forward=lambda m, ids: sys.exit(3))
+silent = mistake(GPT2, forward=lambda m, ids: print("a debug line"))
+text = mistake(GPT2, forward=lambda m, ids: "logits")
+hidden_states = mistake(GPT2, head=lambda m, x: x)
+last_only = mistake(GPT2, head=lambda m, x: m.lm_head(x[:, -1]))
+time_first = mistake(GPT2, head=lambda m, x: m.lm_head(x).transpose(0, 1))
+loss_first = mistake(GPT2, head=lambda m, x: (torch.tensor(0.0), m.lm_head(x)))
+width_first = mistake(GPT2, head=lambda m, x: m.lm_head(x).transpose(1, 2))
+nan = mistake(GPT2, head=lambda m, x: m.lm_head(x) * float("nan"))
+infinite = mistake(GPT2, head=lambda m, x: m.lm_head(x) + float("inf"))
+changes_ids = mistake(GPT2, forward=other_ids)
+draws = mistake(GPT2, head=lambda m, x: m.lm_head(x + torch.rand_like(x)))
+counting = mistake(GPT2, head=counts, calls=0)
+empty = lambda a: nn.Identity()
+a_string = lambda a: "a model"
+a_number = 5
+instance = nn.Linear(1, 1)
+"""
+
+
+@pytest.fixture
+def subjects(launch: Path, tmp_path: Path) -> Path:
+    file = tmp_path / "mine.py"
+    file.write_text(CODE)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "words"),
+    [
+        ("raises_in_init", "raises", ["KeyError: 'emb_dimm'", "mine.py, line 9"]),
+        ("raises", "raises", ["ValueError: no forward", "mine.py, line 12"]),
+        ("exits", "raises", ["SystemExit: 3", "mine.py, line 4"]),
+        ("silent", "raises", ["answers without logits"]),
+        ("text", "raises", ["answers without logits"]),
+        ("hidden_states", "raises", ["answers with the shape [1, 20, 32]", "not [1, 20, 1024]"]),
+        ("last_only", "raises", ["answers with the shape [1, 1024]"]),
+        ("time_first", "raises", ["answers with the shape [20, 1, 1024]"]),
+        ("loss_first", "raises", ["answers with the shape []"]),
+        ("width_first", "raises", ["answers with the shape [1, 1024, 20]"]),
+        ("narrow", "raises", ["IndexError: index out of range in self"]),
+        ("nan", "not_finite", []),
+        ("nan_inside", "not_finite", []),
+        ("infinite", "not_finite", []),
+        ("changes_ids", "changed", ["changes the ids"]),
+        ("draws", "difference_of_two_runs", ["two runs on the same input differ"]),
+        ("counting", "difference_of_two_runs", ["two runs on the same input differ"]),
+        ("empty", "raises", ["has no parameters"]),
+        ("a_string", "raises", ["makes a str, not a torch.nn.Module"]),
+        ("nothing", "raises", ["makes a NoneType, not a torch.nn.Module"]),
+        ("typo", "raises", ["n_heds", "did you mean 'n_heads'?"]),
+        ("two", "raises", ["TypeError", "'b'"]),
+    ],
+)
+def test_misbehaving_subject(
+    gpt2x: Cli, launch: Path, subjects: Path, name: str, metric: str, words: list[str]
+) -> None:
+    result = gpt2x(*SMALL, STAGES, f"subject.target={subjects}:{name}")
+    assert result.code == 1, result.err
+    assert "Traceback" not in result.err
+    assert "FAIL" in result.out
+    (bad,) = [
+        row
+        for row in read_csv(run_dir(launch, "validate") / "parity.csv")
+        if row["metric"] == metric and row["status"] not in ("ok", "skipped")
+    ]
+    assert_in(bad["note"], *words)
+    (summary,) = read_csv(run_dir(launch, "validate") / "summary.csv")
+    assert summary["verdict"] == "fail"
+    assert summary["first_divergence"] != ""
+
+
+def test_what_a_subject_prints_stays_off_stdout(gpt2x: Cli, subjects: Path) -> None:
+    result = gpt2x(*SMALL, STAGES, f"subject.target={subjects}:silent")
+    assert "a debug line" not in result.out
+
+
+def test_parameters_that_match_no_name(gpt2x: Cli, launch: Path, subjects: Path) -> None:
+    target = f"subject.target={subjects}:renamed"
+    assert gpt2x(*SMALL, STAGES, target, "hydra.run.dir=a").code == 1
+    rows = {row["site"]: row for row in read_csv(launch / "a" / "parity.csv") if row["stage"] == "weights"}
+    assert_in(rows["wpe.weight"]["status"], "missing")
+    assert_in(rows["wpe.weight"]["note"], "subject.rename")
+    assert_in(rows["positional.weight"]["status"], "unexpected")
+    (summary,) = read_csv(launch / "a" / "summary.csv")
+    assert_in(summary["first_divergence"] + summary["probable_cause"], "wpe", "no parameter of the subject")
+    assert gpt2x(*SMALL, STAGES, target, "subject.rename=[[positional,wpe]]").code == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("nowhere.py:GPT2", ["nowhere.py", "no file"]),
+        ("mine.py:silnet", ["no 'silnet' in", "did you mean 'silent'?"]),
+        ("mine.py", ["path/to/file.py:name"]),
+        ("mine.py:", ["path/to/file.py:name"]),
+        ("nowhere.model:GPT2", ["cannot be imported", "nowhere"]),
+        ("syntax.py:GPT2", ["cannot be imported", "SyntaxError", "syntax.py, line 2"]),
+        ("imports.py:GPT2", ["cannot be imported", "ModuleNotFoundError", "no_such_module", "imports.py, line 1"]),
+        ("raises.py:GPT2", ["cannot be imported", "ZeroDivisionError", "raises.py, line 1"]),
+        ("exits.py:GPT2", ["cannot be imported", "SystemExit"]),
+        ("mine.py:instance", ["Linear", "name a class"]),
+        ("mine.py:a_number", ["int", "name a class"]),
+    ],
+)
+def test_bad_target(gpt2x: Cli, launch: Path, subjects: Path, target: str, words: list[str]) -> None:
+    for name, code in {
+        "syntax": "\ndef GPT2(a:\n",
+        "imports": "import no_such_module",
+        "raises": "1 / 0",
+        "exits": "raise SystemExit(0)",
+    }.items():
+        (launch / f"{name}.py").write_text(code)
+    (launch / "mine.py").write_text(subjects.read_text())
+    line = gpt2x(*SMALL, f"subject.target={target}").error()
+    assert_in(line, f"subject.target={target}", *words)
+    assert not (launch / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arg", "words"),
+    [
+        ("subject.rename=[['(a',b]]", ["subject.rename", "(a", "regular expression"]),
+        (r"subject.rename=[[wte,'\3']]", ["subject.rename", "\\3", "group"]),
+        ("subject.rename=[[a]]", ["subject.rename", "pair"]),
+        ("subject.rename=[['ln_1',ln_2]]", ["subject.rename makes both", "h.0.ln_1.weight", "h.0.ln_2.weight"]),
+        ("subject.weights=wrong", ["subject.weights=wrong", "copy, own"]),
+        ("task.stages=[nonsense]", ["task.stages=nonsense", "config, tokenizer"]),
+        ("task.stages=[logit]", ["task.stages=logit", "did you mean 'logits'?"]),
+        ("task.stages=[]", ["task.stages", "config, tokenizer"]),
+        ("subject=bok", ["subject=bok", "did you mean 'book'?"]),
+        ("subject.targt=x", ["subject.targt", "did you mean 'subject.target'?"]),
+    ],
+)
+def test_bad_setting(gpt2x: Cli, launch: Path, arg: str, words: list[str]) -> None:
+    plain = REPO / "tests" / "subjects" / "plain.py"
+    assert_in(gpt2x(*SMALL, f"subject.target={plain}:GPT2", arg).error(), *words)
+    assert not (launch / "runs").exists()

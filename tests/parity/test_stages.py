@@ -1,0 +1,205 @@
+"""The stages of validate, each seen to fail where it should, and to say what it did not check."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gpt2x.decoding import filters
+from gpt2x.decoding.sampler import Sampler
+from gpt2x.model.attention import LayerCache
+from gpt2x.model.gpt2 import GPT2
+from gpt2x.schema import STAGES
+from tests.conftest import Cli, read_csv, run_dir
+from tests.parity.conftest import Validate, summary_of
+
+
+def parity(launch: Path) -> list[dict[str, Any]]:
+    return read_csv(run_dir(launch, "validate") / "parity.csv")
+
+
+def test_stages_come_in_their_order_whatever_is_asked(validate: Validate, launch: Path) -> None:
+    result = validate(None, "task.stages=[logits,config,loss]")
+    assert result.code == 0
+    assert list(dict.fromkeys(row["stage"] for row in parity(launch))) == ["config", "logits", "loss"]
+    left = [stage for stage in STAGES if stage not in ("logits", "config", "loss")]
+    assert f"not checked      {', '.join(left)}: not asked for" in result.out
+    assert not (run_dir(launch, "validate") / "parity.png").exists()
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "cache", "padding", "sampling"])
+def test_what_is_skipped_is_not_passed(validate: Validate, launch: Path, stage: str) -> None:
+    result = validate("GPT2", f"task.stages=[{stage}]")
+    assert [row["status"] for row in parity(launch)] == ["skipped"]
+    assert result.code == 1
+    assert f"not checked      {stage}: " in result.out
+    assert "nothing was compared" in result.out
+    assert summary_of(launch)["verdict"] == "fail"
+
+
+def test_every_module_is_compared_three_times(validate: Validate, launch: Path) -> None:
+    assert validate(None).code == 0
+    rows = [row for row in parity(launch) if row["stage"] == "layers"]
+    inside = "ln_1 attn.c_attn attn.c_proj attn.resid_dropout attn ln_2 mlp.c_fc mlp.act mlp.c_proj mlp.dropout mlp"
+    sites = ["wte", "wpe", "drop"]
+    for i in range(3):
+        sites += [*(f"h.{i}.{site}" for site in inside.split()), f"h.{i}"]
+    sites += ["ln_f", "lm_head"]
+    assert list(dict.fromkeys(row["site"] for row in rows)) == sites
+    modes = [(row["mode"], row["metric"]) for row in rows if row["site"] == "h.1.attn"]
+    relative = "relative_difference"
+    assert modes == [("isolated", relative), ("propagated", relative), ("isolated, float32", "error_ratio")]
+
+
+def test_the_heat_map_is_a_picture(validate: Validate, launch: Path) -> None:
+    result = validate("erf_in_mlp")
+    picture = run_dir(launch, "validate") / "parity.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert f"heat map         {picture.relative_to(launch)}" in result.out
+
+
+def wrong_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    append = LayerCache.append
+    monkeypatch.setattr(LayerCache, "append", lambda self, k, v: append(self, k * (1 + 1e-6 * self.length), v))
+
+
+def wrong_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = GPT2.forward
+    monkeypatch.setattr(
+        GPT2,
+        "forward",
+        lambda self, ids, attention_mask=None, cache=None: forward(
+            self, ids, None if attention_mask is None else torch.ones_like(attention_mask), cache
+        ),
+    )
+
+
+def wrong_top_p(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = filters.keep_top_p
+    monkeypatch.setattr(filters, "keep_top_p", lambda logits, p: keep(logits, p * 0.9))
+
+
+def wrong_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """top_p before top_k."""
+
+    def both(logits: Tensor, k: int) -> Tensor:
+        return keep(filters.keep_top_p(logits, 0.5), k) if k == 5 else keep(logits, k)
+
+    keep = filters.keep_top_k
+    monkeypatch.setattr(filters, "keep_top_k", both)
+
+
+def wrong_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    pick = Sampler.pick
+    monkeypatch.setattr(Sampler, "pick", lambda self, logits: pick(self, logits * 1.2))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "stage", "site"),
+    [
+        (wrong_cache, "cache", "tokens, one by one"),
+        (wrong_padding, "padding", "tokens"),
+        (wrong_top_p, "sampling", "top_p="),
+        (wrong_order, "sampling", "top_k=5"),
+        (wrong_draws, "sampling", "draws"),
+    ],
+)
+def test_a_mistake_in_our_own_decoding_is_named(
+    validate: Validate, launch: Path, monkeypatch: pytest.MonkeyPatch, mistake: Any, stage: str, site: str
+) -> None:
+    mistake(monkeypatch)
+    stages = [stage, "config", "layers", "logits", "loss", "gradients"]
+    assert validate(None, f"task.stages=[{','.join(stages)}]").code == 1
+    rows = parity(launch)
+    assert {row["stage"] for row in rows if row["status"] != "ok"} == {stage}
+    first = summary_of(launch)["first_divergence"]
+    assert first.startswith(f"{stage}: ")
+    assert site in first
+
+
+SUBJECTS = '''
+import torch
+from torch.nn import functional as F
+from tests.subjects.plain import GPT2, MLP, mistake
+
+detached = mistake(GPT2, embed=lambda m, ids, p: (m.wte(ids) + m.wpe(p)).detach())
+no_gradients = mistake(GPT2, head=torch.no_grad()(lambda m, x: m.lm_head(x)))
+detached_mlp = mistake(MLP, forward=lambda m, x: m.c_proj(m.act(m.c_fc(x.detach()))))
+
+
+def sloppy(m, x):
+    """Right in float64; elsewhere the product is made in bfloat16."""
+    if x.dtype == torch.float64:
+        return m.c_proj(m.act(m.c_fc(x)))
+    return F.linear(m.act(m.c_fc(x)).bfloat16(), m.c_proj.weight.bfloat16()).to(x.dtype) + m.c_proj.bias
+
+
+rounds = mistake(MLP, forward=sloppy)
+'''
+
+
+@pytest.fixture
+def subjects(tmp_path: Path) -> Path:
+    (tmp_path / "subjects.py").write_text(SUBJECTS)
+    return tmp_path / "subjects.py"
+
+
+def test_a_gradient_that_does_not_flow_is_named(validate: Validate, launch: Path, subjects: Path) -> None:
+    assert validate(f"{subjects}:detached_mlp").code == 1
+    wrong = {row["site"] for row in parity(launch) if row["status"] != "ok" and row["stage"] == "gradients"}
+    assert {row["stage"] for row in parity(launch) if row["status"] == "mismatch"} == {"gradients"}
+    assert "h.0.attn.c_attn.weight" in wrong
+    assert "h.2.mlp.c_proj.weight" not in wrong
+    assert summary_of(launch)["first_divergence"].startswith("gradients: ")
+
+
+def test_a_parameter_without_a_gradient_is_missing(validate: Validate, launch: Path, subjects: Path) -> None:
+    assert validate(f"{subjects}:detached").code == 1
+    missing = [row["site"] for row in parity(launch) if row["status"] == "missing"]
+    assert missing == ["wpe.weight"]
+
+
+def test_a_subject_without_gradients_is_skipped(validate: Validate, subjects: Path) -> None:
+    result = validate(f"{subjects}:no_gradients")
+    assert "not checked      gradients: the subject's forward pass keeps no gradients" in result.out
+    assert result.code == 0, result.out
+
+
+def test_the_right_function_with_large_rounding_errors_is_named(
+    validate: Validate, launch: Path, subjects: Path
+) -> None:
+    assert validate(f"{subjects}:rounds", "dtype=float64", "hydra.run.dir=exact").code == 0
+    result = validate(f"{subjects}:rounds")
+    assert result.code == 1
+    summary = summary_of(launch)
+    assert summary["first_divergence"] == "h.0.mlp"
+    assert "rounding error" in summary["probable_cause"]
+    assert float(summary["relative_difference"]) < 1e-12
+    assert float(summary["error_ratio"]) > 100
+    assert "same function?   yes" in result.out
+    assert "as accurate?     no" in result.out
+
+
+def test_the_first_other_token_is_told_with_its_margin(validate: Validate, launch: Path) -> None:
+    assert validate("act_relu", "task.stages=[generation]", "decode.max_new_tokens=12").code == 1
+    (row,) = parity(launch)
+    (text,) = read_csv(run_dir(launch, "validate") / "side_by_side.csv")
+    assert text["verdict"] == "different"
+    assert f"token {text['first_difference']}: subject '" in row["note"]
+    assert "top-2 margin" in row["note"]
+    assert float(text["top2_margin"]) > 0
+
+
+def test_dtypes_end_in_one_table(gpt2x: Cli, launch: Path) -> None:
+    assert gpt2x("experiment=dtypes", "task.stages=[config,logits]").code == 0
+    (folder,) = (launch / "runs" / "sweeps").iterdir()
+    rows = read_csv(folder / "summary.csv")
+    assert [row["dtype"] for row in rows] == ["float64", "float32", "bfloat16", "float16"]
+    assert all(float(row["relative_difference"]) < 1e-12 for row in rows)
+    assert [bool(row["error_ratio"]) for row in rows] == [False, True, True, True]
+
+
+def test_help_says_that_a_subject_is_executed(gpt2x: Cli) -> None:
+    assert "EXECUTED" in gpt2x("--help").out
