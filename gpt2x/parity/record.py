@@ -137,7 +137,7 @@ def record_reference(
     texts = {"prompt": prompt} | TEXTS
     facts = Facts(
         transformers=version("transformers"),
-        architecture={key: value for key, value in asdict(checkpoint.model.config).items() if key != "dropout"},
+        architecture=_architecture(checkpoint),
         dtype=str(dtype).removeprefix("torch."),
         exact=str(exact).removeprefix("torch."),
         prompt=prompt,
@@ -167,6 +167,10 @@ def record_reference(
         facts.site_errors = {site: rms(isolated[site].cpu().double() - seen.outputs[site]) for site in facts.sites}
     inputs, outputs = ({site: tensor.cpu() for site, tensor in each.items()} for each in (seen.inputs, seen.outputs))
     return Record(facts, parameters, logits[0][0].cpu(), in_dtype, inputs, outputs, gradients)
+
+
+def _architecture(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {key: value for key, value in asdict(checkpoint.model.config).items() if key != "dropout"}
 
 
 def _modules(reference: Subject) -> dict[str, torch.nn.Module]:
@@ -239,6 +243,9 @@ def load_record(path: Path, checkpoint: Checkpoint) -> Record:
     dtype = str(checkpoint.model.lm_head.weight.dtype).removeprefix("torch.")
     if facts.dtype != dtype:
         raise UserError(f"task.reference={path}: made in {facts.dtype}; add dtype={facts.dtype}")
+    for key, value in _architecture(checkpoint).items():
+        if facts.architecture.get(key) != value:
+            raise UserError(f"task.reference={path}: made with {key}={facts.architecture.get(key)}, not {value}")
     parameters = {name.removeprefix("transformer."): tensor for name, tensor in to_file(checkpoint.model).items()}
     digests = _digests(parameters)
     if digests != facts.digests:

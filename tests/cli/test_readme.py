@@ -11,6 +11,7 @@ import pytest
 
 from gpt2x.results import TABLES, JobRow
 from tests.conftest import NANO, REPO
+from tests.parity.test_broken import IN_LOADING, IN_MODULES, IN_WIRING
 
 PLAIN = REPO / "tests" / "subjects" / "plain.py"
 MINE = """
@@ -65,6 +66,12 @@ def test_ci_runs_the_set_up_commands() -> None:
     for command in COMMANDS:
         if command.startswith("make "):
             assert f"\n{command.partition('#')[0].strip()}" in script
+
+
+def test_the_number_of_broken_models_is_the_test_suites() -> None:
+    n = len({name for name, _, _ in (*IN_MODULES, *IN_WIRING, *IN_LOADING)})
+    assert f"The test suite has {n} broken models" in README
+    assert f"of {n} of {n} validate names the right place" in README
 
 
 @pytest.mark.parametrize("name", [*TABLES, "jobs.csv"])

@@ -75,6 +75,7 @@ IN_WIRING = [
     ("logits_shifted", END, "softmax does not see"),
     ("logits_fp16", END, "rounded to float16"),
     ("logits_scaled", END, "logits scaled by 0.144338"),
+    ("probabilities", END, "probabilities instead of logits"),
 ]
 IN_LOADING = [
     ("own_attn_proj_untransposed", C_PROJ, "not transposed: h.0.attn.c_proj.weight"),

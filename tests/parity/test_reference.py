@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Cli, read_csv, run_dir
-from tests.parity.conftest import Validate, summary_of
+from tests.parity.conftest import Checkpoints, Validate, summary_of
 
 SUBJECTS = ["GPT2", "erf_in_mlp", "scale_none", "layers_swapped", "no_residual_mlp", "no_qkv_bias", "dropout_block"]
 
@@ -66,10 +66,14 @@ def test_what_does_not_go_with_a_saved_reference_is_refused(validate: Validate, 
     assert "no file" in validate_saved(validate, None, launch / "none.safetensors").error()
 
 
-def test_other_weights_than_the_reference_was_made_with_are_named(gpt2x: Cli, reference: Path) -> None:
-    line = gpt2x(f"task.reference={reference}").error()
+def test_other_weights_than_the_reference_was_made_with_are_named(
+    gpt2x: Cli, reference: Path, checkpoints: Checkpoints
+) -> None:
+    line = gpt2x(f"task.reference={reference}", f"weights.path={checkpoints(seed=1)}").error()
     assert "other weights" in line
+    assert "wte.weight is not the same" in line
     assert "weights.path=FILE" in line
+    assert "made with vocab_size=300, not 1024" in gpt2x(f"task.reference={reference}").error()
 
 
 @pytest.mark.parametrize("damage", ["json", "tensors", "format"])

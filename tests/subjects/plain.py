@@ -226,6 +226,7 @@ residual_bf16 = mistake(GPT2, between=lambda m, x: half(x, torch.bfloat16))
 logits_shifted = mistake(GPT2, head=lambda m, x: m.lm_head(x).log_softmax(-1))
 logits_fp16 = mistake(GPT2, head=lambda m, x: half(m.lm_head(x), torch.float16))
 logits_scaled = mistake(GPT2, head=lambda m, x: m.lm_head(x) / math.sqrt(m.wte.embedding_dim))
+probabilities = mistake(GPT2, head=lambda m, x: m.lm_head(x).softmax(-1))
 
 
 # Mistakes in what the model is made of
