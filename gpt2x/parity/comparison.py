@@ -66,6 +66,6 @@ def skipped(stage: str, why: str, site: str = "", mode: str = "", metric: str = 
     return ParityRow(stage, site, mode, metric, None, None, "skipped", why)
 
 
-def failed(stage: str, site: str, metric: str, kind: str, note: str) -> ParityRow:
+def failed(stage: str, site: str, metric: str, kind: str, note: str, mode: str = "") -> ParityRow:
     """A row for what cannot be compared: missing, unexpected, shape_mismatch or mismatch."""
-    return ParityRow(stage, site, "", metric, None, None, kind, note)
+    return ParityRow(stage, site, mode, metric, None, None, kind, note)

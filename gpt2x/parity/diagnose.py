@@ -52,19 +52,29 @@ def diagnose(c: Comparison, rows: list[ParityRow]) -> tuple[Diagnosis, list[Pari
         return _roundest(rows, bad), []
     first = bad[0]
     outputs = [row for row in bad if row.stage in ("layers", "logits", "loss", "generation")]
-    if outputs and c.propagated.calls and first.stage in ("config", "weights", *(row.stage for row in outputs)):
-        place = _first_wrong_input(c)
-        if place is not None:
-            site, difference = place
-            row = ParityRow("layers", site, "input", "relative_difference", difference, c.bar, "mismatch", "")
-            cause = _explained(bad, site) or (_cause_of_chance(c) if _is_random(rows) else _cause_of_wiring(c, site))
-            unmatched = _unmatched(rows)
-            if cause.startswith("unknown") and unmatched is not None:
-                return Diagnosis(f"weights: {unmatched.site}", unmatched, unmatched.note), [row]
-            return Diagnosis(f"input of {site}", row, cause), [row]
-        if any(row.stage == "logits" for row in outputs):
-            return Diagnosis("logits: lm_head", outputs[0], _cause_at_the_end(c)), []
+    if outputs and c.propagated.calls and first.stage in ("config", "weights", outputs[0].stage):
+        found = _between_modules(c, rows, outputs)
+        if found is not None:
+            return found, [found.row] if found.row not in rows else []
     return Diagnosis(f"{first.stage}: {first.site}", first, first.note), []
+
+
+def _between_modules(c: Comparison, rows: list[ParityRow], outputs: list[ParityRow]) -> Diagnosis | None:
+    """No module is wrong in itself: what one of them is given is, or what is done with the logits."""
+    place = _first_wrong_input(c)
+    if place is not None:
+        site, difference = place
+        row = ParityRow("layers", site, "input", "relative_difference", difference, c.bar, "mismatch", "")
+        cause = _cause_of_chance(c) if _is_random(rows) else _cause_of_wiring(c, site)
+        found = Diagnosis(f"input of {site}", row, cause)
+    elif any(row.stage == "logits" for row in outputs):
+        found = Diagnosis("logits: lm_head", outputs[0], _cause_at_the_end(c))
+    else:
+        return None
+    unmatched = _unmatched(rows)
+    if found.cause.startswith("unknown") and unmatched is not None:
+        return Diagnosis(f"weights: {unmatched.site}", unmatched, unmatched.note)
+    return found
 
 
 def _roundest(rows: list[ParityRow], bad: list[ParityRow]) -> Diagnosis:

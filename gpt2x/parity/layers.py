@@ -34,7 +34,7 @@ def layer_rows(c: Comparison) -> list[ParityRow]:
                 _row(c, site, mode, ys) for mode, ys in (("isolated", c.isolated), ("propagated", c.propagated.outputs))
             ]
             if site in in_dtype:
-                rows.append(_rounding(c, site, in_dtype[site]))
+                rows += _rounding(c, site, in_dtype[site])
     same = relative_difference(logits[0][0], c.record.logits) <= c.bar
     return [_elsewhere(row) if same and not c.ours and row.status != "ok" else row for row in rows]
 
@@ -67,16 +67,16 @@ def _row(c: Comparison, site: str, mode: str, outputs: dict[str, Tensor]) -> Par
     actual = aligned(outputs[site], expected)
     if actual is None:
         note = f"subject {list(outputs[site].shape)}, reference {list(expected.shape)}"
-        return failed("layers", site, "relative_difference", "shape_mismatch", note)
+        return failed("layers", site, "relative_difference", "shape_mismatch", note, mode)
     value = relative_difference(actual, expected)
     return checked("layers", site, "relative_difference", value, c.bar, mode=mode)
 
 
-def _rounding(c: Comparison, site: str, output: Tensor) -> ParityRow:
+def _rounding(c: Comparison, site: str, output: Tensor) -> list[ParityRow]:
     expected = c.record.outputs[site].double()
     actual = aligned(output, expected)
-    if actual is None:
-        return failed("layers", site, "error_ratio", "shape_mismatch", "")
+    if actual is None:  # which is said already
+        return []
     error = rms(actual.cpu().double() - expected)
     ratio = error_ratio(error, c.record.facts.site_errors[site], rms(expected), c.record.dtype)
-    return stated("layers", site, "error_ratio", ratio, mode=f"isolated, {c.record.facts.dtype}")
+    return [stated("layers", site, "error_ratio", ratio, mode=f"isolated, {c.record.facts.dtype}")]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Result
+from tests.conftest import Result, read_csv, run_dir
 from tests.parity.conftest import PLAIN, Checkpoints, Validate
 
 QUICK = "task.stages=[config,weights,layers,logits]"
@@ -62,6 +62,13 @@ def test_dtypes(validate: Validate, subject: str | None, dtype: str) -> None:
 )
 def test_ways_to_write_it(validate: Validate, subject: str) -> None:
     assert_passes(validate(subject))
+
+
+@pytest.mark.parametrize("subject", ["GPT2", "in_place", "tuple_answer", "LastPosition"])
+def test_every_module_is_right_in_isolation(validate: Validate, launch: Path, subject: str) -> None:
+    assert_passes(validate(subject, QUICK))
+    rows = read_csv(run_dir(launch, "validate") / "parity.csv")
+    assert {row["status"] for row in rows if row["stage"] == "layers"} == {"ok"}
 
 
 @pytest.mark.parametrize("renames", ["subject=book", RENAMES], ids=["preset", "short"])

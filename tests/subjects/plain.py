@@ -334,6 +334,15 @@ def no_argument() -> GPT2:
     return GPT2(SimpleNamespace(vocab_size=300, n_positions=32, n_embd=48, n_layer=3, n_head=3))
 
 
+def add_in_place(m: Block, x: Tensor) -> Tensor:
+    x += m.attn(m.ln_1(x))
+    x += m.mlp(m.ln_2(x))
+    return x
+
+
+in_place = mistake(Block, forward=add_in_place)
+
+
 def hugging_face(a: Any) -> nn.Module:
     from transformers import GPT2Config, GPT2LMHeadModel
 
