@@ -48,6 +48,7 @@ class ParityRow:
     metric: str
     value: float | None
     tolerance: float | None
+    """Empty where the value is said, and not judged."""
     status: str
     """ok | mismatch | missing | unexpected | shape_mismatch | nonfinite | skipped."""
     note: str

@@ -10,8 +10,8 @@ from gpt2x.checkpoints.load import model_of
 from gpt2x.parity.comparison import OURS
 from gpt2x.parity.record import Record
 from gpt2x.schema import SubjectConfig
-from gpt2x.subject import Subject, SubjectError, default_dtype
-from gpt2x.subject.target import Target
+from gpt2x.subject import Subject, SubjectError, default_dtype, import_target
+from gpt2x.subject.target import Target, subject_code
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,15 @@ def build(source: Source, checkpoint: Checkpoint, record: Record, dtype: torch.d
     if source.target is None:
         return Subject(OURS, _ours(checkpoint, dtype, device), record.shapes, [])
     with default_dtype(dtype):
-        module = source.target.build(checkpoint.model.config)
+        # Anew in float64, for the constants that are made when it is imported.
+        target = import_target(source.name) if dtype == torch.float64 else source.target
+        module = target.build(checkpoint.model.config)
     if next(module.parameters(), None) is None:
         raise SubjectError("has no parameters: keep the weights in nn.Parameters or in modules")
-    for parameter in module.parameters():
-        parameter.data = parameter.data.to(record.dtype)
-    module.to(device=device, dtype=dtype).requires_grad_(False)
+    with subject_code():
+        for parameter in module.parameters():
+            parameter.data = parameter.data.to(record.dtype)
+        module.to(device=device, dtype=dtype).requires_grad_(False)
     subject = Subject(source.name, module, record.shapes, source.asked.rename)
     if source.asked.weights == "copy":
         subject.copy_from(record.parameters)

@@ -111,6 +111,8 @@ def _chi_square(logits: Tensor) -> ParityRow:
 
 def generation_rows(c: Comparison) -> tuple[list[ParityRow], list[SideBySideRow]]:
     """Greedy tokens of both; at the first difference, both tokens and whether the reference had a near-tie there."""
+    if not c.record.facts.generations:
+        return [skipped("generation", "the saved reference has none")], []
     rows, texts = [], []
     decode = c.checkpoint.tokenizer.decode
     for i, theirs in enumerate(c.record.facts.generations):

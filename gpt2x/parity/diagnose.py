@@ -15,11 +15,12 @@ from gpt2x.model.gpt2 import GPT2
 from gpt2x.parity.compare import ERROR_RATIO, relative_difference
 from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.layers import aligned
-from gpt2x.parity.mistakes import HALVES, Mistake, mistakes_in, wiring_mistakes
+from gpt2x.parity.mistakes import ROUNDED, Mistake, mistakes_in, wiring_mistakes
+from gpt2x.parity.statics import STATEFUL
 from gpt2x.parity.trace import trace
 from gpt2x.results import ParityRow
 from gpt2x.subject import SubjectError
-from gpt2x.subject.module import HEAD, QKV
+from gpt2x.subject.module import HEAD, whole_site
 
 # A trial explains the subject if it comes this much closer to it than the reference does. In float64 the
 # bar alone decides; where bars are wide, being within them is not yet an explanation.
@@ -50,13 +51,17 @@ def diagnose(c: Comparison, rows: list[ParityRow]) -> tuple[Diagnosis, list[Pari
         return Diagnosis(guilty.site, guilty, _cause_in(c, guilty.site, rows)), []
     if all(row.metric == "error_ratio" or row.stage == "generation" for row in bad):
         return _roundest(rows, bad), []
-    first = bad[0]
+    # A count of parameters says less than which of them are too few or too many.
+    first = next((row for row in bad if row.metric != "parameter_difference"), bad[0])
     outputs = [row for row in bad if row.stage in ("layers", "logits", "loss", "generation")]
     if outputs and c.propagated.calls and first.stage in ("config", "weights", outputs[0].stage):
         found = _between_modules(c, rows, outputs)
         if found is not None:
             return found, [found.row] if found.row not in rows else []
-    return Diagnosis(f"{first.stage}: {first.site}", first, first.note), []
+    if first.stage == "gradients":
+        first = bad[-1] if bad[-1].stage == "gradients" else first  # backwards, this is where it begins
+    numbers = f"unknown: {first.value:.3g} against {first.tolerance:.3g}" if first.value is not None else "unknown"
+    return Diagnosis(f"{first.stage}: {first.site}", first, first.note or numbers), []
 
 
 def _between_modules(c: Comparison, rows: list[ParityRow], outputs: list[ParityRow]) -> Diagnosis | None:
@@ -65,7 +70,7 @@ def _between_modules(c: Comparison, rows: list[ParityRow], outputs: list[ParityR
     if place is not None:
         site, difference = place
         row = ParityRow("layers", site, "input", "relative_difference", difference, c.bar, "mismatch", "")
-        cause = _cause_of_chance(c) if _is_random(rows) else _cause_of_wiring(c, site)
+        cause = _cause_of_chance(c, rows) if _is_random(rows) else _cause_of_wiring(c, site)
         found = Diagnosis(f"input of {site}", row, cause)
     elif any(row.stage == "logits" for row in outputs):
         found = Diagnosis("logits: lm_head", outputs[0], _cause_at_the_end(c))
@@ -90,7 +95,7 @@ def _roundest(rows: list[ParityRow], bad: list[ParityRow]) -> Diagnosis:
 
 def _cause_in(c: Comparison, site: str, rows: list[ParityRow]) -> str:
     if _is_random(rows):
-        return _cause_of_chance(c)
+        return _cause_of_chance(c, rows)
     weights = _explained(rows, site)
     if weights:
         return weights
@@ -101,7 +106,7 @@ def _cause_in(c: Comparison, site: str, rows: list[ParityRow]) -> str:
     target = aligned(c.isolated[site].cpu(), c.record.outputs[site])
     if target is None:
         return f"it answers with the shape {list(c.isolated[site].shape)}"
-    whole, third = _whole(site)
+    whole, third = whole_site(site)
     own = _own_part(c, whole)
     x = c.record.inputs[whole]
     expected = _third(own(x), third)
@@ -122,8 +127,9 @@ def _explained(rows: list[ParityRow], site: str) -> str:
 
 
 def _unmatched(rows: list[ParityRow], prefix: str = "") -> ParityRow | None:
-    """The first parameter that only one of the two models has."""
-    found = (row for row in rows if row.stage == "weights" and row.status in ("missing", "unexpected"))
+    """The first parameter that only one of the two models has, or has in this shape."""
+    kinds = ("missing", "unexpected", "shape_mismatch")
+    found = (row for row in rows if row.stage == "weights" and row.status in kinds)
     return next((row for row in found if row.site.startswith(prefix)), None)
 
 
@@ -142,6 +148,9 @@ def _best(c: Comparison, trials: Iterable[tuple[Mistake, Tensor]], target: Tenso
             causes.setdefault(distance, mistake.cause)
     if causes:
         return causes[min(causes)]
+    factor = (target * expected).sum() / expected.square().sum()
+    if _distance(target, factor * expected) <= min(c.bar, _CLOSER * off):
+        return f"the right values times {factor.item():.12g}"
     return f"unknown: none of the mistakes tried gives this output, which is {off:.3g} of the reference's scale away"
 
 
@@ -156,7 +165,9 @@ def _is_random(rows: list[ParityRow]) -> bool:
     return any(row.metric == "difference_of_two_runs" and row.status != "ok" for row in rows)
 
 
-def _cause_of_chance(c: Comparison) -> str:
+def _cause_of_chance(c: Comparison, rows: list[ParityRow]) -> str:
+    if any(row.note == STATEFUL for row in rows):
+        return STATEFUL
     try:
         with _NoDropout():
             logits = c.exact.logits(c.ids(c.exact))[0].cpu()
@@ -205,7 +216,7 @@ def _cause_of_wiring(c: Comparison, site: str) -> str:
     target = aligned(seen[site].cpu(), expected[site])
     if target is None:
         return f"it receives the shape {list(c.propagated.inputs[site].shape)}"
-    return _best(c, _rewired(c, _whole(site)[0]), target, expected[site])
+    return _best(c, _rewired(c, whole_site(site)[0]), target, expected[site])
 
 
 def _rewired(c: Comparison, site: str | None) -> Iterable[tuple[Mistake, Tensor]]:
@@ -235,12 +246,12 @@ def _cause_at_the_end(c: Comparison) -> str:
         return "a constant is added at each position, which softmax does not see"
     factor = (actual * expected).sum() / expected.square().sum()
     if relative_difference(actual, factor * expected) <= c.bar:
-        return f"logits scaled by {factor.item():.6g}"
+        return f"logits scaled by {factor.item():.12g}"
     if len(off) > 1 and (off - off[:1]).abs().max() <= c.bar * scale:
         return "a bias is added to the logits"
     if relative_difference(actual, expected.softmax(-1)) <= c.bar:
         return "probabilities instead of logits: a softmax at the end"
-    for half in HALVES:
+    for half in ROUNDED:
         if relative_difference(actual, expected.to(half).to(expected.dtype)) <= c.bar:
             return f"logits rounded to {str(half).removeprefix('torch.')}"
     return _best(c, _rewired(c, None), actual, expected)
@@ -263,12 +274,6 @@ def _own_part(c: Comparison, site: str) -> nn.Module:
 
 def _find(model: GPT2, site: str) -> nn.Module:
     return model.lm_head if site == "lm_head" else model.transformer.get_submodule(site)
-
-
-def _whole(site: str) -> tuple[str, int | None]:
-    """`h.0.attn.c_attn` and 1, of `h.0.attn.c_attn.k`."""
-    whole, _, part = site.rpartition(".")
-    return (whole, QKV.index(part)) if whole.endswith("c_attn") and part in QKV else (site, None)
 
 
 def _third(output: Tensor, third: int | None) -> Tensor:

@@ -20,7 +20,7 @@ from gpt2x.model.attention import Attention
 from gpt2x.model.block import Block
 from gpt2x.model.gpt2 import Transformer
 
-HALVES = (torch.float16, torch.bfloat16)
+ROUNDED = (torch.float16, torch.bfloat16, torch.float32)
 _EPSILONS = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 
 
@@ -67,7 +67,7 @@ def mistakes_in(whole: nn.Module) -> Iterator[Mistake]:
         for cause, forward in kinds.get(type(part), lambda _: iter(()))(part):
             yield Mistake(cause + place, {part: forward})
         if type(part) in kinds:
-            for half in HALVES:
+            for half in ROUNDED:
                 called = str(half).removeprefix("torch.")
                 yield Mistake(f"output rounded to {called}{place}", {part: partial(_rounded, part.forward, half)})
                 yield Mistake(f"input rounded to {called}{place}", {part: partial(_on_rounded, part.forward, half)})
@@ -90,7 +90,18 @@ def _activation(_: nn.GELU) -> Iterator[tuple[str, Callable]]:
     yield "sigmoid instead of tanh GELU", torch.sigmoid
     yield "tanh instead of tanh GELU", torch.tanh
     yield "leaky ReLU instead of tanh GELU", F.leaky_relu
+    root = torch.tensor(2 / math.pi).sqrt().item()  # of float32, rounded twice
+    yield "tanh GELU with a constant in float32", lambda x: _tanh_gelu(x, root)
+    yield "tanh GELU with sqrt(2 / pi) in float32", lambda x: _tanh_gelu(x, torch.tensor(math.sqrt(2 / math.pi)).item())
+    for constant in (0.7978845608, 0.79788456, 0.797885, 0.79788, 0.7979, 0.798, 0.8):
+        yield f"tanh GELU with {constant} for sqrt(2 / pi)", partial(_tanh_gelu, root=constant)
+    for cubic in (0.0447, 0.44715, 0.4715, 0.045):
+        yield f"tanh GELU with {cubic} instead of 0.044715", partial(_tanh_gelu, cubic=cubic)
     yield "no activation", lambda x: x
+
+
+def _tanh_gelu(x: Tensor, root: float = math.sqrt(2 / math.pi), cubic: float = 0.044715) -> Tensor:
+    return 0.5 * x * (1 + torch.tanh(root * (x + cubic * x**3)))
 
 
 def _norm(m: nn.LayerNorm) -> Iterator[tuple[str, Callable]]:
@@ -167,8 +178,7 @@ def _attention(m: Attention) -> Iterator[tuple[str, Callable]]:
 
     yield wrong("attention scores not scaled by 1/sqrt(head width)", scale=1.0)
     yield wrong("attention scaled by width: 1/sqrt(n_embd)", scale=(D * m.n_head) ** -0.5)
-    yield wrong("attention scaled by 1/head width, no square root", scale=1 / D)
-    yield wrong("attention scaled twice by 1/sqrt(head width)", scale=1 / D)
+    yield wrong("attention scaled by 1/head width: no square root, or the scale twice", scale=1 / D)
     yield wrong("attention multiplied by sqrt(head width)", scale=D**0.5)
     yield wrong("attention scaled by 1/sqrt(n_head)", scale=m.n_head**-0.5)
     yield wrong("causal mask missing", mask="none")
@@ -191,7 +201,7 @@ def _attention(m: Attention) -> Iterator[tuple[str, Callable]]:
     yield wrong("heads merged without a transpose", merge="no transpose")
     yield wrong("heads merged interleaved", merge="interleaved")
     yield "output projection left out", partial(_attend, m, project=False)
-    for half in HALVES:
+    for half in ROUNDED:
         called = str(half).removeprefix("torch.")
         for what in ("q, k and v", "scores", "attention weights", "heads"):
             yield wrong(f"{what} rounded to {called}", rounded=(what, half))
@@ -325,6 +335,7 @@ def wiring_mistakes(transformer: Transformer, calls: list[int]) -> Iterator[Mist
     yield Mistake("positions all 0", {m.wpe: at(lambda p: p * 0)})
     yield Mistake("positions counted from the end", {m.wpe: at(lambda p: p.flip(-1))})
     yield Mistake("position embedding left out", {m.wpe: embed(torch.zeros_like(m.wpe.weight))})
+    yield Mistake("position embedding added twice", {m.wpe: embed(m.wpe.weight, 2.0)})
     yield Mistake("token embedding left out", {m.wte: embed(torch.zeros_like(m.wte.weight))})
     for factor, said in ((math.sqrt(C), "scaled by sqrt(n_embd)"), (C**-0.5, "divided by sqrt(n_embd)")):
         yield Mistake(f"embedding {said}", {m.wte: embed(m.wte.weight, factor)})
@@ -333,7 +344,7 @@ def wiring_mistakes(transformer: Transformer, calls: list[int]) -> Iterator[Mist
     yield Mistake("norm skipped: ln_f", {m.ln_f: lambda x: x})
     yield Mistake("ln_f applied twice", {m.ln_f: lambda x: normed(normed(x))})
     yield Mistake("norm of the embeddings that GPT-2 has not: ln_f", {m.drop: lambda x: m.ln_f(x)})
-    for half in HALVES:
+    for half in ROUNDED:
         called = str(half).removeprefix("torch.")
         yield Mistake(f"embeddings rounded to {called}", {m.drop: lambda x, half=half: x.to(half).to(x.dtype)})
         yield Mistake(f"final hidden states rounded to {called}", {m.ln_f: partial(_rounded, m.ln_f.forward, half)})

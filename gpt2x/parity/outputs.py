@@ -13,8 +13,9 @@ from gpt2x.parity.compare import (
     rms,
 )
 from gpt2x.parity.comparison import Comparison, checked, device_of, failed, skipped, stated
-from gpt2x.parity.record import loss_of, sample
+from gpt2x.parity.record import context_losses, loss_of, sample
 from gpt2x.results import ParityRow
+from gpt2x.subject.target import subject_code
 
 _NAMES = ("max_abs_difference", "mean_abs_difference", "relative_difference", "mean_kl", "top1_agreement")
 
@@ -70,13 +71,22 @@ def _exact_rows(c: Comparison, d: LogitDifference, expected: torch.Tensor, mode:
 
 
 def loss_rows(c: Comparison) -> list[ParityRow]:
-    """Mean cross-entropy of one batch, computed from the logits."""
+    """Mean cross-entropy of one batch; and of each token of a text that fills the context, beyond the prompt's end."""
     expected = c.record.facts.loss
     if expected is None:
         return [skipped("loss", "the saved reference has none")]
     with torch.no_grad():
         value = abs(loss_of(c.exact, c.record.facts.ids, device_of(c.exact)).item() - expected) / expected
-    return [checked("loss", "batch", "relative_difference", value, c.bar, f"{expected:.6g} nats a token")]
+        losses = context_losses(c.exact, len(c.record.context_losses), device_of(c.exact))
+    rows = [checked("loss", "batch of 2", "relative_difference", value, c.bar)]
+    by_token = (losses - c.record.context_losses).abs() / c.record.context_losses.abs().max()
+    wrong = (~(by_token <= c.bar)).nonzero().flatten().tolist()
+    n, all_of_them = len(losses), c.record.shapes["wpe.weight"][0]
+    note = (
+        f"wrong from token {wrong[0]} of {n} on" if wrong else f"of {all_of_them} positions" if n < all_of_them else ""
+    )
+    rows.append(checked("loss", f"{n} tokens", "relative_difference", by_token.max().item(), c.bar, note))
+    return rows
 
 
 def gradient_rows(c: Comparison) -> list[ParityRow]:
@@ -89,7 +99,8 @@ def gradient_rows(c: Comparison) -> list[ParityRow]:
         loss = loss_of(c.exact, facts.ids, device_of(c.exact))
         if not loss.requires_grad:
             return [skipped("gradients", "the subject's forward pass keeps no gradients")]
-        loss.backward()
+        with subject_code():
+            loss.backward()
         found = c.exact.gradients()
     finally:
         module.zero_grad(set_to_none=True)

@@ -25,6 +25,10 @@ from gpt2x.subject.module import QKV, Subject
 
 _FORMAT = 1
 _SAMPLE = 4096  # entries kept of each gradient; the norm is of all
+# A forward pass of n tokens is n times as many multiplications as there are parameters: at 1.5e11 of them some ten
+# seconds in float64 on two cores, and all 1024 positions of the 124M model.
+_CONTEXT, _CONTEXT_WORK = 64, 1.5e11
+_TENSORS = ("logits", "logits_in_dtype", "context_losses")
 
 
 @dataclass
@@ -79,6 +83,8 @@ class Record:
     outputs: dict[str, Tensor]
     gradients: dict[str, Tensor]
     """_SAMPLE entries of each, evenly spaced."""
+    context_losses: Tensor
+    """Of each token of a text that fills the context, or as much of it as is done in seconds."""
 
     @property
     def exact(self) -> torch.dtype:
@@ -111,6 +117,13 @@ def loss_of(subject: Subject, ids: list[int], device: torch.device) -> Tensor:
     """Mean cross-entropy of the batch, nats a token."""
     input_ids, targets = (tensor.to(device) for tensor in batch_of(ids))
     return F.cross_entropy(subject.logits(input_ids).flatten(0, 1), targets.flatten())
+
+
+def context_losses(subject: Subject, n: int, device: torch.device) -> Tensor:
+    """Cross-entropy of each of n tokens, nats: a fixed text without sense, for all that the prompt is too short for."""
+    V = subject.shapes["wte.weight"][0]
+    ids = torch.randint(V, (1, n), generator=torch.Generator().manual_seed(0)).to(device)
+    return F.cross_entropy(subject.logits(ids)[0], ids[0].roll(-1), reduction="none").cpu()
 
 
 def sample(gradient: Tensor) -> Tensor:
@@ -157,7 +170,11 @@ def record_reference(
     logits: list[Tensor] = []
     seen = trace(lambda: logits.append(reference.logits(input_ids)), _modules(reference))
     facts.sites = list(seen.outputs)
-    gradients = {}
+    gradients, losses = {}, torch.empty(0)
+    if "loss" in wanted:
+        affordable = max(_CONTEXT, int(_CONTEXT_WORK / facts.n_parameters))
+        with torch.no_grad():
+            losses = context_losses(reference, min(affordable, parameters["wpe.weight"].shape[0]), exact_device)
     if "loss" in wanted or "gradients" in wanted:
         gradients = _learn(reference, facts, exact_device, "gradients" in wanted)
     if "layers" in wanted and exact != dtype:
@@ -166,7 +183,7 @@ def record_reference(
         isolated = isolate(lambda: reference.logits(input_ids), _modules(reference), seen.inputs)
         facts.site_errors = {site: rms(isolated[site].cpu().double() - seen.outputs[site]) for site in facts.sites}
     inputs, outputs = ({site: tensor.cpu() for site, tensor in each.items()} for each in (seen.inputs, seen.outputs))
-    return Record(facts, parameters, logits[0][0].cpu(), in_dtype, inputs, outputs, gradients)
+    return Record(facts, parameters, logits[0][0].cpu(), in_dtype, inputs, outputs, gradients, losses)
 
 
 def _architecture(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -204,7 +221,7 @@ def save_record(record: Record, path: Path) -> None:
     from safetensors.torch import save_file
 
     facts = _json_file(path)
-    tensors = {"logits": record.logits, "logits_in_dtype": record.logits_in_dtype}
+    tensors = {name: getattr(record, name) for name in _TENSORS}
     for group in ("inputs", "outputs", "gradients"):
         tensors |= {f"{group}/{name}": tensor.contiguous() for name, tensor in getattr(record, group).items()}
     record.facts.digests = _digests(record.parameters)
@@ -237,7 +254,9 @@ def load_record(path: Path, checkpoint: Checkpoint) -> Record:
                 groups[group][site] = tensor
         orders = {"inputs": facts.sites, "outputs": facts.sites, "gradients": facts.gradient_norms}
         groups = {group: {name: groups[group][name] for name in order} for group, order in orders.items()}
-        logits, in_dtype = tensors["logits"], tensors["logits_in_dtype"]
+        named = {name: tensors[name] for name in _TENSORS}
+        if facts.texts.keys() != {"prompt", *TEXTS}:
+            raise ValueError("texts are missing")
     except (ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
         raise UserError(f"task.reference={path}: damaged, or no saved reference: {error!r}") from None
     dtype = str(checkpoint.model.lm_head.weight.dtype).removeprefix("torch.")
@@ -255,7 +274,7 @@ def load_record(path: Path, checkpoint: Checkpoint) -> Record:
             f"task.reference={path}: made with other weights than {checkpoint.weights}: {what} the same; "
             "name the weights it was made with by weights.path=FILE"
         )
-    return Record(facts, parameters, logits, in_dtype, **groups)
+    return Record(facts, parameters, **named, **groups)
 
 
 def _json_file(path: Path) -> Path:

@@ -138,6 +138,10 @@ class Report:
             found.append(f"{s.generations_matched} of {s.generations_total} texts the same")
         if ties:
             found.append(f"{ties} parted at a near-tie")
+        if self._logits(self.record.facts.exact, "relative_difference") is None:
+            return (
+                f"nothing wrong in {', '.join(self.stages)}; whether {s.subject} computes what it should was not asked"
+            )
         return f"{s.subject} computes what {self._reference} computes: {', '.join(found)}"
 
     def _failed(self) -> str:
@@ -147,8 +151,8 @@ class Report:
         numbers = [] if d.row.value is None else [_number(d.row.value)]
         if numbers and d.row.tolerance is not None:
             numbers = [f"{numbers[0]} against {_number(d.row.tolerance)}"]
-        found = ", ".join([d.site, *([d.row.mode] if d.row.mode else []), *numbers])
-        return f"first divergence: {found}; probable cause: {d.cause or 'unknown'}"
+        found = ", ".join([d.site, *([d.row.mode] if d.row.mode not in ("", "input") else []), *numbers])
+        return f"first divergence: {found}; probable cause: {d.cause}"
 
 
 def _yes(yes: bool) -> tuple[str, str]:

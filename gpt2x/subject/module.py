@@ -78,13 +78,13 @@ class Subject:
     def copy_from(self, tensors: dict[str, Tensor]) -> None:
         """Takes over the reference's tensors, wherever names and shapes agree."""
         for name, parameter in self.parameters.items():
-            whole, third = _whole(name)
+            whole, third = whole_tensor(name)
             source = tensors.get("wte.weight" if name == HEAD else whole)
             if source is not None:
                 source = source if third is None else source.chunk(3, dim=-1)[third]
                 source = source.t() if name in self._transposed else source
-                if source.shape == parameter.shape:
-                    parameter.copy_(source)
+                if source.squeeze().shape == parameter.squeeze().shape:
+                    parameter.copy_(source.reshape(parameter.shape))
 
     def logits(self, input_ids: Tensor) -> Tensor:
         """input_ids [B, T] -> logits [B, T, V]. Raises SubjectError if it fails or answers with something else."""
@@ -100,17 +100,23 @@ class Subject:
                 logits = first_tensor(self._call(ids, input_ids))
         self.changes_input |= not torch.equal(ids, input_ids)
         V = self.shapes["wte.weight"][0]
+        if logits is not None and not (logits.is_floating_point() and logits.layout == torch.strided):
+            raise SubjectError(f"answers with {logits.layout} {logits.dtype}, not with plain floats")
         if logits is None or logits.shape not in ((B, T, V), (B * T, V)):
             shape = None if logits is None else list(logits.shape)
             raise SubjectError(f"answers with the shape {shape} to ids of the shape {[B, T]}, not {[B, T, V]}")
         return logits.reshape(B, T, V)
 
     def _call(self, ids: Tensor, targets: Tensor) -> Any:
-        return self.module(ids, **({self._all_positions: targets.clone()} if self._all_positions else {}))
+        named = {self._all_positions: targets.clone()} if self._all_positions else {}
+        first = next(iter(inspect.signature(self.module.forward).parameters.values()), None)
+        if first is not None and first.kind == first.KEYWORD_ONLY:
+            return self.module(**{first.name: ids}, **named)
+        return self.module(ids, **named)
 
     def _expected_shape(self, name: str) -> torch.Size | None:
         """The reference's shape of a tensor; None where it has none of this name."""
-        whole, third = _whole(name)
+        whole, third = whole_tensor(name)
         shape = self.shapes.get("wte.weight" if name == HEAD else whole)
         return torch.Size([*shape[:-1], shape[-1] // 3]) if shape and third is not None else shape
 
@@ -121,7 +127,7 @@ class Subject:
             return False
         if own != shape:
             return True
-        return is_conv1d(_whole(name)[0]) and self._multiplies_transposed(name)
+        return is_conv1d(whole_tensor(name)[0]) and self._multiplies_transposed(name)
 
     def _multiplies_transposed(self, name: str) -> bool:
         """For a square matrix, whose shape tells nothing: whether its module computes x W^T, as nn.Linear does.
@@ -147,13 +153,14 @@ class Subject:
         return sum(others) * 2 >= len(others)
 
     def _turned(self, name: str, tensor: Tensor) -> Tensor:
-        return tensor.t() if name in self._transposed else tensor
+        tensor, shape = tensor.t() if name in self._transposed else tensor, self._expected_shape(name)
+        return tensor.reshape(shape) if shape and tensor.squeeze().shape == shape else tensor
 
     def _joined(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         named = {name: self._turned(name, tensor) for name, tensor in tensors.items() if name != HEAD}
         thirds: dict[str, dict[int, str]] = {}
         for name in named:
-            whole, third = _whole(name)
+            whole, third = whole_tensor(name)
             if third is not None:
                 thirds.setdefault(whole, {})[third] = name
         for whole, parts in thirds.items():
@@ -163,6 +170,7 @@ class Subject:
 
 
 def hf_name(own: str, rename: list[list[str]]) -> str:
+    own = own.replace("_orig_mod.", "").removeprefix("module.")  # of torch.compile and DataParallel
     for pattern, replacement in rename:
         try:
             own = re.sub(pattern, replacement, own)
@@ -171,10 +179,17 @@ def hf_name(own: str, rename: list[list[str]]) -> str:
     return own.removeprefix("transformer.")
 
 
-def _whole(name: str) -> tuple[str, int | None]:
+def whole_tensor(name: str) -> tuple[str, int | None]:
     """`h.0.attn.c_attn.weight` and 1, of `h.0.attn.c_attn.k.weight`; of any other name itself and None."""
-    match = re.fullmatch(r"(.*\.c_attn)\.([qkv])\.(\w+)", name)
-    return (f"{match[1]}.{match[3]}", QKV.index(match[2])) if match else (name, None)
+    module, dot, leaf = name.rpartition(".")
+    whole, third = whole_site(module)
+    return f"{whole}{dot}{leaf}", third
+
+
+def whole_site(site: str) -> tuple[str, int | None]:
+    """`h.0.attn.c_attn` and 1, of `h.0.attn.c_attn.k`; of any other site itself and None."""
+    whole, _, part = site.rpartition(".")
+    return (whole, QKV.index(part)) if whole.endswith("c_attn") and part in QKV else (site, None)
 
 
 def first_tensor(output: Any) -> Tensor | None:

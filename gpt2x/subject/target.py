@@ -6,6 +6,7 @@ Importing a file executes it: there is no other way to get at the model in it.
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import sysconfig
 import traceback
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from gpt2x.errors import UserError, nearest
@@ -62,14 +64,32 @@ class SubjectError(Exception):
 
 @contextmanager
 def subject_code() -> Iterator[None]:
-    """Around every call into the subject: what it raises becomes a SubjectError, what it prints goes to stderr."""
+    """Around every call into the subject: what it raises becomes a SubjectError, and it changes nothing for others."""
     try:
-        with redirect_stdout(sys.stderr):
+        with _contained():
             yield
     except (Exception, SystemExit) as error:
         if isinstance(error, SubjectError):
             raise
         raise SubjectError(_in_one_line(error)) from error
+
+
+@contextmanager
+def _contained() -> Iterator[None]:
+    """Puts back what the subject's code may set for the whole process; what it prints goes to stderr."""
+    folder, grad, threads = Path.cwd(), torch.is_grad_enabled(), torch.get_num_threads()
+    device, dtype = torch.get_default_device(), torch.get_default_dtype()
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.chdir(folder)
+        torch.set_grad_enabled(grad)
+        torch.set_default_dtype(dtype)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        if torch.get_default_device() != device:
+            torch.set_default_device(device)
 
 
 @dataclass(frozen=True)
@@ -92,7 +112,7 @@ class Target:
 def import_target(target: str) -> Target:
     """Imports the file or module, which executes it. Raises UserError if there is no such name to be had from it."""
     where, _, name = target.rpartition(":")
-    if not where or not name.isidentifier():
+    if not where or not all(part.isidentifier() for part in name.split(".")):
         raise UserError(f"subject.target={target}: write path/to/file.py:name or package.module:name")
     if where.endswith(".py"):
         file = Path(where).expanduser().resolve()
@@ -106,7 +126,7 @@ def import_target(target: str) -> Target:
     _forget_last()
     before = set(sys.modules)
     try:
-        with _importable(root), redirect_stdout(sys.stderr):
+        with _importable(root), _contained():
             module = _from_file(file) if file and "." not in dotted else importlib.import_module(dotted)
     except (Exception, SystemExit) as error:
         raise UserError(f"subject.target={target}: cannot be imported: {_in_one_line(error)}") from error
@@ -114,9 +134,11 @@ def import_target(target: str) -> Target:
         _imported.update(
             key for key in set(sys.modules) - before if _lies_in(root, getattr(sys.modules[key], "__file__", None))
         )
-    if not hasattr(module, name):
-        raise UserError(f"subject.target={target}: no {name!r} in {where}{nearest(name, vars(module))}")
-    make = getattr(module, name)
+    make: Any = module
+    for part in name.split("."):
+        if not hasattr(make, part):
+            raise UserError(f"subject.target={target}: no {part!r} in {where}{nearest(part, dir(make))}")
+        make = getattr(make, part)
     if isinstance(make, nn.Module) or not callable(make):
         raise UserError(f"subject.target={target}: a {type(make).__name__}; name a class, or a function that makes it")
     return Target(make, root)

@@ -112,8 +112,9 @@ def _fits(checkpoint: Checkpoint, n_tokens: int, copies: int) -> tuple[bool, boo
     weights = 8 * n_parameters
     in_dtype = copies * n_parameters * checkpoint.model.lm_head.weight.element_size()
     # Inputs and outputs of each module, of the reference once and of the subject twice: about 130 n_embd a
-    # token and layer; and a handful of logits.
+    # token and layer; and a handful of logits, of the prompt and of the whole context.
     traces = 8 * n_tokens * (130 * architecture.n_layer * architecture.n_embd + 8 * architecture.vocab_size)
+    traces += 8 * 3 * architecture.n_positions * architecture.vocab_size
     free = available_memory()
     return weights + in_dtype + traces < free, 2 * weights + in_dtype + traces < free
 
@@ -169,10 +170,11 @@ def _compare(
 
 def _diagnose(comparison: Comparison | None, rows: list[ParityRow]) -> tuple[Diagnosis, list[ParityRow]]:
     raised = next((row for row in rows if row.metric == "raises"), None)
-    if comparison is None or raised is not None:
-        assert raised is not None
+    before = rows[: rows.index(raised)] if raised is not None else rows
+    if raised is not None and all(row.status in ("ok", "skipped") for row in before):
         return Diagnosis(f"{raised.stage}: subject", raised, raised.note), []
-    return diagnose(comparison, rows)
+    assert comparison is not None
+    return diagnose(comparison, before)
 
 
 def _summary(

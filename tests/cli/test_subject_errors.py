@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.cli.conftest import assert_in
 from tests.conftest import REPO, Cli, read_csv, run_dir
+from tests.parity.conftest import PLAIN
 
 SIZES = ("model.n_layer=2", "model.n_embd=32", "model.n_head=2", "model.n_positions=64")
 SMALL = ("model=nano", "weights=random", *SIZES, "decode.max_new_tokens=2")
@@ -103,7 +105,7 @@ def subjects(launch: Path, tmp_path: Path) -> Path:
         ("infinite", "not_finite", []),
         ("changes_ids", "changed", ["changes the ids"]),
         ("draws", "difference_of_two_runs", ["two runs on the same input differ"]),
-        ("counting", "difference_of_two_runs", ["two runs on the same input differ"]),
+        ("counting", "difference_of_two_runs", ["keeps something from one call to the next"]),
         ("empty", "raises", ["has no parameters"]),
         ("a_string", "raises", ["makes a str, not a torch.nn.Module"]),
         ("nothing", "raises", ["makes a NoneType, not a torch.nn.Module"]),
@@ -132,6 +134,34 @@ def test_misbehaving_subject(
 def test_what_a_subject_prints_stays_off_stdout(gpt2x: Cli, subjects: Path) -> None:
     result = gpt2x(*SMALL, STAGES, f"subject.target={subjects}:silent")
     assert "a debug line" not in result.out
+
+
+def test_what_a_subject_sets_for_its_process_is_put_back(gpt2x: Cli, launch: Path) -> None:
+    (launch / "rude.py").write_text(
+        f"""
+import os, sys
+import torch
+sys.path.insert(0, {str(PLAIN.parent)!r})
+from plain import GPT2
+torch.set_grad_enabled(False)
+torch.set_num_threads(3)
+
+class Rude(GPT2):
+    def forward(self, ids):
+        os.chdir("/")
+        torch.set_grad_enabled(False)
+        return super().forward(ids)
+"""
+    )
+    threads = torch.get_num_threads()
+    stages = "task.stages=[config,layers,logits,loss,gradients]"
+    result = gpt2x("-m", *SMALL, stages, "subject.target=rude.py:Rude,rude.py:GPT2")
+    assert "Traceback" not in result.err
+    assert result.code == 0, result.out
+    assert torch.is_grad_enabled()
+    assert torch.get_num_threads() == threads
+    (folder,) = (launch / "runs" / "sweeps").iterdir()
+    assert [row["status"] for row in read_csv(folder / "jobs.csv")] == ["done", "done"]
 
 
 def test_parameters_that_match_no_name(gpt2x: Cli, launch: Path, subjects: Path) -> None:

@@ -74,7 +74,7 @@ IN_WIRING = [
     ("residual_bf16", "input of h.1", "residual stream rounded to bfloat16"),
     ("logits_shifted", END, "softmax does not see"),
     ("logits_fp16", END, "rounded to float16"),
-    ("logits_scaled", END, "logits scaled by 0.144338"),
+    ("logits_scaled", END, "logits scaled by 0.14433756"),
     ("probabilities", END, "probabilities instead of logits"),
 ]
 IN_LOADING = [

@@ -58,7 +58,11 @@ def test_dtypes(validate: Validate, subject: str | None, dtype: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "subject", ["tuple_answer", "dict_answer", "object_answer", "LastPosition", "no_argument", "hugging_face"]
+    "subject",
+    [
+        *("tuple_answer", "dict_answer", "object_answer", "LastPosition", "no_argument", "hugging_face"),
+        *("ByKeyword", "Compiled", "PositionParameter", "module_constant"),
+    ],
 )
 def test_ways_to_write_it(validate: Validate, subject: str) -> None:
     assert_passes(validate(subject))

@@ -122,7 +122,7 @@ def test_a_mistake_in_our_own_decoding_is_named(
 SUBJECTS = '''
 import torch
 from torch.nn import functional as F
-from tests.subjects.plain import GPT2, MLP, mistake
+from tests.subjects.plain import GPT2, MLP, Attention, causal, mistake
 
 detached = mistake(GPT2, embed=lambda m, ids, p: (m.wte(ids) + m.wpe(p)).detach())
 no_gradients = mistake(GPT2, head=torch.no_grad()(lambda m, x: m.lm_head(x)))
@@ -137,6 +137,27 @@ def sloppy(m, x):
 
 
 rounds = mistake(MLP, forward=sloppy)
+
+
+class Backward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise ValueError("no way back")
+
+
+no_way_back = mistake(GPT2, head=lambda m, x: Backward.apply(m.lm_head(x)))
+window = mistake(Attention, mask=lambda m, s: s.masked_fill(~causal(s) | causal(s, -8), -torch.inf))
+
+
+def mixes_rows(m, ids):
+    return torch.arange(ids.shape[1]) + (len(ids) > 1)
+
+
+batch = mistake(GPT2, positions=mixes_rows)
 '''
 
 
@@ -159,6 +180,41 @@ def test_a_parameter_without_a_gradient_is_missing(validate: Validate, launch: P
     assert validate(f"{subjects}:detached").code == 1
     missing = [row["site"] for row in parity(launch) if row["status"] == "missing"]
     assert missing == ["wpe.weight"]
+
+
+def test_a_gradient_is_followed_back_to_where_it_is_lost(validate: Validate, launch: Path, subjects: Path) -> None:
+    assert validate(f"{subjects}:detached_mlp", "task.stages=[gradients]").code == 1
+    summary = summary_of(launch)
+    assert summary["first_divergence"] == "gradients: h.2.ln_2.bias"
+    assert summary["probable_cause"] == "no gradient reaches it"
+
+
+def test_a_subject_that_fails_in_its_backward_pass_gets_a_row(validate: Validate, launch: Path, subjects: Path) -> None:
+    assert validate(f"{subjects}:no_way_back").code == 1
+    summary = summary_of(launch)
+    assert summary["first_divergence"] == "gradients: subject"
+    assert "ValueError: no way back" in summary["probable_cause"]
+
+
+@pytest.mark.parametrize(
+    ("subject", "site", "cause"),
+    [("window", "loss: 32 tokens", "wrong from token 8 of 32 on"), ("batch", "loss: batch of 2", "unknown: ")],
+)
+def test_what_the_prompt_does_not_show_is_found(
+    validate: Validate, launch: Path, subjects: Path, subject: str, site: str, cause: str
+) -> None:
+    assert validate(f"{subjects}:{subject}", "task.stages=[layers,logits]", "hydra.run.dir=short").code == 0
+    assert validate(f"{subjects}:{subject}").code == 1
+    summary = summary_of(launch)
+    assert summary["first_divergence"] == site
+    assert cause in summary["probable_cause"]
+
+
+def test_a_pass_claims_no_more_than_was_checked(validate: Validate) -> None:
+    result = validate("act_erf", "task.stages=[config,weights]")
+    assert result.code == 0
+    assert "PASS  nothing wrong in config, weights; whether" in result.out
+    assert "computes what transformers" not in result.out
 
 
 def test_a_subject_without_gradients_is_skipped(validate: Validate, subjects: Path) -> None:

@@ -334,6 +334,38 @@ def no_argument() -> GPT2:
     return GPT2(SimpleNamespace(vocab_size=300, n_positions=32, n_embd=48, n_layer=3, n_head=3))
 
 
+class ByKeyword(GPT2):
+    def forward(self, *, input_ids: Tensor) -> Tensor:
+        return super().forward(input_ids)
+
+
+class Compiled(nn.Module):
+    """Named as torch.compile names what it wraps."""
+
+    def __init__(self, a: Any) -> None:
+        super().__init__()
+        self._orig_mod = GPT2(a)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self._orig_mod(ids)
+
+
+class PositionParameter(GPT2):
+    """Positions as one parameter of the shape [1, T, C]."""
+
+    def __init__(self, a: Any) -> None:
+        super().__init__(a)
+        self.wpe = nn.Module()
+        self.wpe.weight = nn.Parameter(torch.zeros(1, a.n_positions, a.n_embd))
+
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        return self.wte(ids) + self.wpe.weight[:, : len(positions)]
+
+
+CONSTANT = torch.tensor(math.sqrt(2 / math.pi))  # in the dtype of the time of the import
+module_constant = mistake(Activation, forward=lambda m, x: 0.5 * x * (1 + torch.tanh(CONSTANT * (x + 0.044715 * x**3))))
+
+
 def add_in_place(m: Block, x: Tensor) -> Tensor:
     x += m.attn(m.ln_1(x))
     x += m.mlp(m.ln_2(x))
