@@ -1,6 +1,7 @@
 """task=validate: is this GPT-2 the real GPT-2; if not, which module is wrong, and why?"""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -40,6 +41,8 @@ _STAGES: dict[str, Callable[[Comparison], list[ParityRow]]] = {
     "sampling": sampling_rows,
 }
 
+_RAISES = "raises"  # the metric of the row that says what the subject's own code raised
+
 
 def run(config: Config, run_dir: Path) -> Outcome:
     """Compares stage by stage; the verdict is in Outcome.passed. UserError for what cannot be begun."""
@@ -60,25 +63,37 @@ def run(config: Config, run_dir: Path) -> Outcome:
             record = _reference(config, checkpoint, stages)
         bar.update(step, advance=1)
         with outcome.timed("compare"):
-            comparison, rows, side_by_side = _compare(config, source, checkpoint, record, stages, (bar, step))
-            bad = any(row.status not in ("ok", "skipped") for row in rows)
-            outcome.passed = not bad and any(row.status == "ok" for row in rows)
-        diagnosis = None
-        if bad:
+            found = _compare(source, checkpoint, record, stages, config.task.reference is None, (bar, step))
+        outcome.passed = not found.bad and any(row.status == "ok" for row in found.rows)
+        if found.bad:
             bar.update(step, description="looking for the cause")
             with outcome.timed("diagnose"):
-                diagnosis, more = _diagnose(comparison, rows)
-                rows += more
-    summary = _summary(config, source, checkpoint, record, rows, side_by_side, comparison, diagnosis, outcome.passed)
-    write_rows(run_dir / "parity.csv", ParityRow, rows)
-    write_rows(run_dir / "side_by_side.csv", SideBySideRow, side_by_side)
+                _diagnose(found)
+    summary = _summary(source, checkpoint, record, found, outcome.passed)
+    write_rows(run_dir / "parity.csv", ParityRow, found.rows)
+    write_rows(run_dir / "side_by_side.csv", SideBySideRow, found.side_by_side)
     picture = None
-    if comparison is not None and any(row.stage == "layers" and row.value is not None for row in rows):
+    if found.comparison is not None and any(row.stage == "layers" and row.value is not None for row in found.rows):
         picture = run_dir / "parity.png"
-        heat_map(comparison, rows, picture)
+        heat_map(found.comparison, found.rows, picture)
     write_rows(run_dir / "summary.csv", SummaryRow, [summary])
-    Report(summary, rows, side_by_side, record, diagnosis, stages, picture, run_dir).show()
+    Report(summary, found.rows, found.side_by_side, record, found.diagnosis, stages, picture, run_dir).show()
     return outcome
+
+
+@dataclass
+class _Found:
+    """What the stages, and then the search for a cause, have found."""
+
+    comparison: Comparison | None = None
+    """None if the subject could not even be built."""
+    rows: list[ParityRow] = field(default_factory=list)
+    side_by_side: list[SideBySideRow] = field(default_factory=list)
+    diagnosis: Diagnosis | None = None
+
+    @property
+    def bad(self) -> list[ParityRow]:
+        return [row for row in self.rows if row.status not in ("ok", "skipped")]
 
 
 def _reference(config: Config, checkpoint: Checkpoint, stages: list[str]) -> Record:
@@ -87,10 +102,10 @@ def _reference(config: Config, checkpoint: Checkpoint, stages: list[str]) -> Rec
     prompt, gen_prompts = _prompts(config)
     encode, n_positions = checkpoint.tokenizer.encode, checkpoint.model.config.n_positions
     check_length(len(encode(prompt)), 0, n_positions, "prompt")
-    if "generation" in stages:
+    wanted = set(STAGES if config.task.save_reference else stages)
+    if "generation" in wanted:
         for each in gen_prompts:
             check_length(len(encode(each.text)), config.decode.max_new_tokens, n_positions, "gen_prompt")
-    wanted = set(STAGES if config.task.save_reference else stages)
     dtype = runtime.find_dtype(config.dtype)
     fits, with_gradients = _fits(checkpoint, len(encode(prompt)), 1 if config.subject.target is None else 2)
     if not with_gradients:
@@ -132,80 +147,72 @@ def _prompts(config: Config) -> tuple[str, list[Prompt]]:
 
 
 def _compare(
-    config: Config,
     source: Source,
     checkpoint: Checkpoint,
     record: Record,
     stages: list[str],
+    live: bool,
     progress: tuple[Progress, TaskID],
-) -> tuple[Comparison | None, list[ParityRow], list[SideBySideRow]]:
+) -> _Found:
     """Runs the stages. What the subject's own code raises ends the comparison, with a row that says so."""
-    rows: list[ParityRow] = []
-    side_by_side: list[SideBySideRow] = []
-    comparison = None
-    stage = stages[0]
+    found, stage = _Found(), stages[0]
     bar, step = progress
     try:
         asked_device = checkpoint.model.lm_head.weight.device
         same = record.exact == record.dtype
         exact = build(source, checkpoint, record, record.exact, asked_device if same else torch.device("cpu"))
         subject = exact if same else build(source, checkpoint, record, record.dtype, asked_device)
-        comparison = Comparison(record, checkpoint, exact, subject, live=config.task.reference is None)
+        comparison = found.comparison = Comparison(record, checkpoint, exact, subject, live)
         for each in {exact, subject}:
             each.logits(comparison.ids(each))  # once: whether it answers for all positions is then known
         for stage in stages:
             bar.update(step, description=f"comparing {stage}")
             torch.manual_seed(0)  # of a subject that is random in eval mode: the same rows every time
             if stage == "generation":
-                more, side_by_side = generation_rows(comparison)
-                rows += more
+                rows, found.side_by_side = generation_rows(comparison)
             else:
-                rows += _STAGES[stage](comparison)
+                rows = _STAGES[stage](comparison)
+            found.rows += rows
             bar.advance(step)
     except SubjectError as error:
-        rows.append(failed(stage, "subject", "raises", "mismatch", str(error)))
-        rows += [skipped(later, "the subject failed before") for later in stages[stages.index(stage) + 1 :]]
-    return comparison, rows, side_by_side
+        found.rows.append(failed(stage, "subject", _RAISES, "mismatch", str(error)))
+        found.rows += [skipped(later, "the subject failed before") for later in stages[stages.index(stage) + 1 :]]
+    return found
 
 
-def _diagnose(comparison: Comparison | None, rows: list[ParityRow]) -> tuple[Diagnosis, list[ParityRow]]:
-    raised = next((row for row in rows if row.metric == "raises"), None)
-    before = rows[: rows.index(raised)] if raised is not None else rows
-    if raised is not None and all(row.status in ("ok", "skipped") for row in before):
-        return Diagnosis(f"{raised.stage}: subject", raised, raised.note), []
-    assert comparison is not None
-    return diagnose(comparison, before)
+def _diagnose(found: _Found) -> None:
+    """Says of what is bad where and why; of what came before the subject failed, if that was bad already."""
+    first = found.bad[0]
+    if first.metric == _RAISES:
+        found.diagnosis = Diagnosis(f"{first.stage}: {first.site}", first, first.note)
+        return
+    assert found.comparison is not None
+    try:
+        found.diagnosis, more = diagnose(found.comparison, [row for row in found.rows if row.metric != _RAISES])
+        found.rows += more
+    except SubjectError as error:
+        found.diagnosis = Diagnosis(f"{first.stage}: {first.site}", first, f"unknown: {error}")
 
 
-def _summary(
-    config: Config,
-    source: Source,
-    checkpoint: Checkpoint,
-    record: Record,
-    rows: list[ParityRow],
-    side_by_side: list[SideBySideRow],
-    comparison: Comparison | None,
-    diagnosis: Diagnosis | None,
-    passed: bool,
-) -> SummaryRow:
-    logits = {(row.mode, row.metric): row.value for row in rows if row.stage == "logits"}
+def _summary(source: Source, checkpoint: Checkpoint, record: Record, found: _Found, passed: bool) -> SummaryRow:
+    logits = {(row.mode, row.metric): row.value for row in found.rows if row.stage == "logits"}
     dtype, exact = record.facts.dtype, record.facts.exact
     return SummaryRow(
         model=checkpoint.name,
         weights=checkpoint.weights,
         subject=source.name,
-        device=str(checkpoint.model.lm_head.weight.device.type),
-        dtype=config.dtype,
-        parameters_subject=comparison.subject.n_parameters if comparison else 0,
+        device=checkpoint.model.lm_head.weight.device.type,
+        dtype=dtype,
+        parameters_subject=found.comparison.subject.n_parameters if found.comparison else 0,
         parameters_reference=record.facts.n_parameters,
         verdict="pass" if passed else "fail",
-        first_divergence=diagnosis.site if diagnosis else "",
-        probable_cause=diagnosis.cause if diagnosis else "",
+        first_divergence=found.diagnosis.site if found.diagnosis else "",
+        probable_cause=found.diagnosis.cause if found.diagnosis else "",
         max_abs_logit_difference=logits.get((dtype, "max_abs_difference")),
         mean_kl=logits.get((dtype, "mean_kl")),
         top1_agreement=logits.get((dtype, "top1_agreement")),
-        generations_matched=sum(row.verdict == "same" for row in side_by_side),
-        generations_total=len(side_by_side),
+        generations_matched=sum(row.verdict == "same" for row in found.side_by_side),
+        generations_total=len(found.side_by_side),
         relative_difference=logits.get((exact, "relative_difference")) if exact == "float64" else None,
         error_ratio=logits.get((dtype, "error_ratio")),
     )
