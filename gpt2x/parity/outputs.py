@@ -15,6 +15,7 @@ from gpt2x.parity.compare import (
 from gpt2x.parity.comparison import Comparison, checked, device_of, failed, skipped, stated
 from gpt2x.parity.record import context_losses, loss_of, sample
 from gpt2x.results import ParityRow
+from gpt2x.subject.module import float32_is_float64
 from gpt2x.subject.target import subject_code
 
 _NAMES = ("max_abs_difference", "mean_abs_difference", "relative_difference", "mean_kl", "top1_agreement")
@@ -99,7 +100,7 @@ def gradient_rows(c: Comparison) -> list[ParityRow]:
         loss = loss_of(c.exact, facts.ids, device_of(c.exact))
         if not loss.requires_grad:
             return [skipped("gradients", "the subject's forward pass keeps no gradients")]
-        with subject_code():
+        with subject_code(), float32_is_float64(c.record.exact):
             loss.backward()
         found = c.exact.gradients()
     finally:

@@ -91,6 +91,18 @@ def wrong_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filters, "keep_top_k", both)
 
 
+def stray_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One token in 256 is none that top_k leaves: too few for a chi-square test of the others."""
+
+    def pick(self: Sampler, logits: Tensor) -> Tensor:
+        tokens = right(self, logits)
+        tokens[0] = logits[0].argmin()
+        return tokens
+
+    right = Sampler.pick
+    monkeypatch.setattr(Sampler, "pick", pick)
+
+
 def wrong_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     pick = Sampler.pick
     monkeypatch.setattr(Sampler, "pick", lambda self, logits: pick(self, logits * 1.2))
@@ -104,6 +116,7 @@ def wrong_draws(monkeypatch: pytest.MonkeyPatch) -> None:
         (wrong_top_p, "sampling", "top_p="),
         (wrong_order, "sampling", "top_k=5"),
         (wrong_draws, "sampling", "draws"),
+        (stray_draws, "sampling", "draws"),
     ],
 )
 def test_a_mistake_in_our_own_decoding_is_named(
@@ -158,6 +171,24 @@ def mixes_rows(m, ids):
 
 
 batch = mistake(GPT2, positions=mixes_rows)
+
+
+def hooked(find, change):
+    def make(a):
+        model = GPT2(a)
+        find(model).register_hook(change)
+        return model
+
+    return make
+
+
+def one_entry(gradient):
+    """Of 14,400 entries every third is kept in a record; this is none of them."""
+    return gradient.flatten().index_add(0, torch.tensor([1]), torch.tensor([1.0])).view_as(gradient)
+
+
+negated = hooked(lambda m: m.h[1].ln_1.bias, torch.neg)
+one_off = hooked(lambda m: m.wte.weight, one_entry)
 '''
 
 
@@ -187,6 +218,13 @@ def test_a_gradient_is_followed_back_to_where_it_is_lost(validate: Validate, lau
     summary = summary_of(launch)
     assert summary["first_divergence"] == "gradients: h.2.ln_2.bias"
     assert summary["probable_cause"] == "no gradient reaches it"
+
+
+@pytest.mark.parametrize(("subject", "name"), [("negated", "h.1.ln_1.bias"), ("one_off", "wte.weight")])
+def test_one_wrong_gradient_is_named(validate: Validate, launch: Path, subjects: Path, subject: str, name: str) -> None:
+    assert validate(f"{subjects}:{subject}", "task.stages=[logits,gradients]").code == 1
+    assert [row["site"] for row in parity(launch) if row["status"] == "mismatch"] == [name]
+    assert summary_of(launch)["first_divergence"] == f"gradients: {name}"
 
 
 def test_a_subject_that_fails_in_its_backward_pass_gets_a_row(validate: Validate, launch: Path, subjects: Path) -> None:
