@@ -216,8 +216,17 @@ def _learn(reference: Subject, facts: Facts, device: torch.device, gradients: bo
     return {name: sample(gradient) for name, gradient in found.items()}
 
 
+def check_savable(path: Path) -> None:
+    """Before the work: UserError if a record cannot be called so, or there is no folder for it and none can be made."""
+    _json_file(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"task.save_reference={path}: {shown(path.parent)}: {error.strerror}") from None
+
+
 def save_record(record: Record, path: Path) -> None:
-    """Writes FILE.safetensors and FILE.json beside it; UserError if it is not called so, or cannot be written."""
+    """Writes FILE.safetensors and FILE.json beside it; UserError if they cannot be written."""
     from safetensors.torch import save_file
 
     facts = _json_file(path)
@@ -225,7 +234,6 @@ def save_record(record: Record, path: Path) -> None:
     for group in ("inputs", "outputs", "gradients"):
         tensors |= {f"{group}/{name}": tensor.contiguous() for name, tensor in getattr(record, group).items()}
     record.facts.digests = _digests(record.parameters)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda temporary: save_file({name: t.clone() for name, t in tensors.items()}, temporary))
     content = {"format": _FORMAT} | asdict(record.facts)
     write_text(facts, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -1,5 +1,7 @@
 """The stages config, tokenizer and weights: what can be compared without looking inside a forward pass."""
 
+import difflib
+
 import torch
 from torch import Tensor
 
@@ -69,7 +71,7 @@ def weight_rows(c: Comparison) -> list[ParityRow]:
         actual = ours.get(name)
         if actual is None:
             what = "missing bias" if name.endswith("bias") else "no parameter of the subject has this name"
-            rows.append(failed("weights", name, metric, "missing", f"{what}; subject.rename can map one"))
+            rows.append(failed("weights", name, metric, "missing", f"{what}; {_candidate(c, name)}"))
         elif actual.shape != expected.shape:
             note = f"subject {list(actual.shape)}, reference {list(expected.shape)}"
             rows.append(failed("weights", name, metric, "shape_mismatch", note))
@@ -86,6 +88,14 @@ def weight_rows(c: Comparison) -> list[ParityRow]:
         difference = 0.0 if _is_wte(c) else _largest_difference(c.subject.in_layout(HEAD), theirs["wte.weight"])
         note = "head not tied to wte.weight, " + ("of the same values" if difference == 0 else "of other values")
     return [*rows, checked("weights", HEAD, metric, difference, 0, note)]
+
+
+def _candidate(c: Comparison, name: str) -> str:
+    """Which of the subject's unmatched parameters this one may be."""
+    shape = c.record.shapes[name]
+    fitting = [own for own in c.subject.unexpected() if c.subject.parameters[own].shape in (shape, shape[::-1])]
+    closest = difflib.get_close_matches(name, fitting, n=1, cutoff=0)
+    return f"{closest[0]} has its shape: subject.rename can map it" if closest else "subject.rename can map one"
 
 
 def explain_tensor(name: str, actual: Tensor, theirs: dict[str, Tensor]) -> str:

@@ -19,7 +19,7 @@ from gpt2x.parity.diagnose import Diagnosis, diagnose
 from gpt2x.parity.heatmap import heat_map
 from gpt2x.parity.layers import layer_rows
 from gpt2x.parity.outputs import gradient_rows, logit_rows, loss_rows
-from gpt2x.parity.record import Record, load_record, record_reference, save_record
+from gpt2x.parity.record import Record, check_savable, load_record, record_reference, save_record
 from gpt2x.parity.report import Report
 from gpt2x.parity.statics import config_rows, tokenizer_rows, weight_rows
 from gpt2x.prompts import Prompt, read_prompts
@@ -99,10 +99,13 @@ class _Found:
 def _reference(config: Config, checkpoint: Checkpoint, stages: list[str]) -> Record:
     if config.task.reference is not None:
         return load_record(Path(config.task.reference).expanduser(), checkpoint).with_thirds()
+    saved = Path(config.task.save_reference).expanduser() if config.task.save_reference is not None else None
+    if saved is not None:
+        check_savable(saved)
     prompt, gen_prompts = _prompts(config)
     encode, n_positions = checkpoint.tokenizer.encode, checkpoint.model.config.n_positions
     check_length(len(encode(prompt)), 0, n_positions, "prompt")
-    wanted = set(STAGES if config.task.save_reference else stages)
+    wanted = set(STAGES if saved else stages)
     if "generation" in wanted:
         for each in gen_prompts:
             check_length(len(encode(each.text)), config.decode.max_new_tokens, n_positions, "gen_prompt")
@@ -112,8 +115,8 @@ def _reference(config: Config, checkpoint: Checkpoint, stages: list[str]) -> Rec
         wanted.discard("gradients")
     exact = torch.float64 if fits else dtype
     record = record_reference(checkpoint, prompt, gen_prompts, config.decode.max_new_tokens, wanted, exact)
-    if config.task.save_reference is not None:
-        save_record(record, Path(config.task.save_reference).expanduser())
+    if saved is not None:
+        save_record(record, saved)
     return record.with_thirds()
 
 

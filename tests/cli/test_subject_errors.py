@@ -169,7 +169,7 @@ def test_parameters_that_match_no_name(gpt2x: Cli, launch: Path, subjects: Path)
     assert gpt2x(*SMALL, STAGES, target, "hydra.run.dir=a").code == 1
     rows = {row["site"]: row for row in read_csv(launch / "a" / "parity.csv") if row["stage"] == "weights"}
     assert_in(rows["wpe.weight"]["status"], "missing")
-    assert_in(rows["wpe.weight"]["note"], "subject.rename")
+    assert_in(rows["wpe.weight"]["note"], "positional.weight has its shape: subject.rename can map it")
     assert_in(rows["positional.weight"]["status"], "unexpected")
     (summary,) = read_csv(launch / "a" / "summary.csv")
     assert_in(summary["first_divergence"] + summary["probable_cause"], "wpe", "no parameter of the subject")

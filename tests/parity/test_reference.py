@@ -76,6 +76,12 @@ def test_other_weights_than_the_reference_was_made_with_are_named(
     assert "made with vocab_size=300, not 1024" in gpt2x(f"task.reference={reference}").error()
 
 
+def test_where_a_reference_cannot_be_saved_is_told_before_the_work(validate: Validate, launch: Path) -> None:
+    (launch / "file").write_text("")
+    for path in ("file/a.safetensors", "a.txt", "."):
+        assert path.partition("/")[0] in validate(None, f"task.save_reference={path}").error()
+
+
 @pytest.mark.parametrize("damage", ["json", "tensors", "format"])
 def test_a_damaged_reference_is_refused(validate: Validate, reference: Path, damage: str) -> None:
     facts = reference.with_suffix(".json")
