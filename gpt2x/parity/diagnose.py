@@ -49,7 +49,7 @@ def diagnose(c: Comparison, rows: list[ParityRow]) -> tuple[Diagnosis, list[Pari
     guilty = next((row for row in bad if row.stage == "layers" and row.mode == "isolated"), None)
     if guilty is not None:
         return Diagnosis(guilty.site, guilty, _cause_in(c, guilty.site, rows)), []
-    if all(row.metric == "error_ratio" or row.stage == "generation" for row in bad):
+    if all(_is_of_rounding(c, row) for row in bad):
         return _roundest(rows, bad), []
     # A count of parameters says less than which of them are too few or too many.
     first = next((row for row in bad if row.metric != "parameter_difference"), bad[0])
@@ -60,7 +60,9 @@ def diagnose(c: Comparison, rows: list[ParityRow]) -> tuple[Diagnosis, list[Pari
             return found, [found.row] if found.row not in rows else []
     if first.stage == "gradients":
         first = bad[-1] if bad[-1].stage == "gradients" else first  # backwards, this is where it begins
-    numbers = f"unknown: {first.value:.3g} against {first.tolerance:.3g}" if first.value is not None else "unknown"
+    numbers = "unknown"
+    if first.value is not None and first.tolerance is not None:
+        numbers += f": {first.value:.3g} against {first.tolerance:.3g}"
     return Diagnosis(f"{first.stage}: {first.site}", first, first.note or numbers), []
 
 
@@ -82,15 +84,27 @@ def _between_modules(c: Comparison, rows: list[ParityRow], outputs: list[ParityR
     return found
 
 
+def _is_of_rounding(c: Comparison, row: ParityRow) -> bool:
+    """Whether a row is about the dtype asked for, and says nothing of the function in float64."""
+    in_dtype = c.subject is not c.exact and row.stage == "logits" and row.mode == c.record.facts.dtype
+    return in_dtype or row.metric == "error_ratio" or row.stage == "generation"
+
+
 def _roundest(rows: list[ParityRow], bad: list[ParityRow]) -> Diagnosis:
     """The same function in float64, and not as accurate in the dtype: the first module of which that is true."""
     if bad[0].stage == "generation":
         return Diagnosis(f"generation: {bad[0].site}", bad[0], bad[0].note)
     for row in rows:
-        if row.stage == "layers" and row.metric == "error_ratio" and (row.value or 0) > ERROR_RATIO:
-            cause = f"the same function in float64, but its rounding error is {row.value:.3g} times the reference's"
-            return Diagnosis(row.site, row, cause)
-    return Diagnosis("logits: lm_head", bad[0], "the same function in float64, with larger rounding errors")
+        if row.stage == "layers" and row.metric == "error_ratio" and not (row.value or 0.0) <= ERROR_RATIO:
+            return Diagnosis(row.site, row, _of_rounding(row))
+    last = next((row for row in bad if row.metric == "error_ratio"), bad[0])
+    return Diagnosis("logits: lm_head", last, _of_rounding(last))
+
+
+def _of_rounding(row: ParityRow) -> str:
+    if row.status == "nonfinite":
+        return "the same function in float64, but in this dtype it overflows"
+    return f"the same function in float64, but its rounding error is {row.value:.3g} times the reference's"
 
 
 def _cause_in(c: Comparison, site: str, rows: list[ParityRow]) -> str:
@@ -240,6 +254,8 @@ def _cause_at_the_end(c: Comparison) -> str:
     """All modules and their inputs are right, and the logits are not."""
     expected = c.record.logits
     actual = c.exact.logits(c.ids(c.exact))[0].cpu()
+    if relative_difference(actual, expected) <= c.bar:
+        return "unknown: the prompt's logits agree"
     off = actual - expected
     scale = expected.abs().max()
     if (off - off[:, :1]).abs().max() <= c.bar * scale:

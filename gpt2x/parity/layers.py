@@ -36,7 +36,8 @@ def layer_rows(c: Comparison) -> list[ParityRow]:
             if site in in_dtype:
                 rows += _rounding(c, site, in_dtype[site])
     same = relative_difference(logits[0][0], c.record.logits) <= c.bar
-    return [_elsewhere(row) if same and not c.ours and row.status != "ok" else row for row in rows]
+    other = same and not c.ours
+    return [_elsewhere(row) if other and row.status != "ok" and row.metric != "error_ratio" else row for row in rows]
 
 
 def modules_of(c: Comparison, subject: Subject) -> dict[str, nn.Module]:

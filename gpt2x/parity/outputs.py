@@ -93,7 +93,8 @@ def loss_rows(c: Comparison) -> list[ParityRow]:
 def gradient_rows(c: Comparison) -> list[ParityRow]:
     """That loss' gradient by parameter: evenly spaced entries, and the norm of all; relative to the largest entry."""
     if not c.record.gradients:
-        return [skipped("gradients", "float64 gradients do not fit in memory, or were not recorded")]
+        why = "gradients in float64 do not fit in memory" if c.live else "the saved reference has none"
+        return [skipped("gradients", why)]
     module, facts = c.exact.module, c.record.facts
     module.requires_grad_(True)
     try:

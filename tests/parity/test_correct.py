@@ -61,7 +61,7 @@ def test_dtypes(validate: Validate, subject: str | None, dtype: str) -> None:
     "subject",
     [
         *("tuple_answer", "dict_answer", "object_answer", "LastPosition", "no_argument", "hugging_face"),
-        *("ByKeyword", "Compiled", "PositionParameter", "module_constant"),
+        *("ByKeyword", "Compiled", "PositionParameter", "module_constant", "mixed_layouts"),
     ],
 )
 def test_ways_to_write_it(validate: Validate, subject: str) -> None:

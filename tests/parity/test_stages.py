@@ -150,6 +150,8 @@ def sloppy(m, x):
 
 
 rounds = mistake(MLP, forward=sloppy)
+overflows = mistake(GPT2, head=lambda m, x: m.lm_head(x * 3e4) / 3e4)
+overflows_within = mistake(MLP, forward=lambda m, x: m.c_proj(m.act(m.c_fc(x)) * 1e5 / 1e5))
 
 
 class Backward(torch.autograd.Function):
@@ -274,6 +276,18 @@ def test_the_right_function_with_large_rounding_errors_is_named(
     assert float(summary["error_ratio"]) > 100
     assert "same function?   yes" in result.out
     assert "as accurate?     no" in result.out
+
+
+@pytest.mark.parametrize(("subject", "site"), [("overflows", "logits: lm_head"), ("overflows_within", "h.0.mlp")])
+def test_what_overflows_in_half_precision_is_named(
+    validate: Validate, launch: Path, subjects: Path, subject: str, site: str
+) -> None:
+    stages = "task.stages=[config,weights,layers,logits,generation]"
+    assert validate(f"{subjects}:{subject}", "dtype=float32", stages, "hydra.run.dir=single").code == 0
+    assert validate(f"{subjects}:{subject}", "dtype=float16", stages).code == 1
+    summary = summary_of(launch)
+    assert summary["first_divergence"] == site
+    assert summary["probable_cause"] == "the same function in float64, but in this dtype it overflows"
 
 
 def test_the_first_other_token_is_told_with_its_margin(validate: Validate, launch: Path) -> None:

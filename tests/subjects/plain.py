@@ -48,7 +48,7 @@ class Attention(nn.Module):
         return qkv.unflatten(-1, (3, self.n_head, -1)).permute(2, 0, 3, 1, 4)
 
     def scale(self, scores: Tensor) -> Tensor:
-        return scores / math.sqrt(self.c_proj.in_features / self.n_head)
+        return scores / math.sqrt(self.c_attn.in_features / self.n_head)
 
     def mask(self, scores: Tensor) -> Tensor:
         return scores.masked_fill(~causal(scores), -torch.inf)
@@ -161,7 +161,7 @@ norm_rms = mistake(Norm, forward=lambda m, x: x * (x.square().mean(-1, True) + m
 norm_unbiased = mistake(Norm, forward=lambda m, x: layer_norm(m, x, x.var(-1, keepdim=True)))
 
 scale_none = mistake(Attention, scale=lambda m, scores: scores)
-scale_width = mistake(Attention, scale=lambda m, scores: scores / math.sqrt(m.c_proj.in_features))
+scale_width = mistake(Attention, scale=lambda m, scores: scores / math.sqrt(m.c_attn.in_features))
 split = Attention.split
 order_qvk = mistake(Attention, split=lambda m, qkv: [split(m, qkv)[i] for i in (0, 2, 1)])
 order_kqv = mistake(Attention, split=lambda m, qkv: [split(m, qkv)[i] for i in (1, 0, 2)])
@@ -360,6 +360,25 @@ class PositionParameter(GPT2):
 
     def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
         return self.wte(ids) + self.wpe.weight[:, : len(positions)]
+
+
+class InOut(nn.Module):
+    """A layer whose matrix is [in, out], as Conv1D's is."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width, width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.bias
+
+
+def mixed_layouts(a: Any) -> GPT2:
+    model = GPT2(a)
+    for block in model.h:
+        block.attn.c_proj = InOut(a.n_embd)
+    return model
 
 
 CONSTANT = torch.tensor(math.sqrt(2 / math.pi))  # in the dtype of the time of the import
