@@ -134,14 +134,20 @@ class Subject:
 
         A parameter outside a module for itself goes by the subject's other matrices.
         """
-        layer, weight = self.sites.get(name.rpartition(".")[0]), self.parameters[name].detach()
+        layer, parameter = self.sites.get(name.rpartition(".")[0]), self.parameters[name]
         if layer is not None and not list(layer.children()):
-            x = torch.linspace(-1, 1, 2 * len(weight), dtype=weight.dtype, device=weight.device).view(1, 2, -1)
-            with torch.no_grad(), float32_is_float64(weight.dtype):
+            own = parameter.data
+            # Of its own it may have zeros, or as much of one as of the other.
+            noise = torch.randn(3, *own.shape, generator=torch.Generator().manual_seed(0)).to(own)
+            weight, x = noise[0], noise[1:].view(1, -1, len(own))
+            with torch.no_grad(), float32_is_float64(own.dtype):
                 try:
+                    parameter.data = weight
                     y = layer(x) - layer(torch.zeros_like(x))
                 except Exception:  # not a layer of one argument: to be judged by the others
                     y = x
+                finally:
+                    parameter.data = own
             linear, conv1d = (y - x @ weight.t()).abs().max(), (y - x @ weight).abs().max()
             if min(linear, conv1d) < 1e-2 * max(linear, conv1d):
                 return bool(linear < conv1d)
