@@ -62,6 +62,7 @@ def test_dtypes(validate: Validate, subject: str | None, dtype: str) -> None:
     [
         *("tuple_answer", "dict_answer", "object_answer", "LastPosition", "no_argument", "hugging_face"),
         *("ByKeyword", "Compiled", "PositionParameter", "module_constant", "mixed_layouts"),
+        "upcast_by_to",
     ],
 )
 def test_ways_to_write_it(validate: Validate, subject: str) -> None:
@@ -81,8 +82,9 @@ def test_book(validate: Validate, renames: str, dtype: str) -> None:
     assert_passes(validate("Book", renames, f"dtype={dtype}"))
 
 
-def test_own_weights(validate: Validate) -> None:
-    assert_passes(validate("own", "subject.weights=own"))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_own_weights(validate: Validate, dtype: str) -> None:
+    assert_passes(validate("own", "subject.weights=own", f"dtype={dtype}"))
 
 
 @pytest.mark.parametrize("line", ["from .plain import GPT2", "from parts.plain import GPT2"])

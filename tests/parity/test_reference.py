@@ -112,6 +112,16 @@ def test_where_float64_does_not_fit(
     assert summary["relative_difference"] == summary["error_ratio"] == ""
 
 
+def test_where_bars_are_wide_the_nearest_mistake_is_not_yet_the_cause(
+    validate: Validate, launch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt2x.tasks.validate.available_memory", lambda: 1000)
+    assert validate("nearly_silu", "dtype=bfloat16").code == 1
+    summary = summary_of(launch)
+    assert summary["first_divergence"] == "h.0.mlp.act"
+    assert summary["probable_cause"].startswith("unknown: ")
+
+
 def test_gradients_that_do_not_fit_are_skipped_and_said(
     validate: Validate, launch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from gpt2x.model.attention import LayerCache
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.schema import STAGES
 from tests.conftest import Cli, read_csv, run_dir
-from tests.parity.conftest import Validate, summary_of
+from tests.parity.conftest import PLAIN, Validate, summary_of
 
 
 def parity(launch: Path) -> list[dict[str, Any]]:
@@ -51,6 +51,19 @@ def test_every_module_is_compared_three_times(validate: Validate, launch: Path) 
     modes = [(row["mode"], row["metric"]) for row in rows if row["site"] == "h.1.attn"]
     relative = "relative_difference"
     assert modes == [("isolated", relative), ("propagated", relative), ("isolated, float32", "error_ratio")]
+
+
+def test_a_random_subject_has_the_same_rows_every_time(validate: Validate, launch: Path) -> None:
+    for folder in ("a", "b"):
+        assert validate("dropout_block", "task.stages=[layers]", f"hydra.run.dir={folder}").code == 1
+    assert read_csv(launch / "a" / "parity.csv") == read_csv(launch / "b" / "parity.csv")
+
+
+def test_random_weights_hide_no_mistake(gpt2x: Cli, launch: Path) -> None:
+    sizes = ("model.n_layer=2", "model.n_embd=32", "model.n_head=4", "model.n_positions=64")
+    target = f"subject.target={PLAIN}:norms_swapped"
+    assert gpt2x("weights=random", "model=nano", *sizes, target, "task.stages=[layers]").code == 1
+    assert "norms swapped" in summary_of(launch)["probable_cause"]
 
 
 def test_the_heat_map_is_a_picture(validate: Validate, launch: Path) -> None:

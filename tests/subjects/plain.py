@@ -151,6 +151,7 @@ def layer_norm(m: Norm, x: Tensor, variance: Tensor) -> Tensor:
 act_erf = mistake(Activation, forward=lambda m, x: F.gelu(x))
 act_sigmoid = mistake(Activation, forward=lambda m, x: x * torch.sigmoid(1.702 * x))
 act_relu = mistake(Activation, forward=lambda m, x: x.relu())
+nearly_silu = mistake(Activation, forward=lambda m, x: F.silu(x) + 0.02 * x)
 act_fp16 = mistake(Activation, forward=lambda m, x: half(F.gelu(x, approximate="tanh"), torch.float16))
 erf_in_mlp = mistake(MLP, forward=lambda m, x: m.c_proj(F.gelu(m.c_fc(x))))
 mlp_bf16 = mistake(MLP, forward=lambda m, x: m.c_proj(half(m.act(m.c_fc(x)), torch.bfloat16)))
@@ -409,6 +410,7 @@ tuple_answer = mistake(GPT2, head=lambda m, x: (m.lm_head(x), None))
 dict_answer = mistake(GPT2, head=lambda m, x: {"loss": None, "logits": m.lm_head(x)})
 object_answer = mistake(GPT2, head=lambda m, x: SimpleNamespace(logits=m.lm_head(x)))
 upcast_softmax = mistake(Attention, softmax=lambda m, scores: in_float(scores, lambda x: x.softmax(-1)))
+upcast_by_to = mistake(Attention, softmax=lambda m, s: s.to(torch.float32).softmax(-1).to(s.dtype))
 upcast_norm = mistake(
     Norm,
     forward=lambda m, x: in_float(x, lambda x: F.layer_norm(x, x.shape[-1:], m.weight.float(), m.bias.float(), m.eps)),
