@@ -53,6 +53,11 @@ class ParityRow:
     """ok | mismatch | missing | unexpected | shape_mismatch | nonfinite | skipped."""
     note: str
 
+    @property
+    def bad(self) -> bool:
+        """Neither ok nor skipped."""
+        return self.status not in ("ok", "skipped")
+
 
 @dataclass(frozen=True)
 class SideBySideRow:

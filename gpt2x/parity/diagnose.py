@@ -45,7 +45,7 @@ def diagnose(c: Comparison, rows: list[ParityRow]) -> tuple[Diagnosis, list[Pari
 
     A guilty module comes first; then what reaches a module; then the first bad row of any stage.
     """
-    bad = [row for row in rows if row.status not in ("ok", "skipped")]
+    bad = [row for row in rows if row.bad]
     guilty = next((row for row in bad if row.stage == "layers" and row.mode == "isolated"), None)
     if guilty is not None:
         return Diagnosis(guilty.site, guilty, _cause_in(c, guilty.site, rows)), []
@@ -54,7 +54,11 @@ def diagnose(c: Comparison, rows: list[ParityRow]) -> tuple[Diagnosis, list[Pari
     # A count of parameters says less than which of them are too few or too many.
     first = next((row for row in bad if row.metric != "parameter_difference"), bad[0])
     outputs = [row for row in bad if row.stage in ("layers", "logits", "loss", "generation")]
-    if outputs and c.propagated.calls and first.stage in ("config", "weights", outputs[0].stage):
+    if (
+        outputs
+        and any(row.stage == "layers" for row in rows)
+        and first.stage in ("config", "weights", outputs[0].stage)
+    ):
         found = _between_modules(c, rows, outputs)
         if found is not None:
             return found, [found.row] if found.row not in rows else []
@@ -110,9 +114,18 @@ def _of_rounding(row: ParityRow) -> str:
 def _cause_in(c: Comparison, site: str, rows: list[ParityRow]) -> str:
     if _is_random(rows):
         return _cause_of_chance(c, rows)
-    weights = _explained(rows, site)
-    if weights:
-        return weights
+    whole = whole_site(site)[0]
+    cause = _explained(rows, whole) or _cause_by_trial(c, site)
+    if not cause.startswith("unknown"):
+        return cause
+    unmatched = _unmatched(rows, f"{whole}.")
+    if unmatched is not None:
+        return f"{unmatched.note}: {unmatched.site}"
+    other = [row for row in rows if row.stage == "weights" and row.site.startswith(f"{whole}.") and row.bad]
+    return f"unknown: {other[0].site} is not the reference's, by {other[0].value:.3g}" if other else cause
+
+
+def _cause_by_trial(c: Comparison, site: str) -> str:
     if site == "lm_head" and c.exact.untied_head is not None:
         return _trial_of_head(c)
     if site not in c.isolated:
@@ -127,9 +140,7 @@ def _cause_in(c: Comparison, site: str, rows: list[ParityRow]) -> str:
     if relative_difference(expected, c.record.outputs[site]) > c.bar:
         return "unknown: gpt2x's own module differs from the reference here"
     trials = ((mistake, _tried(own, mistake, x, third)) for mistake in mistakes_in(own))
-    cause = _best(c, trials, target, c.record.outputs[site])
-    unmatched = _unmatched(rows, f"{site}.")
-    return f"{unmatched.note}: {unmatched.site}" if cause.startswith("unknown") and unmatched else cause
+    return _best(c, trials, target, c.record.outputs[site])
 
 
 def _explained(rows: list[ParityRow], site: str) -> str:
@@ -161,7 +172,8 @@ def _best(c: Comparison, trials: Iterable[tuple[Mistake, Tensor]], target: Tenso
         if distance <= min(c.bar, _CLOSER * off):
             causes.setdefault(distance, mistake.cause)
     if causes:
-        return causes[min(causes)]
+        # Of those that differ by rounding only, the first: a mistake of the whole before one of its parts.
+        return next(cause for distance, cause in causes.items() if distance <= max(10 * min(causes), 1e-14))
     factor = (target * expected).sum() / expected.square().sum()
     if _distance(target, factor * expected) <= min(c.bar, _CLOSER * off):
         return f"the right values times {factor.item():.12g}"
@@ -240,7 +252,8 @@ def _rewired(c: Comparison, site: str | None) -> Iterable[tuple[Mistake, Tensor]
     module = {site: _find(model, site)} if site else {}
     layers = [call for call in c.propagated.calls if call.startswith("h.") and call.count(".") == 1]
     logits: list[Tensor] = []
-    for mistake in wiring_mistakes(model.transformer, [int(layer.partition(".")[2]) for layer in layers]):
+    calls, inside = [int(layer.partition(".")[2]) for layer in layers], not any("h." in site for site in c.isolated)
+    for mistake in wiring_mistakes(model.transformer, calls, inside):
         with mistake.made():
             seen = trace(lambda: logits.append(model(ids)), module)
         output = logits.pop()[0]

@@ -52,8 +52,8 @@ class Mistake:
                 transformer.h = h
 
 
-def mistakes_in(whole: nn.Module) -> Iterator[Mistake]:
-    """All single mistakes in a part of our model, or in a part of that part."""
+def mistakes_in(whole: nn.Module, parts: bool = True) -> Iterator[Mistake]:
+    """All single mistakes in a part of our model, and, with `parts`, in a part of that part."""
     kinds: dict[type, Callable[[Any], Iterator[tuple[str, Callable]]]] = {
         nn.GELU: _activation,
         nn.LayerNorm: _norm,
@@ -62,7 +62,7 @@ def mistakes_in(whole: nn.Module) -> Iterator[Mistake]:
         Attention: _attention,
         Block: _block,
     }
-    for name, part in whole.named_modules():
+    for name, part in whole.named_modules() if parts else [("", whole)]:
         place = f" (in {name})" if name else ""
         for cause, forward in kinds.get(type(part), lambda _: iter(()))(part):
             yield Mistake(cause + place, {part: forward})
@@ -93,6 +93,7 @@ def _activation(_: nn.GELU) -> Iterator[tuple[str, Callable]]:
     root = torch.tensor(2 / math.pi).sqrt().item()  # of float32, rounded twice
     yield "tanh GELU with a constant in float32", lambda x: _tanh_gelu(x, root)
     yield "tanh GELU with sqrt(2 / pi) in float32", lambda x: _tanh_gelu(x, torch.tensor(math.sqrt(2 / math.pi)).item())
+    yield "tanh GELU with 2 / pi for sqrt(2 / pi)", partial(_tanh_gelu, root=2 / math.pi)
     for constant in (0.7978845608, 0.79788456, 0.797885, 0.79788, 0.7979, 0.798, 0.8):
         yield f"tanh GELU with {constant} for sqrt(2 / pi)", partial(_tanh_gelu, root=constant)
     for cubic in (0.0447, 0.44715, 0.4715, 0.045):
@@ -185,6 +186,10 @@ def _attention(m: Attention) -> Iterator[tuple[str, Callable]]:
     yield wrong("causal mask off by one: a token sees the next", mask="one ahead")
     yield wrong("causal mask off by one: a token does not see itself", mask="strict")
     yield wrong("causal mask off by one: a token does not see itself", mask="strict, -inf")
+    yield wrong("causal mask off by one: a token does not see itself", mask="strict, zero")
+    yield wrong("causal mask inverted: a token sees only what follows", mask="inverted, zero")
+    yield wrong("causal mask inverted: a token sees only what follows", mask="inverted")
+    yield wrong("causal mask of ones and zeros added to the scores", mask="added")
     yield wrong("causal mask the wrong way round: a token sees only itself and what follows", mask="reversed")
     yield wrong("causal mask multiplied to the scores instead of -inf", mask="multiplied")
     yield wrong("causal mask applied after the softmax, without normalising again", mask="after")
@@ -241,14 +246,20 @@ def _attend(
     q, k, v = (parts[i] for i in order)  # [B, H, T, D]
     scores = to_half("scores", q @ k.transpose(-1, -2) * (D**-0.5 if scale is None else scale))  # [B, H, T, T]
     seen = torch.ones(T, T, dtype=torch.bool, device=x.device)
-    seen = seen.tril({"one ahead": 1, "strict": -1, "strict, -inf": -1}.get(mask, 0))
+    seen = seen.tril({"one ahead": 1, "strict": -1, "strict, -inf": -1, "strict, zero": -1}.get(mask, 0))
     if mask == "reversed":
         seen = seen.t()
+    if mask.startswith("inverted"):
+        seen = ~seen
     if mask == "multiplied":
         scores = scores * seen
+    elif mask == "added":
+        scores = scores + seen
     elif mask not in ("none", "after"):
         scores = scores.masked_fill(~seen, -torch.inf if mask != "strict" else -1e9)
     weights = to_half("attention weights", scores.softmax(axis))
+    if mask.endswith("zero"):  # what scaled_dot_product_attention makes of a token that sees nothing
+        weights = weights.nan_to_num()
     if mask == "after":
         weights = weights * seen
     y = to_half("heads", weights @ v)  # [B, H, T, D]
@@ -294,6 +305,7 @@ def _block(m: Block) -> Iterator[tuple[str, Callable]]:
 
     yield "residual left out around attention", lambda x, *_: no_residual(x, False, True)
     yield "residual left out around the MLP", lambda x, *_: no_residual(x, True, False)
+    yield "residual around the MLP taken from before attention", lambda x, *_: x + mlp(ln_2(x + attn(ln_1(x))))
     yield "residuals left out around attention and the MLP", lambda x, *_: no_residual(x, False, False)
     yield "post-norm instead of pre-norm", lambda x, *_: post_norm(x)
     yield "norm after each branch instead of before it", lambda x, *_: norm_of_branch(x)
@@ -313,8 +325,11 @@ def _block(m: Block) -> Iterator[tuple[str, Callable]]:
     yield "MLP left out", lambda x, *_: x + attn(ln_1(x))
 
 
-def wiring_mistakes(transformer: Transformer, calls: list[int]) -> Iterator[Mistake]:
-    """Mistakes between modules. `calls` are the layers that the subject runs, in its order."""
+def wiring_mistakes(transformer: Transformer, calls: list[int], inside: bool) -> Iterator[Mistake]:
+    """Mistakes between modules. `calls` are the layers that the subject runs, in its order.
+
+    With `inside`, also those within blocks: for subjects that have no modules of which to ask it in isolation.
+    """
     m, C = transformer, transformer.config.n_embd
     normed = partial(_layer_norm, m.ln_f, m.ln_f.eps)
     n = m.config.n_positions
@@ -340,7 +355,8 @@ def wiring_mistakes(transformer: Transformer, calls: list[int]) -> Iterator[Mist
     for factor, said in ((math.sqrt(C), "scaled by sqrt(n_embd)"), (C**-0.5, "divided by sqrt(n_embd)")):
         yield Mistake(f"embedding {said}", {m.wte: embed(m.wte.weight, factor)})
         yield Mistake(f"position embedding {said}", {m.wpe: embed(m.wpe.weight, factor)})
-        yield Mistake(f"sum of the embeddings {said}", {m.drop: partial(torch.mul, torch.tensor(factor).double())})
+        both = {m.wte: embed(m.wte.weight, factor), m.wpe: embed(m.wpe.weight, factor)}
+        yield Mistake(f"sum of the embeddings {said}", both)
     yield Mistake("norm skipped: ln_f", {m.ln_f: lambda x: x})
     yield Mistake("ln_f applied twice", {m.ln_f: lambda x: normed(normed(x))})
     yield Mistake("norm of the embeddings that GPT-2 has not: ln_f", {m.drop: lambda x: m.ln_f(x)})
@@ -355,6 +371,6 @@ def wiring_mistakes(transformer: Transformer, calls: list[int]) -> Iterator[Mist
                 f"residual stream rounded to {called} {where}",
                 {block: partial(_rounded, block.forward, half) for block in blocks},
             )
-    for cause_and_forward in zip(*(list(_block(block)) for block in m.h), strict=True):
-        cause = cause_and_forward[0][0]
-        yield Mistake(cause, {block: forward for block, (_, forward) in zip(m.h, cause_and_forward, strict=True)})
+    for same in zip(*(mistakes_in(block, parts=inside) for block in m.h), strict=True):
+        forwards = {module: forward for each in same for module, forward in each.forwards.items()}
+        yield Mistake(same[0].cause, forwards)

@@ -100,10 +100,14 @@ class Record:
 
     def with_thirds(self) -> "Record":
         """Also with sites c_attn.q, .k and .v, for subjects that have projections of their own."""
-        for site in [site for site in self.facts.sites if site.endswith("c_attn")]:
-            for part, output in zip(QKV, self.outputs[site].chunk(3, dim=-1), strict=True):
-                self.inputs[f"{site}.{part}"], self.outputs[f"{site}.{part}"] = self.inputs[site], output
-                self.facts.site_errors[f"{site}.{part}"] = self.facts.site_errors.get(site, 0.0)
+        outputs: dict[str, Tensor] = {}
+        for site, whole in self.outputs.items():
+            if site.endswith("c_attn"):
+                for part, output in zip(QKV, whole.chunk(3, dim=-1), strict=True):
+                    self.inputs[f"{site}.{part}"], outputs[f"{site}.{part}"] = self.inputs[site], output
+                    self.facts.site_errors[f"{site}.{part}"] = self.facts.site_errors.get(site, 0.0)
+            outputs[site] = whole
+        self.outputs = outputs
         return self
 
 

@@ -14,8 +14,6 @@ from gpt2x.paths import shown
 from gpt2x.results import ParityRow, SideBySideRow, SummaryRow
 from gpt2x.schema import STAGES
 
-_OF_BOTH = ("ok", "skipped")
-
 
 @dataclass(frozen=True)
 class Report:
@@ -66,8 +64,9 @@ class Report:
                 groups.setdefault((row.stage, row.mode, row.metric), []).append(row)
         last = ""
         for (stage, mode, metric), group in groups.items():
-            bad = [row for row in group if row.status not in _OF_BOTH]
-            worst = bad[0] if bad else max(group, key=lambda row: row.value or 0.0)
+            bad = [row for row in group if row.bad]
+            extreme = min if stage == "generation" else max  # of tokens that are the same, the fewest are the worst
+            worst = bad[0] if bad else extreme(group, key=lambda row: row.value or 0.0)
             if bad:
                 status = Text(f"{len(bad)} {bad[0].status}: {bad[0].site} {bad[0].note}", "red")
             else:

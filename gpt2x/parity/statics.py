@@ -1,6 +1,7 @@
 """The stages config, tokenizer and weights: what can be compared without looking inside a forward pass."""
 
 import difflib
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -71,7 +72,7 @@ def weight_rows(c: Comparison) -> list[ParityRow]:
         actual = ours.get(name)
         if actual is None:
             what = "missing bias" if name.endswith("bias") else "no parameter of the subject has this name"
-            rows.append(failed("weights", name, metric, "missing", f"{what}; {_candidate(c, name)}"))
+            rows.append(failed("weights", name, metric, "missing", what + _candidate(c, name)))
         elif actual.shape != expected.shape:
             note = f"subject {list(actual.shape)}, reference {list(expected.shape)}"
             rows.append(failed("weights", name, metric, "shape_mismatch", note))
@@ -94,8 +95,11 @@ def _candidate(c: Comparison, name: str) -> str:
     """Which of the subject's unmatched parameters this one may be."""
     shape = c.record.shapes[name]
     fitting = [own for own in c.subject.unexpected() if c.subject.parameters[own].shape in (shape, shape[::-1])]
-    closest = difflib.get_close_matches(name, fitting, n=1, cutoff=0)
-    return f"{closest[0]} has its shape: subject.rename can map it" if closest else "subject.rename can map one"
+    same_end = [own for own in fitting if own.endswith(f".{name}")]
+    closest = same_end or difflib.get_close_matches(name, fitting, n=1, cutoff=0)
+    if closest:
+        return f"; {closest[0]} has its shape: subject.rename can map it"
+    return "; subject.rename can map one" if c.subject.unexpected() else ""
 
 
 def explain_tensor(name: str, actual: Tensor, theirs: dict[str, Tensor]) -> str:
@@ -111,6 +115,11 @@ def explain_tensor(name: str, actual: Tensor, theirs: dict[str, Tensor]) -> str:
         orders = {"q, v, k": (q, v, k), "k, q, v": (k, q, v), "k, v, q": (k, v, q)}
         orders |= {"v, q, k": (v, q, k), "v, k, q": (v, k, q)}
         candidates |= {f"in the order {order}": torch.cat(parts, -1) for order, parts in orders.items()}
+        if expected.ndim == 2:
+            for kept in product((True, False), repeat=3):
+                turned = [part if keep else part.t() for part, keep in zip((q, k, v), kept, strict=True)]
+                which = ", ".join(each for each, keep in zip("qkv", kept, strict=True) if not keep)
+                candidates[f"not transposed: {which}"] = torch.cat(turned, -1)
     for half in ROUNDED:
         candidates[f"rounded to {str(half).removeprefix('torch.')}"] = expected.to(half).to(expected.dtype)
     candidates["all zero"] = torch.zeros_like(expected)

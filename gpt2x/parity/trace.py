@@ -40,7 +40,8 @@ def trace(
             result.inputs.setdefault(site, x.detach().clone())
             if site not in given or given[site].numel() != x.numel():
                 return None
-            received[place] = given[site].to(x, copy=True).reshape(x.shape)
+            instead = given[site].to(x, copy=True).reshape(x.shape)
+            received = [instead if value is x else value for value in received]
             return tuple(received[: len(args)]), dict(zip(kwargs, received[len(args) :], strict=True))
 
         return hook

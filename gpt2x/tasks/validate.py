@@ -93,7 +93,7 @@ class _Found:
 
     @property
     def bad(self) -> list[ParityRow]:
-        return [row for row in self.rows if row.status not in ("ok", "skipped")]
+        return [row for row in self.rows if row.bad]
 
 
 def _reference(config: Config, checkpoint: Checkpoint, stages: list[str]) -> Record:

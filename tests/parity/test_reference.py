@@ -118,7 +118,7 @@ def test_where_bars_are_wide_the_nearest_mistake_is_not_yet_the_cause(
     monkeypatch.setattr("gpt2x.tasks.validate.available_memory", lambda: 1000)
     assert validate("nearly_silu", "dtype=bfloat16").code == 1
     summary = summary_of(launch)
-    assert summary["first_divergence"] == "h.0.mlp.act"
+    assert summary["first_divergence"] == "h.0.mlp"
     assert summary["probable_cause"].startswith("unknown: ")
 
 

@@ -53,6 +53,26 @@ def test_every_module_is_compared_three_times(validate: Validate, launch: Path) 
     assert modes == [("isolated", relative), ("propagated", relative), ("isolated, float32", "error_ratio")]
 
 
+def test_modules_that_end_elsewhere_are_told_and_not_blamed(validate: Validate, launch: Path) -> None:
+    result = validate("ends_elsewhere")
+    assert result.code == 0, result.out
+    skipped = [row["site"] for row in parity(launch) if row["stage"] == "layers" and row["status"] == "skipped"]
+    assert list(dict.fromkeys(skipped)) == [f"h.{i}.mlp" for i in range(3)]
+    assert "another part of the model than the reference's: the logits agree" in result.out
+
+
+def test_without_modules_the_cause_is_found_all_the_same(validate: Validate, launch: Path) -> None:
+    rename = "subject.rename=[['/','.']]"
+    result = validate("Flat", rename, "hydra.run.dir=right")
+    assert result.code == 0, result.out
+    result = validate("FlatErf", rename, "task.stages=[weights,layers,logits]")
+    assert result.code == 1
+    assert "same function?   no" in result.out
+    summary = summary_of(launch)
+    assert summary["first_divergence"] == "logits: lm_head"
+    assert "erf" in summary["probable_cause"]
+
+
 def test_a_random_subject_has_the_same_rows_every_time(validate: Validate, launch: Path) -> None:
     for folder in ("a", "b"):
         assert validate("dropout_block", "task.stages=[layers]", f"hydra.run.dir={folder}").code == 1

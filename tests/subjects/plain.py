@@ -182,6 +182,10 @@ softmax_batch = mistake(Attention, softmax=lambda m, scores: scores.softmax(0))
 weights_fp16 = mistake(Attention, softmax=lambda m, scores: half(scores.softmax(-1), torch.float16))
 weights_bf16 = mistake(Attention, softmax=lambda m, scores: half(scores.softmax(-1), torch.bfloat16))
 dropout_attention = mistake(Attention, softmax=lambda m, scores: F.dropout(scores.softmax(-1), 0.1))
+dropout_sdpa = mistake(
+    Attention,
+    forward=lambda m, x: m.c_proj(m.merge(F.scaled_dot_product_attention(*m.split(m.c_attn(x)), dropout_p=0.1))),
+)
 dropout_residual = mistake(Attention, merge=lambda m, heads: F.dropout(heads.transpose(1, 2).flatten(2), 0.1))
 
 
@@ -217,6 +221,7 @@ layer_skipped = mistake(GPT2, blocks=lambda m: [m.h[0], m.h[2]])
 last_layer_skipped = mistake(GPT2, blocks=lambda m: m.h[:-1])
 positions_later = mistake(GPT2, positions=lambda m, ids: torch.arange(ids.shape[1]) + 1)
 positions_earlier = mistake(GPT2, positions=lambda m, ids: (torch.arange(ids.shape[1]) - 1).clamp(min=0))
+sum_scaled = mistake(GPT2, embed=lambda m, ids, p: (m.wte(ids) + m.wpe(p)) * math.sqrt(m.wte.embedding_dim))
 no_positions = mistake(GPT2, embed=lambda m, ids, positions: m.wte(ids))
 embedding_scaled = mistake(
     GPT2, embed=lambda m, ids, positions: m.wte(ids) * math.sqrt(m.wte.embedding_dim) + m.wpe(positions)
@@ -380,6 +385,55 @@ def mixed_layouts(a: Any) -> GPT2:
     for block in model.h:
         block.attn.c_proj = InOut(a.n_embd)
     return model
+
+
+def ends_elsewhere(a: Any) -> GPT2:
+    """The MLP makes twice what GPT-2's makes, and the block halves it."""
+    model = mistake(MLP, forward=lambda m, x: 2 * m.c_proj(m.act(m.c_fc(x))))(a)
+    for block in model.h:
+        block.forward = MethodType(lambda m, x: (x := attend(m, x)) + m.mlp(m.ln_2(x)) / 2, block)
+    return model
+
+
+class Flat(nn.Module):
+    """Raw parameters, no modules: all that can be compared is what comes out."""
+
+    act = staticmethod(lambda x: F.gelu(x, approximate="tanh"))
+
+    def __init__(self, a: Any) -> None:
+        super().__init__()
+        self.a, C = a, a.n_embd
+        shapes: dict[str, tuple[int, ...]] = {"wte.weight": (a.vocab_size, C), "wpe.weight": (a.n_positions, C)}
+        for norm in ("ln_f", *(f"h.{i}.ln_{n}" for i in range(a.n_layer) for n in (1, 2))):
+            shapes |= {f"{norm}.weight": (C,), f"{norm}.bias": (C,)}
+        layers = {"attn.c_attn": (C, 3 * C), "attn.c_proj": (C, C), "mlp.c_fc": (C, 4 * C), "mlp.c_proj": (4 * C, C)}
+        for i in range(a.n_layer):
+            for layer, shape in layers.items():
+                shapes |= {f"h.{i}.{layer}.weight": shape, f"h.{i}.{layer}.bias": shape[1:]}
+        for name, shape in shapes.items():
+            self.register_parameter(name.replace(".", "/"), nn.Parameter(torch.zeros(shape)))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        p = {name.replace("/", "."): value for name, value in self.named_parameters()}
+
+        def linear(x: Tensor, name: str) -> Tensor:
+            return x @ p[f"{name}.weight"] + p[f"{name}.bias"]
+
+        def norm(x: Tensor, name: str) -> Tensor:
+            return F.layer_norm(x, x.shape[-1:], p[f"{name}.weight"], p[f"{name}.bias"])
+
+        x = p["wte.weight"][ids] + p["wpe.weight"][: ids.shape[1]]
+        for i in range(self.a.n_layer):
+            qkv = linear(norm(x, f"h.{i}.ln_1"), f"h.{i}.attn.c_attn").unflatten(-1, (3, self.a.n_head, -1))
+            q, k, v = qkv.permute(2, 0, 3, 1, 4)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+            x = x + linear(y, f"h.{i}.attn.c_proj")
+            x = x + linear(self.act(linear(norm(x, f"h.{i}.ln_2"), f"h.{i}.mlp.c_fc")), f"h.{i}.mlp.c_proj")
+        return norm(x, "ln_f") @ p["wte.weight"].t()
+
+
+class FlatErf(Flat):
+    act = staticmethod(F.gelu)
 
 
 CONSTANT = torch.tensor(math.sqrt(2 / math.pi))  # in the dtype of the time of the import
