@@ -182,10 +182,14 @@ softmax_batch = mistake(Attention, softmax=lambda m, scores: scores.softmax(0))
 weights_fp16 = mistake(Attention, softmax=lambda m, scores: half(scores.softmax(-1), torch.float16))
 weights_bf16 = mistake(Attention, softmax=lambda m, scores: half(scores.softmax(-1), torch.bfloat16))
 dropout_attention = mistake(Attention, softmax=lambda m, scores: F.dropout(scores.softmax(-1), 0.1))
-dropout_sdpa = mistake(
-    Attention,
-    forward=lambda m, x: m.c_proj(m.merge(F.scaled_dot_product_attention(*m.split(m.c_attn(x)), dropout_p=0.1))),
-)
+
+
+def sdpa_with_dropout(m: Attention, x: Tensor) -> Tensor:
+    y = F.scaled_dot_product_attention(*m.split(m.c_attn(x)), dropout_p=0.1, is_causal=True)
+    return m.c_proj(m.merge(y))
+
+
+dropout_sdpa = mistake(Attention, forward=sdpa_with_dropout)
 dropout_residual = mistake(Attention, merge=lambda m, heads: F.dropout(heads.transpose(1, 2).flatten(2), 0.1))
 
 
