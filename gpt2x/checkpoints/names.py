@@ -18,6 +18,11 @@ _BUFFER = re.compile(r"^transformer\.h\.\d+\.attn\.(bias|masked_bias)$")
 _LAYER = re.compile(r"^transformer\.h\.(\d+)\.")
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """`float16` of torch.float16."""
+    return str(dtype).removeprefix("torch.")
+
+
 def is_conv1d(name: str) -> bool:
     """Whether Hugging Face keeps this weight as [in, out]."""
     return bool(_CONV1D.search(name))
@@ -103,7 +108,7 @@ def to_file(model: GPT2) -> dict[str, Tensor]:
 
 def _check_finite(name: str, tensor: Tensor, where: str) -> None:
     if tensor.dtype not in _DTYPES:
-        raise UserError(f"{where} {name} holds {str(tensor.dtype).removeprefix('torch.')}, not floats of 16 to 64 bits")
+        raise UserError(f"{where} {name} holds {dtype_name(tensor.dtype)}, not floats of 16 to 64 bits")
     # One pass without a temporary; a sum that overflows without an Inf inside is told apart by the second test.
     if not tensor.sum().isfinite() and not tensor.isfinite().all():
         raise UserError(f"{where} {name} holds {int((~tensor.isfinite()).sum())} NaN or Inf")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from gpt2x.checkpoints.names import to_file
+from gpt2x.checkpoints.names import dtype_name, to_file
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.paths import write_text, write_whole
 from gpt2x.tokenizer import Tokenizer
@@ -37,7 +37,7 @@ def save_checkpoint(directory: Path, model: GPT2, tokenizer: Tokenizer, dtype: t
                 "bos_token_id": tokenizer.eos_id,
                 "eos_token_id": tokenizer.eos_id,
                 "tie_word_embeddings": True,
-                "dtype": str(dtype).removeprefix("torch."),
+                "dtype": dtype_name(dtype),
             },
             indent=2,
         )

@@ -22,6 +22,8 @@ ERROR_RATIO = 4.0
 # Nobody is asked to be more exact than one rounding of each value, which makes an RMS error of about this
 # many units of the machine epsilon (uniform within half a unit in the last place, mantissas spread evenly).
 _ROUNDING = 0.2
+# What a tensor may have been rounded to on the way.
+ROUNDED = (torch.float16, torch.bfloat16, torch.float32)
 KL_ROUNDING = 1e-12  # of a KL over 50,257 tokens in float64; nats
 
 
@@ -79,6 +81,11 @@ def error_ratio(error: float, reference_error: float, scale: float, dtype: torch
     """RMS error of the subject over that of the reference; both in `dtype`, on values of the RMS `scale`."""
     floor = _ROUNDING * torch.finfo(dtype).eps * scale
     return error / max(reference_error, floor) if error else 0.0
+
+
+def rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The values that are left after a stay in `dtype`, in the tensor's own dtype."""
+    return tensor.to(dtype).to(tensor.dtype)
 
 
 def status(value: float, tolerance: float) -> str:

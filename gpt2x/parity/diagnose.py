@@ -9,13 +9,13 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from gpt2x.checkpoints.load import model_of
-from gpt2x.checkpoints.names import is_conv1d
+from gpt2x.checkpoints.names import dtype_name, is_conv1d
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
-from gpt2x.parity.compare import ERROR_RATIO, relative_difference
+from gpt2x.parity.compare import ERROR_RATIO, ROUNDED, relative_difference, rounded
 from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.layers import aligned
-from gpt2x.parity.mistakes import ROUNDED, Mistake, mistakes_in, wiring_mistakes
+from gpt2x.parity.mistakes import Mistake, mistakes_in, wiring_mistakes
 from gpt2x.parity.statics import STATEFUL
 from gpt2x.parity.trace import trace
 from gpt2x.results import ParityRow
@@ -36,7 +36,7 @@ class Diagnosis:
     row: ParityRow
     """The comparison that shows it."""
     cause: str
-    """The mistake that reproduces it, or 'unknown' with numbers; '' where there is nothing to say beyond the row."""
+    """The mistake that reproduces it, what the row's own note says, or 'unknown' with numbers."""
 
 
 @torch.no_grad()
@@ -174,10 +174,15 @@ def _best(c: Comparison, trials: Iterable[tuple[Mistake, Tensor]], target: Tenso
     if causes:
         # Of those that differ by rounding only, the first: a mistake of the whole before one of its parts.
         return next(cause for distance, cause in causes.items() if distance <= max(10 * min(causes), 1e-14))
-    factor = (target * expected).sum() / expected.square().sum()
+    factor = _factor(target, expected)
     if _distance(target, factor * expected) <= min(c.bar, _CLOSER * off):
-        return f"the right values times {factor.item():.12g}"
+        return f"the right values times {factor:.12g}"
     return f"unknown: none of the mistakes tried gives this output, which is {off:.3g} of the reference's scale away"
+
+
+def _factor(actual: Tensor, expected: Tensor) -> float:
+    """By how much the expected values are to be multiplied to come closest."""
+    return ((actual * expected).sum() / expected.square().sum()).item()
 
 
 def _distance(actual: Tensor, expected: Tensor) -> float:
@@ -273,16 +278,16 @@ def _cause_at_the_end(c: Comparison) -> str:
     scale = expected.abs().max()
     if (off - off[:, :1]).abs().max() <= c.bar * scale:
         return "a constant is added at each position, which softmax does not see"
-    factor = (actual * expected).sum() / expected.square().sum()
+    factor = _factor(actual, expected)
     if relative_difference(actual, factor * expected) <= c.bar:
-        return f"logits scaled by {factor.item():.12g}"
+        return f"logits scaled by {factor:.12g}"
     if len(off) > 1 and (off - off[:1]).abs().max() <= c.bar * scale:
         return "a bias is added to the logits"
     if relative_difference(actual, expected.softmax(-1)) <= c.bar:
         return "probabilities instead of logits: a softmax at the end"
     for half in ROUNDED:
-        if relative_difference(actual, expected.to(half).to(expected.dtype)) <= c.bar:
-            return f"logits rounded to {str(half).removeprefix('torch.')}"
+        if relative_difference(actual, rounded(expected, half)) <= c.bar:
+            return f"logits rounded to {dtype_name(half)}"
     return _best(c, _rewired(c, None), actual, expected)
 
 

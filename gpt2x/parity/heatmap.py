@@ -18,7 +18,9 @@ def heat_map(c: Comparison, rows: list[ParityRow], path: Path) -> None:
     from matplotlib.figure import Figure
 
     errors = {
-        row.site: row for row in rows if row.stage == "layers" and row.mode == "isolated" and "diff" in row.metric
+        row.site: row
+        for row in rows
+        if row.stage == "layers" and row.mode == "isolated" and row.metric == "relative_difference"
     }
     n_layer = c.record.facts.architecture["n_layer"]
     layers = np.full((n_layer, len(_COLUMNS)), np.nan)

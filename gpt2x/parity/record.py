@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2x.checkpoints import Checkpoint
-from gpt2x.checkpoints.names import to_file
+from gpt2x.checkpoints.names import dtype_name, to_file
 from gpt2x.errors import UserError
 from gpt2x.parity.compare import rms
 from gpt2x.parity.texts import TEXTS
@@ -155,8 +155,8 @@ def record_reference(
     facts = Facts(
         transformers=version("transformers"),
         architecture=_architecture(checkpoint),
-        dtype=str(dtype).removeprefix("torch."),
-        exact=str(exact).removeprefix("torch."),
+        dtype=dtype_name(dtype),
+        exact=dtype_name(exact),
         prompt=prompt,
         ids=encode(prompt),
         n_parameters=reference.n_parameters,
@@ -271,7 +271,7 @@ def load_record(path: Path, checkpoint: Checkpoint) -> Record:
             raise ValueError("texts are missing")
     except (ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
         raise UserError(f"task.reference={path}: damaged, or no saved reference: {error!r}") from None
-    dtype = str(checkpoint.model.lm_head.weight.dtype).removeprefix("torch.")
+    dtype = dtype_name(checkpoint.model.lm_head.weight.dtype)
     if facts.dtype != dtype:
         raise UserError(f"task.reference={path}: made in {facts.dtype}; add dtype={facts.dtype}")
     for key, value in _architecture(checkpoint).items():

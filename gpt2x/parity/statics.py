@@ -6,10 +6,9 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from gpt2x.checkpoints.names import is_conv1d
-from gpt2x.parity.compare import first_difference, relative_difference
+from gpt2x.checkpoints.names import dtype_name, is_conv1d
+from gpt2x.parity.compare import ROUNDED, first_difference, relative_difference, rounded
 from gpt2x.parity.comparison import Comparison, checked, failed, skipped
-from gpt2x.parity.mistakes import ROUNDED
 from gpt2x.parity.texts import TEXTS
 from gpt2x.results import ParityRow
 from gpt2x.subject.module import HEAD
@@ -121,7 +120,7 @@ def explain_tensor(name: str, actual: Tensor, theirs: dict[str, Tensor]) -> str:
                 which = ", ".join(each for each, keep in zip("qkv", kept, strict=True) if not keep)
                 candidates[f"not transposed: {which}"] = torch.cat(turned, -1)
     for half in ROUNDED:
-        candidates[f"rounded to {str(half).removeprefix('torch.')}"] = expected.to(half).to(expected.dtype)
+        candidates[f"rounded to {dtype_name(half)}"] = rounded(expected, half)
     candidates["all zero"] = torch.zeros_like(expected)
     candidates["all one"] = torch.ones_like(expected)
     leaf = name.rpartition(".")[2]
