@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gpt2x.decoding.engine import decode_one_token, prefill
 from gpt2x.errors import UserError
 from gpt2x.model.gpt2 import GPT2
 
@@ -53,21 +54,12 @@ def generate(
 
     Raises ValueError where a prompt and its new tokens do not fit in n_positions.
     """
-    device = model.lm_head.weight.device
-    longest = max(map(len, prompts))
-    capacity = longest + max_new_tokens
-    input_ids = torch.tensor([[0] * (longest - len(ids)) + ids for ids in prompts], device=device)  # [B, T]
-    mask = None
-    if any(len(ids) < longest for ids in prompts):  # left padding
-        padding = torch.tensor([longest - len(ids) for ids in prompts], device=device)
-        mask = (torch.arange(capacity, device=device) >= padding[:, None]).long()  # [B, capacity]
-    cache = model.new_cache(len(prompts), capacity)
+    cache = model.new_cache(len(prompts), max(map(len, prompts)) + max_new_tokens)
     completions = [Completion() for _ in prompts]
     unfinished = set(range(len(prompts)))
-    for S in range(longest, capacity):
-        hidden = model.transformer(input_ids, None if mask is None else mask[:, :S], cache)[:, -1]  # [B, C]
-        logits = model.lm_head(hidden).float()  # [B, V]
-        tokens = picker.pick(logits).to(device)  # [B]
+    logits = prefill(model, prompts, cache).float()  # [B, V]
+    for _ in range(max_new_tokens):
+        tokens = picker.pick(logits).to(logits.device)  # [B]
         logprobs = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]  # [B]
         for row, (token, logprob) in enumerate(zip(tokens.tolist(), logprobs.tolist(), strict=True)):
             if row not in unfinished:
@@ -81,5 +73,5 @@ def generate(
                 on_token(token)
         if not unfinished:
             break
-        input_ids = tokens[:, None]  # [B, 1]
+        logits = decode_one_token(model, tokens.tolist(), cache).float()
     return completions

@@ -4,46 +4,68 @@ Shapes, here and in the other model files:
 B batch, T new tokens, S all tokens so far (cached + new), C n_embd, H n_head, D = C / H, V vocab_size.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gpt2x.linear import Linear
 from gpt2x.model.config import GPT2Config
 
 
-class LayerCache:
-    """Keys and values of one layer, in memory set aside once for `capacity` tokens."""
+class KVCache:
+    """Keys and values of every layer, in memory set aside once: for `rows` texts of up to `capacity` tokens.
 
-    def __init__(self, config: GPT2Config, batch: int, capacity: int, like: Tensor) -> None:
-        shape = (batch, config.n_head, capacity, config.n_embd // config.n_head)
-        self.k = torch.empty(shape, dtype=like.dtype, device=like.device)  # [B, H, capacity, D]
-        self.v = torch.empty_like(self.k)  # [B, H, capacity, D]
-        self.length = 0
+    A row's tokens stand at 0 to its length. What lies past that counts for nothing (but must be finite), and
+    is overwritten: lowering a length drops its last tokens.
+    """
 
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores k and v, [B, H, T, D]; returns views of all stored so far, [B, H, S, D]."""
-        start, self.length = self.length, self.length + k.shape[2]
-        self.k[:, :, start : self.length] = k
-        self.v[:, :, start : self.length] = v
-        return self.k[:, :, : self.length], self.v[:, :, : self.length]
+    def __init__(self, k: Tensor, v: Tensor, lengths: list[int]) -> None:
+        self.k, self.v = k, v  # [n_layer, B, H, capacity, D]
+        self.lengths = lengths
 
+    def rows(self, start: int, stop: int) -> "KVCache":
+        """Some of the rows, in the same memory."""
+        return KVCache(self.k[:, start:stop], self.v[:, start:stop], self.lengths[start:stop])
 
-KVCache = list[LayerCache]
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Makes a row hold the first `length` tokens of another."""
+        for memory in (self.k, self.v):
+            memory[:, target, :, :length] = memory[:, source, :, :length]
+        self.lengths[target] = length
+
+    def reorder(self, rows: Tensor) -> None:
+        """Makes row i what row rows[i] is; all rows are of one length."""
+        S = max(self.lengths)
+        for memory in (*self.k, *self.v):  # a layer at a time, for there is a copy in between
+            memory[:, :, :S] = memory[rows, :, :S]
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes k and v, [B, H, T, D], after each row's tokens, not yet counted; returns views, [B, H, S, D]."""
+        T, longest = k.shape[2], max(self.lengths)
+        keys, values = self.k[layer], self.v[layer]
+        if min(self.lengths) == longest:
+            keys[:, :, longest : longest + T] = k
+            values[:, :, longest : longest + T] = v
+        else:
+            for b, start in enumerate(self.lengths):
+                keys[b, :, start : start + T] = k[b]
+                values[b, :, start : start + T] = v[b]
+        return keys[:, :, : longest + T], values[:, :, : longest + T]
 
 
 class Attention(nn.Module):
     """Multi-head causal self-attention: c_attn makes q, k and v in one product, c_proj mixes the heads."""
 
-    def __init__(self, config: GPT2Config) -> None:
+    def __init__(self, config: GPT2Config, layer: int) -> None:
         super().__init__()
         self.n_head = config.n_head
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.layer = layer
+        self.c_attn = Linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = Linear(config.n_embd, config.n_embd)
         self.attn_dropout = nn.Dropout(config.dropout)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, cache: LayerCache | None = None) -> Tensor:
-        """x [B, T, C] -> [B, T, C]; mask [B or 1, 1, T, S] is True where a query may look.
+    def forward(self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+        """x [B, T, C] -> [B, T, C]; mask [B, 1, T, S] is True where a query may look.
 
         Without a mask, T tokens are causal among themselves, and one token sees all of the cache.
         """
@@ -53,7 +75,7 @@ class Attention(nn.Module):
             for part in self.c_attn(x).split(C, dim=2)
         )
         if cache is not None:
-            k, v = cache.append(k, v)  # [B, H, S, D]
+            k, v = cache.append(self.layer, k, v)  # [B, H, S, D]
         y = F.scaled_dot_product_attention(
             q,
             k,

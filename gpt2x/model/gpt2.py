@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from gpt2x.model.attention import KVCache, LayerCache
+from gpt2x.linear import Linear
+from gpt2x.model.attention import KVCache
 from gpt2x.model.block import Block
 from gpt2x.model.config import GPT2Config
 
@@ -20,27 +21,30 @@ class Transformer(nn.Module):
             config.n_positions, config.n_embd, _weight=torch.empty(config.n_positions, config.n_embd)
         )
         self.drop = nn.Dropout(config.dropout)
-        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
-        """input_ids [B, T] -> hidden states [B, T, C]; appends T tokens to the cache.
+    def forward(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """input_ids [B, T] -> hidden states [B, T, C]; appends T tokens to each row of the cache.
 
-        attention_mask [B, S] is 0 on left padding and 1 on text; it covers the cached tokens too.
         Raises ValueError past n_positions.
         """
-        T = input_ids.shape[1]
-        S = T + (cache[0].length if cache else 0)
+        B, T = input_ids.shape
+        lengths = cache.lengths if cache else [0] * B
+        S = max(lengths) + T
         if self.config.n_positions < S:
             raise ValueError(f"{S} tokens do not fit in n_positions {self.config.n_positions}")
-        if attention_mask is None:
-            positions = torch.arange(S - T, S, device=input_ids.device)[None]  # [1, T]
-        else:
-            positions = (attention_mask.cumsum(1) - 1).clamp(min=0)[:, -T:]  # [B, T]
+        starts = torch.tensor(lengths if min(lengths) < max(lengths) else lengths[:1], device=input_ids.device)
+        positions = starts[:, None] + torch.arange(T, device=input_ids.device)  # [B or 1, T]
         x = self.drop(self.wte(input_ids) + self.wpe(positions))  # [B, T, C]
-        mask = visible(T, S, attention_mask, input_ids.device)
-        for i, block in enumerate(self.h):
-            x = block(x, mask, cache[i] if cache else None)
+        # None where attention needs none: no row has tokens yet, or one token each sees all there are.
+        mask = None
+        if T < S and (T > 1 or len(starts) > 1):
+            mask = (torch.arange(S, device=input_ids.device) <= positions[:, :, None])[:, None]  # [B or 1, 1, T, S]
+        for block in self.h:
+            x = block(x, mask, cache)
+        if cache:
+            cache.lengths = [length + T for length in lengths]
         return self.ln_f(x)
 
 
@@ -51,20 +55,23 @@ class GPT2(nn.Module):
         super().__init__()
         self.config = config
         self.transformer = Transformer(config)
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
         self.tie()
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+    def forward(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """input_ids [B, T] -> logits [B, T, V]; arguments and errors as in Transformer."""
-        return self.lm_head(self.transformer(input_ids, attention_mask, cache))
+        return self.lm_head(self.transformer(input_ids, cache))
 
     def tie(self) -> None:
         """Makes lm_head use wte's weight; again after anything that replaces wte's weight."""
         self.lm_head.weight = self.transformer.wte.weight
 
-    def new_cache(self, batch: int, capacity: int) -> KVCache:
-        """An empty cache for `batch` rows of up to `capacity` tokens, in the model's dtype and on its device."""
-        return [LayerCache(self.config, batch, capacity, self.lm_head.weight) for _ in self.transformer.h]
+    def new_cache(self, rows: int, capacity: int) -> KVCache:
+        """An empty cache for `rows` texts of up to `capacity` tokens, in the model's dtype and on its device."""
+        c = self.config
+        shape = (c.n_layer, rows, c.n_head, capacity, c.n_embd // c.n_head)
+        k, v = (self.lm_head.weight.new_zeros(shape) for _ in range(2))
+        return KVCache(k, v, [0] * rows)
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
@@ -82,18 +89,3 @@ class GPT2(nn.Module):
                 parameter.fill_(1.0)
             else:
                 parameter.normal_(0.0, residual_std if "c_proj" in name else 0.02, generator=generator)
-
-
-def visible(T: int, S: int, attention_mask: Tensor | None, device: torch.device) -> Tensor | None:
-    """Which of S keys each of the last T queries may look at: bool [B or 1, 1, T, S].
-
-    None where attention needs no mask: nothing padded, and either no cache or a single query.
-    """
-    if attention_mask is None and (T == S or T == 1):
-        return None
-    mask = torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)[None, None]  # [1, 1, T, S]
-    if attention_mask is not None:
-        itself = torch.eye(T, S, dtype=torch.bool, device=device).roll(S - T, dims=1)
-        # A padded query sees itself: some kernels answer NaN for a softmax over nothing, and a NaN value spreads.
-        mask = mask & attention_mask[:, None, None, :].bool() | itself  # [B, 1, T, S]
-    return mask

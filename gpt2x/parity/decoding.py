@@ -5,6 +5,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from gpt2x.decoding.engine import decode_one_token, prefill
 from gpt2x.decoding.filters import filter_logits
 from gpt2x.decoding.generate import generate
 from gpt2x.decoding.sampler import Sampler
@@ -32,7 +33,7 @@ def cache_rows(c: Comparison) -> list[ParityRow]:
     T = ids.shape[1]
     expected = model(ids)  # [1, T, V]
     cache = model.new_cache(1, T)
-    steps = torch.cat([model(ids[:, i : i + 1], cache=cache) for i in range(T)], dim=1)
+    steps = torch.cat([model(ids[:, i : i + 1], cache) for i in range(T)], dim=1)
     by_step = [relative_difference(steps[:, i], expected[:, i]) for i in range(T)]
     wrong = [i for i, value in enumerate(by_step) if not value <= c.bar]
     note = f"from token {wrong[0]} on" if wrong else ""
@@ -40,7 +41,7 @@ def cache_rows(c: Comparison) -> list[ParityRow]:
     rows = [checked("cache", f"{T} tokens, one by one", "relative_difference", value, c.bar, note)]
     for split in range(1, T):
         cache = model.new_cache(1, T)
-        both = torch.cat([model(ids[:, :split], cache=cache), model(ids[:, split:], cache=cache)], dim=1)
+        both = torch.cat([model(ids[:, :split], cache), model(ids[:, split:], cache)], dim=1)
         value = relative_difference(both, expected)
         rows.append(checked("cache", f"split after {split} of {T}", "relative_difference", value, c.bar))
     return rows
@@ -48,22 +49,24 @@ def cache_rows(c: Comparison) -> list[ParityRow]:
 
 @torch.no_grad()
 def padding_rows(c: Comparison) -> list[ParityRow]:
-    """The prompt, its first half and its first token, left-padded in one batch, against each alone."""
+    """The prompt, its first half and its first token in one batch, and then a token more, against each alone."""
     if not c.ours:
         return [skipped("padding", f"padding {_NOT_OURS}")]
     model: GPT2 = c.exact.module
-    ids = c.ids(c.exact)  # [1, T]
-    T = ids.shape[1]
+    ids = c.ids(c.exact)[0].tolist()
+    T = len(ids)
     lengths = [T, (T + 1) // 2, 1]
-    batch = torch.zeros(len(lengths), T, dtype=torch.long, device=ids.device)
-    mask = torch.zeros_like(batch)
-    for row, length in enumerate(lengths):
-        batch[row, T - length :] = ids[0, :length]
-        mask[row, T - length :] = 1
-    padded = model(batch, attention_mask=mask)  # [3, T, V]
+    more = [ids[length % T] for length in lengths]
+    fits = model.config.n_positions > T
+    cache = model.new_cache(len(lengths), T + fits)
+    found = [prefill(model, [ids[:length] for length in lengths], cache)]  # [3, V]
+    if fits:
+        found.append(decode_one_token(model, more, cache))
     rows = []
     for row, length in enumerate(lengths):
-        value = relative_difference(padded[row, T - length :], model(ids[:, :length])[0])
+        alone = torch.tensor([[*ids[:length], more[row]][: length + fits]], device=found[0].device)
+        expected = model(alone)[0, length - 1 :]  # [1 or 2, V]
+        value = relative_difference(torch.stack([logits[row] for logits in found]), expected)
         rows.append(checked("padding", f"{length} of {T} tokens", "relative_difference", value, c.bar))
     return rows
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2x.checkpoints.names import dtype_name
+from gpt2x.linear import Linear
 from gpt2x.model.attention import Attention
 from gpt2x.model.block import Block
 from gpt2x.model.gpt2 import Transformer
@@ -58,7 +59,7 @@ def mistakes_in(whole: nn.Module, parts: bool = True) -> Iterator[Mistake]:
     kinds: dict[type, Callable[[Any], Iterator[tuple[str, Callable]]]] = {
         nn.GELU: _activation,
         nn.LayerNorm: _norm,
-        nn.Linear: _linear,
+        Linear: _linear,
         nn.Embedding: _embedding,
         Attention: attention_mistakes,
         Block: _block,
@@ -142,7 +143,7 @@ def _over_positions(x: Tensor, m: nn.LayerNorm) -> Tensor:
     return normed * m.weight + m.bias
 
 
-def _linear(m: nn.Linear) -> Iterator[tuple[str, Callable]]:
+def _linear(m: Linear) -> Iterator[tuple[str, Callable]]:
     w, b = m.weight, m.bias
     if b is not None:
         yield "missing bias", lambda x: x @ w.t()

@@ -8,6 +8,7 @@ import torch
 from gpt2x.checkpoints import load_checkpoint
 from gpt2x.checkpoints.load import empty_model
 from gpt2x.checkpoints.sizes import known_sizes
+from gpt2x.decoding import engine
 from gpt2x.model import gpt2
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
@@ -70,27 +71,35 @@ def test_past_the_context_is_refused(tmp_path):
 
 
 @torch.inference_mode()
-def test_left_padded_rows_equal_the_rows_alone_and_transformers(tmp_path):
-    ours, hf = pair(tmp_path, torch.float64)
-    lengths, longest = [1, 4, 9, 9, 2], 9
-    ids = random_ids(len(lengths), longest)
-    mask = torch.tensor([[0] * (longest - length) + [1] * length for length in lengths])
-    logits = ours(ids, attention_mask=mask)
-    theirs = hf(ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)).logits
-    assert logits.isfinite().all()
-    for row, length in enumerate(lengths):
-        alone = ours(ids[row : row + 1, -length:])[0]
-        assert relative_difference(logits[row, -length:], alone) <= 1e-12
-        assert relative_difference(logits[row, -length:], theirs[row, -length:]) <= 1e-12
+@pytest.mark.parametrize("lengths", [[1, 4, 9, 9, 2], [9, 9, 4, 1], [3], [200, 200, 150, 180, 1]])
+def test_prompts_of_any_lengths_together_are_each_alone_in_transformers(tmp_path, lengths):
+    ours, hf = pair(tmp_path, torch.float64, n_positions=256)
+    texts = [row[:length].tolist() for row, length in zip(random_ids(len(lengths), max(lengths)), lengths, strict=True)]
+    texts[-1] = list(texts[0])  # equal prompts, apart or side by side
+    cache = ours.new_cache(len(texts), max(lengths) + 3)
+    logits = engine.prefill(ours, texts, cache)
+    for _ in range(3):
+        assert cache.lengths == [len(text) for text in texts]
+        for row, text in enumerate(texts):
+            assert relative_difference(logits[row], hf(torch.tensor([text])).logits[0, -1]) <= 1e-12
+        tokens = logits.argmin(-1).tolist()
+        logits = engine.decode_one_token(ours, tokens, cache)
+        texts = [[*text, token] for text, token in zip(texts, tokens, strict=True)]
 
 
 @torch.inference_mode()
-def test_what_is_in_the_padding_does_not_matter(tmp_path):
-    ours, _ = pair(tmp_path, torch.float64)
-    ids = random_ids(1, 8).repeat(2, 1)
-    ids[1, :3] = 299 - ids[1, :3]
-    a, b = ours(ids, attention_mask=torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1]] * 2))
-    assert torch.equal(a[3:], b[3:])
+def test_a_cut_row_forgets(tmp_path):
+    """Lowering a length drops a row's last tokens, whatever the others hold, and however many come next."""
+    ours, hf = pair(tmp_path, torch.float64)
+    kept, dropped, more = random_ids(3, 4), random_ids(3, 5), random_ids(3, 3)
+    cache = ours.new_cache(3, 12)
+    ours(torch.cat([kept, dropped], 1), cache)
+    cache.lengths = [4, 9, 2]
+    logits = ours(more, cache)
+    texts = [torch.cat([kept, dropped], 1)[row, :length] for row, length in enumerate([4, 9, 2])]
+    for row, text in enumerate(texts):
+        expected = hf(torch.cat([text, more[row]])[None]).logits[0, -3:]
+        assert relative_difference(logits[row], expected) <= 1e-12
 
 
 @pytest.mark.parametrize(

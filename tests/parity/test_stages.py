@@ -4,13 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
-from gpt2x.decoding import filters
+from gpt2x.decoding import engine, filters
 from gpt2x.decoding.sampler import Sampler
-from gpt2x.model.attention import LayerCache
-from gpt2x.model.gpt2 import GPT2
+from gpt2x.model.attention import KVCache
 from gpt2x.schema import STAGES
 from tests.conftest import Cli, read_csv, run_dir
 from tests.parity.conftest import PLAIN, Validate, summary_of
@@ -94,19 +92,16 @@ def test_the_heat_map_is_a_picture(validate: Validate, launch: Path) -> None:
 
 
 def wrong_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    append = LayerCache.append
-    monkeypatch.setattr(LayerCache, "append", lambda self, k, v: append(self, k * (1 + 1e-6 * self.length), v))
+    append = KVCache.append
+    monkeypatch.setattr(
+        KVCache, "append", lambda self, layer, k, v: append(self, layer, k * (1 + 1e-6 * self.lengths[0]), v)
+    )
 
 
 def wrong_padding(monkeypatch: pytest.MonkeyPatch) -> None:
-    forward = GPT2.forward
-    monkeypatch.setattr(
-        GPT2,
-        "forward",
-        lambda self, ids, attention_mask=None, cache=None: forward(
-            self, ids, None if attention_mask is None else torch.ones_like(attention_mask), cache
-        ),
-    )
+    """The padding stays in the cache."""
+    monkeypatch.setattr(KVCache, "copy", lambda self, source, target, length: None)
+    monkeypatch.setattr(engine, "map", lambda f, prompts: [max(map(f, prompts))] * len(prompts), raising=False)
 
 
 def wrong_top_p(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from transformers import GPT2LMHeadModel
 
 from gpt2x.checkpoints import load_checkpoint, save_checkpoint
+from gpt2x.decoding.engine import prefill
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.schema import ModelConfig, WeightsConfig
@@ -78,15 +79,12 @@ def test_rows_of_a_batch_do_not_meet(config, seed, ids):
     assert_close(torch.cat([model(row[None]) for row in ids]), model(ids))
 
 
-def in_chunks(model: GPT2, ids: torch.Tensor, cuts: list[int], mask: torch.Tensor | None = None) -> torch.Tensor:
+def in_chunks(model: GPT2, ids: torch.Tensor, cuts: list[int]) -> torch.Tensor:
     """Logits [B, T, V] of a prompt fed to the cache in pieces."""
     T = ids.shape[1]
     cache = model.new_cache(len(ids), N_POSITIONS)
     return torch.cat(
-        [
-            model(ids[:, start:stop], None if mask is None else mask[:, :stop], cache)
-            for start, stop in itertools.pairwise([0, *cuts, T])
-        ],
+        [model(ids[:, start:stop], cache) for start, stop in itertools.pairwise([0, *cuts, T])],
         dim=1,
     )
 
@@ -109,16 +107,18 @@ def test_cached_equals_uncached_in_any_chunks(config, seed, ids, data):
 
 @FEW
 @given(config=configs, seed=SEEDS, ids=batches(), data=st.data())
-def test_cached_equals_uncached_under_left_padding(config, seed, ids, data):
-    """The padding may end anywhere: before, inside or after the first chunk."""
+def test_rows_of_any_lengths_go_on_together(config, seed, ids, data):
     model = noisy_model(config, seed)
     B, T = ids.shape
-    padding = torch.tensor(data.draw(st.lists(st.integers(0, T - 1), min_size=B, max_size=B)))
-    mask = (torch.arange(T) >= padding[:, None]).long()
-    cuts = sorted(data.draw(st.sets(st.integers(1, max(1, T - 1)))) - {T})
-    cached = in_chunks(model, ids, cuts, mask)
-    for row, start in enumerate(padding.tolist()):
-        assert_close(cached[row, start:], model(ids[row : row + 1, start:])[0])
+    lengths = data.draw(st.lists(st.integers(1, T), min_size=B, max_size=B))
+    cache = model.new_cache(B, N_POSITIONS + T)
+    prefill(model, [row[:length].tolist() for row, length in zip(ids, lengths, strict=True)], cache)
+    more = data.draw(st.integers(0, N_POSITIONS - max(lengths)))
+    if more:
+        logits = model(ids[:, :1].expand(B, more), cache)
+        for row, length in enumerate(lengths):
+            text = torch.cat([ids[row, :length], ids[row, :1].expand(more)])
+            assert_close(logits[row], model(text[None])[0, length:])
 
 
 def reload(path) -> GPT2:

@@ -19,7 +19,7 @@ MODULES = {
 # From the bottom up: a module imports from its own layer and those before it.
 LAYERS = [
     {"gpt2x", "gpt2x.errors", "gpt2x.paths", "gpt2x.schema", "gpt2x.memory"},
-    {"gpt2x.model.config"},
+    {"gpt2x.model.config", "gpt2x.linear"},
     {"gpt2x.model"},
     {"gpt2x.reference", "gpt2x.subject", "gpt2x.checkpoints", "gpt2x.tokenizer"},
     {"gpt2x.parity", "gpt2x.decoding", "gpt2x.results", "gpt2x.runtime", "gpt2x.prompts", "gpt2x.console"},
