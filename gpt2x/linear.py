@@ -13,7 +13,7 @@ from torch.nn import functional as F
 _ONEDNN = torch.backends.mkldnn.is_available() and all(
     hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
 )
-_LARGE = 1 << 18  # weights: below, a product is over before the choice between products is made
+_LARGE = 1 << 19  # weights: below, a product is over before the choice between products is made
 
 
 class Linear(nn.Linear):

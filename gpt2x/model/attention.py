@@ -40,16 +40,16 @@ class KVCache:
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Writes k and v, [B, H, T, D], after each row's tokens, not yet counted; returns views, [B, H, S, D]."""
-        T, longest = k.shape[2], max(self.lengths)
+        T, S = k.shape[2], max(self.lengths) + k.shape[2]
         keys, values = self.k[layer], self.v[layer]
-        if min(self.lengths) == longest:
-            keys[:, :, longest : longest + T] = k
-            values[:, :, longest : longest + T] = v
+        if min(self.lengths) + T == S:
+            keys[:, :, S - T : S], values[:, :, S - T : S] = k, v
         else:
-            for b, start in enumerate(self.lengths):
-                keys[b, :, start : start + T] = k[b]
-                values[b, :, start : start + T] = v[b]
-        return keys[:, :, : longest + T], values[:, :, : longest + T]
+            starts = torch.tensor(self.lengths, device=k.device)[:, None]
+            at = torch.arange(len(starts), device=k.device)[:, None], starts + torch.arange(T, device=k.device)
+            for memory, new in ((keys, k), (values, v)):
+                memory.transpose(1, 2)[at] = new.transpose(1, 2)  # [B, T, H, D]
+        return keys[:, :, :S], values[:, :, :S]
 
 
 class Attention(nn.Module):
@@ -76,13 +76,9 @@ class Attention(nn.Module):
         )
         if cache is not None:
             k, v = cache.append(self.layer, k, v)  # [B, H, S, D]
+        dropout_p = self.attn_dropout.p if self.training else 0.0
         y = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            dropout_p=self.attn_dropout.p if self.training else 0.0,
-            is_causal=mask is None and T > 1,
+            q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=mask is None and T > 1
         )  # [B, H, T, D]
         y = y.transpose(1, 2).reshape(B, T, C)
         return self.resid_dropout(self.c_proj(y))

@@ -69,8 +69,7 @@ class GPT2(nn.Module):
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         """An empty cache for `rows` texts of up to `capacity` tokens, in the model's dtype and on its device."""
         c = self.config
-        shape = (c.n_layer, rows, c.n_head, capacity, c.n_embd // c.n_head)
-        k, v = (self.lm_head.weight.new_zeros(shape) for _ in range(2))
+        k, v = self.lm_head.weight.new_zeros(2, c.n_layer, rows, c.n_head, capacity, c.n_embd // c.n_head)
         return KVCache(k, v, [0] * rows)
 
     @torch.no_grad()
