@@ -4,6 +4,7 @@ Shapes, here and in the other model files:
 B batch, T new tokens, S all tokens so far (cached + new), C n_embd, H n_head, D = C / H, V vocab_size.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
