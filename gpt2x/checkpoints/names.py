@@ -88,11 +88,13 @@ def to_model(tensors: dict[str, Tensor], config: GPT2Config, path: Path, asked: 
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise UserError(f"{where} {names[0]} {problem}{more} for {asked}{_fitting(tensors)}")
     wte, head = tensors["transformer.wte.weight"], tensors.get("lm_head.weight")
+    tied = head is not None and head.data_ptr() == wte.data_ptr() and head.shape == wte.shape  # as torch.save keeps it
     for name, tensor in tensors.items():
-        _check_finite(name, tensor, where)
+        if name != "lm_head.weight" or not tied:
+            _check_finite(name, tensor, where)
         if name != "lm_head.weight":
             state[name] = tensor.t() if is_conv1d(name) else tensor
-    if head is not None and not torch.equal(head, wte):
+    if head is not None and not tied and not torch.equal(head, wte):
         raise UserError(f"{where} lm_head.weight differs from transformer.wte.weight; GPT-2's head is tied to wte")
     return state
 

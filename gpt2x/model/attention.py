@@ -1,56 +1,15 @@
-"""Causal self-attention and its KV cache.
+"""Causal self-attention.
 
 Shapes, here and in the other model files:
 B batch, T new tokens, S all tokens so far (cached + new), C n_embd, H n_head, D = C / H, V vocab_size.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gpt2x.cache import KVCache
 from gpt2x.linear import Linear
 from gpt2x.model.config import GPT2Config
-
-
-class KVCache:
-    """Keys and values of every layer, in memory set aside once: for `rows` texts of up to `capacity` tokens.
-
-    A row's tokens stand at 0 to its length. What lies past that counts for nothing (but must be finite), and
-    is overwritten: lowering a length drops its last tokens.
-    """
-
-    def __init__(self, k: Tensor, v: Tensor, lengths: list[int]) -> None:
-        self.k, self.v = k, v  # [n_layer, B, H, capacity, D]
-        self.lengths = lengths
-
-    def rows(self, start: int, stop: int) -> "KVCache":
-        """Some of the rows, in the same memory."""
-        return KVCache(self.k[:, start:stop], self.v[:, start:stop], self.lengths[start:stop])
-
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Makes a row hold the first `length` tokens of another."""
-        for memory in (self.k, self.v):
-            memory[:, target, :, :length] = memory[:, source, :, :length]
-        self.lengths[target] = length
-
-    def reorder(self, rows: Tensor) -> None:
-        """Makes row i what row rows[i] is; all rows are of one length."""
-        S = max(self.lengths)
-        for memory in (*self.k, *self.v):  # a layer at a time, for there is a copy in between
-            memory[:, :, :S] = memory[rows, :, :S]
-
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes k and v, [B, H, T, D], after each row's tokens, not yet counted; returns views, [B, H, S, D]."""
-        T, S = k.shape[2], max(self.lengths) + k.shape[2]
-        keys, values = self.k[layer], self.v[layer]
-        if min(self.lengths) + T == S:
-            keys[:, :, S - T : S], values[:, :, S - T : S] = k, v
-        else:
-            starts = torch.tensor(self.lengths, device=k.device)[:, None]
-            at = torch.arange(len(starts), device=k.device)[:, None], starts + torch.arange(T, device=k.device)
-            for memory, new in ((keys, k), (values, v)):
-                memory.transpose(1, 2)[at] = new.transpose(1, 2)  # [B, T, H, D]
-        return keys[:, :, :S], values[:, :, :S]
 
 
 class Attention(nn.Module):

@@ -2,8 +2,9 @@
 
 from torch import Tensor, nn
 
+from gpt2x.cache import KVCache
 from gpt2x.linear import Linear
-from gpt2x.model.attention import Attention, KVCache
+from gpt2x.model.attention import Attention
 from gpt2x.model.config import GPT2Config
 
 

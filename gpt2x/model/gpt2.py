@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from gpt2x.cache import KVCache
 from gpt2x.linear import Linear
-from gpt2x.model.attention import KVCache
 from gpt2x.model.block import Block
 from gpt2x.model.config import GPT2Config
 
@@ -25,12 +25,14 @@ class Transformer(nn.Module):
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
 
     def forward(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """input_ids [B, T] -> hidden states [B, T, C]; appends T tokens to each row of the cache.
+        """input_ids [B, T] -> hidden states [B, T, C]; adds T tokens to each row of the cache, or to B new rows.
 
         Raises ValueError past n_positions.
         """
         B, T = input_ids.shape
-        lengths = cache.lengths if cache else [0] * B
+        lengths = cache.lengths if cache and cache.lengths else [0] * B
+        if cache:
+            cache.lengths = lengths
         S = max(lengths) + T
         if self.config.n_positions < S:
             raise ValueError(f"{S} tokens do not fit in n_positions {self.config.n_positions}")
@@ -69,8 +71,7 @@ class GPT2(nn.Module):
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         """An empty cache for `rows` texts of up to `capacity` tokens, in the model's dtype and on its device."""
         c = self.config
-        k, v = self.lm_head.weight.new_zeros(2, c.n_layer, rows, c.n_head, capacity, c.n_embd // c.n_head)
-        return KVCache(k, v, [0] * rows)
+        return KVCache(*self.lm_head.weight.new_zeros(2, c.n_layer, rows, c.n_head, capacity, c.n_embd // c.n_head))
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from gpt2x.cache import KVCache
 from gpt2x.decoding import engine, filters
 from gpt2x.decoding.sampler import Sampler
-from gpt2x.model.attention import KVCache
 from gpt2x.schema import STAGES
 from tests.conftest import Cli, read_csv, run_dir
 from tests.parity.conftest import PLAIN, Validate, summary_of
@@ -99,9 +99,13 @@ def wrong_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wrong_padding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The padding stays in the cache."""
-    monkeypatch.setattr(KVCache, "copy", lambda self, source, target, length: None)
-    monkeypatch.setattr(engine, "map", lambda f, prompts: [max(map(f, prompts))] * len(prompts), raising=False)
+    """On the left, where it is seen."""
+
+    def padded(model: GPT2, texts: list[list[int]]) -> Tensor:
+        T = max(map(len, texts))
+        return torch.tensor([[0] * (T - len(text)) + text for text in texts])
+
+    monkeypatch.setattr(engine, "_padded", padded)
 
 
 def wrong_top_p(monkeypatch: pytest.MonkeyPatch) -> None:
