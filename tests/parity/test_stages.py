@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from gpt2x.cache import KVCache
 from gpt2x.decoding import engine, filters
 from gpt2x.decoding.sampler import Sampler
+from gpt2x.model.gpt2 import GPT2
 from gpt2x.schema import STAGES
 from tests.conftest import Cli, read_csv, run_dir
 from tests.parity.conftest import PLAIN, Validate, summary_of
