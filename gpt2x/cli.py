@@ -144,11 +144,12 @@ def _run_task(cfg: DictConfig, run_dir: Path, facts: dict[str, Any], start: floa
 
 
 def _config(cfg: DictConfig) -> Config:
-    """The settings as dataclasses; prompts as they are, though one may look like OmegaConf's `???` for missing."""
+    """The settings as dataclasses; texts as they are, though one may look like OmegaConf's `???` for missing."""
     container = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     prompts = {key: container[key] for key in ("prompt", "gen_prompt")}
-    rest = OmegaConf.merge(cfg, dict.fromkeys(prompts))
-    return replace(cast(Config, OmegaConf.to_object(rest)), **prompts)
+    rest = OmegaConf.merge(cfg, dict.fromkeys(prompts), {"decode": {"stop": None}})
+    config = cast(Config, OmegaConf.to_object(rest))
+    return replace(config, decode=replace(config.decode, stop=container["decode"]["stop"]), **prompts)
 
 
 def _run_hydra_on(argv: list[str], session: _Session) -> None:
@@ -175,7 +176,7 @@ def _run_hydra_on(argv: list[str], session: _Session) -> None:
 def _checked(overrides: list[str]) -> list[str]:
     """Overrides for Hydra; UserError where one is no setting, empty, or contradicts another.
 
-    Prompts are text: `${` in one is not an interpolation, nor does a backslash before it escape it.
+    Prompts and stops are text: `${` in one is not an interpolation, nor does a backslash before it escape it.
     """
     groups = {folder.name for folder in bundled("conf").iterdir() if folder.is_dir() and folder.name != "hydra"}
     known = {*groups, *_keys(Config)}
@@ -189,8 +190,8 @@ def _checked(overrides: list[str]) -> list[str]:
         if key not in known and not key.startswith(("hydra.", "hydra/")):
             raise UserError(f"{key}: no such setting{_nearest_key(key)}")
         keys.add(key)
-        prompt = key in ("prompt", "gen_prompt")
-        checked.append(re.sub(r"(\\*)\$\{", r"\1\1\\${", override) if prompt else override)
+        text = key in ("prompt", "gen_prompt", "decode.stop")
+        checked.append(re.sub(r"(\\*)\$\{", r"\1\1\\${", override) if text else override)
     recorded = ("prompt", "gen_prompt", "decode.max_new_tokens")
     for one, other in (("prompt", "prompts_file"), *(("task.reference", key) for key in recorded)):
         if {one, other} <= keys:

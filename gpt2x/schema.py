@@ -28,6 +28,11 @@ def _check_seed(key: str, value: int) -> None:
         raise UserError(f"{key}={value}: must be at least 0 and below 2**63")
 
 
+def _check_text(key: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise UserError(f"{key}={value}: not text; put quotes inside the quotes: '{key}=\"{value}\"'")
+
+
 STAGES = (
     *("config", "tokenizer", "weights", "layers", "logits", "loss", "gradients"),
     *("cache", "padding", "sampling", "generation"),
@@ -114,14 +119,28 @@ class DeviceConfig:
         _choose("device", self.name, ("auto", "cpu", "cuda", "mps"))
 
 
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "num_samples")
+
+
 @dataclass
 class DecodeConfig:
     greedy: bool = False
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int | None = None
     max_new_tokens: int = 50
+    min_new_tokens: int = 0
+    stop: Any = None  # null, a string or a list of strings, which OmegaConf cannot type; then list[str]
     num_samples: int = 1
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    on_overflow: str = "refuse"
+    lookup: bool = False
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
@@ -129,19 +148,55 @@ class DecodeConfig:
                 f"decode.temperature={self.temperature}: must be above 0 and finite "
                 "(for the likeliest token: decode.greedy=true)"
             )
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise UserError(f"decode.top_p={self.top_p}: must be above 0 and at most 1")
-        _at_least("decode.top_k", self.top_k, 1)
-        _at_least("decode.max_new_tokens", self.max_new_tokens, 1)
-        _at_least("decode.num_samples", self.num_samples, 1)
-        key = self.sampling_key()
+        for key in ("top_p", "min_p", "typical_p"):
+            value = getattr(self, key)
+            if value is not None and not 0 < value <= 1:
+                raise UserError(f"decode.{key}={value}: must be above 0 and at most 1")
+        if not 0 < self.repetition_penalty < float("inf"):
+            raise UserError(f"decode.repetition_penalty={self.repetition_penalty}: must be above 0 and finite")
+        if not abs(self.length_penalty) < float("inf"):
+            raise UserError(f"decode.length_penalty={self.length_penalty}: must be finite")
+        for key in ("top_k", "no_repeat_ngram_size", "max_new_tokens", "num_samples", "num_beams", "logprobs"):
+            _at_least(f"decode.{key}", getattr(self, key), 1)
+        _at_least("decode.min_new_tokens", self.min_new_tokens, 0)
+        _choose("decode.on_overflow", self.on_overflow, ("refuse", "crop"))
+        self.stop = [] if self.stop is None else self.stop if isinstance(self.stop, list) else [self.stop]
+        for text in self.stop:
+            _check_text("decode.stop", text)
+            if not text:
+                raise UserError("decode.stop: an empty text is everywhere; leave it out")
+        self._refuse_contradictions()
+
+    def _refuse_contradictions(self) -> None:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise UserError(
+                f"decode.min_new_tokens={self.min_new_tokens} is more than decode.max_new_tokens={self.max_new_tokens}"
+            )
+        key = self.first_set(*_SAMPLING)
         if self.greedy and key is not None:
             raise UserError(f"decode.greedy=true and decode.{key}={getattr(self, key)} contradict each other")
+        if self.num_beams == 1:
+            if self.first_set("length_penalty"):
+                raise UserError(
+                    f"decode.length_penalty={self.length_penalty} is of beams: add decode.num_beams, 2 or more"
+                )
+            return
+        key = self.first_set("greedy", *(key for key in _SAMPLING if key != "num_samples"))
+        if key is not None:
+            value = str(getattr(self, key)).lower()
+            raise UserError(f"decode.num_beams={self.num_beams} and decode.{key}={value} contradict each other")
+        if self.num_samples > self.num_beams:
+            raise UserError(
+                f"decode.num_samples={self.num_samples} is more than decode.num_beams={self.num_beams}: "
+                "each sample is one of the beams"
+            )
+        key = self.first_set("lookup", "logprobs", "on_overflow", "stop")
+        if key is not None:
+            raise UserError(f"decode.num_beams={self.num_beams}: beams are not combined with decode.{key}")
 
-    def sampling_key(self) -> str | None:
-        """The first setting that says how to sample, if one does: greedy decoding has no use for it."""
-        neutral = {"temperature": 1.0, "top_k": None, "top_p": None, "num_samples": 1}
-        return next((key for key, value in neutral.items() if getattr(self, key) != value), None)
+    def first_set(self, *keys: str) -> str | None:
+        """The first of these settings that is not at its neutral value, if one is not."""
+        return next((key for key in keys if getattr(self, key) not in (getattr(DecodeConfig, key), [])), None)
 
 
 @dataclass
@@ -187,15 +242,16 @@ class Config:
     prompt: Any = None  # a string or a list of strings, which OmegaConf cannot type
     gen_prompt: Any = None
     prompts_file: str | None = None
-    batch_size: int = 8
+    batch_size: Any = "auto"  # or an int, at least 1
 
     def __post_init__(self) -> None:
         _choose("dtype", self.dtype, ("float32", "float64", "bfloat16", "float16"))
         _check_seed("seed", self.seed)
-        _at_least("batch_size", self.batch_size, 1)
+        if self.batch_size != "auto" and (type(self.batch_size) is not int or self.batch_size < 1):
+            raise UserError(f"batch_size={self.batch_size}: must be auto, or a whole number of at least 1")
         for key in ("prompt", "gen_prompt"):
             value = getattr(self, key)
             texts = value if isinstance(value, list) else [value]
             for text in texts:
-                if text is not None and not isinstance(text, str):
-                    raise UserError(f"{key}={text}: not text; put quotes inside the quotes: '{key}=\"{text}\"'")
+                if text is not None:
+                    _check_text(key, text)

@@ -77,8 +77,9 @@ def _batches(config: Config, checkpoint: Checkpoint, samples: list[_Sample]) -> 
     columns = (TextColumn("generate"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with console.progress(*columns) as bar:
         task = bar.add_task("generate", total=len(samples))
-        for start in range(0, len(order), config.batch_size):
-            batch = order[start : start + config.batch_size]
+        batch_size = 8 if config.batch_size == "auto" else config.batch_size
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
             done = _generate(config, checkpoint, [samples[i] for i in batch])
             completions |= dict(zip(batch, done, strict=True))
             bar.advance(task, len(batch))
