@@ -34,11 +34,12 @@ class KVCache:
         self.lengths[row] = self.lengths[last]
         self.lengths.pop()
 
-    def reorder(self, rows: Tensor) -> None:
-        """Makes row i what row rows[i] is; all rows are of one length."""
-        S = max(self.lengths)
+    def reorder(self, rows: Tensor, start: int = 0) -> None:
+        """Makes row i what row rows[i] is, and drops the rows past those; before `start` they are the same already."""
+        B, S = len(rows), max(self.lengths)
         for memory in (*self.k, *self.v):  # a layer at a time, for there is a copy in between
-            memory[:, :, :S] = memory[rows, :, :S]
+            memory[:B, :, start:S] = memory[rows, :, start:S]
+        self.lengths = [self.lengths[row] for row in rows.tolist()]
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Writes k and v, [B, H, T, D], after each row's tokens, not yet counted; returns views, [B, H, S, D]."""

@@ -224,9 +224,10 @@ def _chosen(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
 def _discard(run_dir: Path, keep: set[Path]) -> None:
     """Removes what a run that failed wrote, and the folders made for it; never a file of the user's.
 
-    What a run can go on from (a training's state.pt) stays, with all that belongs to it.
+    What a run can go on from (state.pt of a training, state.json of many generations) stays, with all that
+    belongs to it.
     """
-    if not run_dir.exists() or (run_dir / "state.pt").exists():
+    if not run_dir.exists() or any((run_dir / state).exists() for state in ("state.pt", "state.json")):
         return
     from gpt2x.results import TABLES
 

@@ -4,8 +4,8 @@ import csv
 import io
 import json
 import shlex
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -24,7 +24,7 @@ class GenerationRow:
     n_new_tokens: int
     """The end-of-text token counts, though it is not part of the completion."""
     finish_reason: str
-    """length | eos."""
+    """length | eos | stop."""
     logprob: float
     """Sum over the new tokens, nats, under the unfiltered model."""
     model: str
@@ -33,7 +33,37 @@ class GenerationRow:
     temperature: float
     top_k: int | None
     top_p: float | None
+    min_p: float | None
+    typical_p: float | None
+    repetition_penalty: float
+    no_repeat_ngram_size: int | None
+    min_new_tokens: int
+    stop: str | None
+    """The stop strings, as a JSON list."""
+    num_beams: int
+    length_penalty: float
+    on_overflow: str
     seed: int
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """tokens.csv: with decode.logprobs=k, for each new token a row for each of the k likeliest, and for itself."""
+
+    prompt_id: str
+    sample: int
+    step: int
+    """0 for the first new token."""
+    rank: int
+    """1 for the likeliest."""
+    token_id: int
+    token: str
+    """Its text alone; bytes that are not UTF-8 are U+FFFD."""
+    logprob: float
+    """Nats, under the unfiltered model."""
+    chosen: bool
+    kept: int
+    """Tokens that could have been chosen at this step, after all filters; 1 if greedy."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +159,12 @@ class TimingRow:
     seconds: float
 
 
-def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def to_csv(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> str:
     """RFC 4180; text quoted, floats to 9 significant digits, None empty."""
     stream = io.StringIO()
     writer = csv.writer(stream, quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(header)
+    if header is not None:
+        writer.writerow(header)
     for row in rows:
         writer.writerow([float(f"{value:.9g}") if isinstance(value, float) else value for value in row])
     return stream.getvalue()
@@ -142,7 +173,11 @@ def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def write_rows(path: Path, row_type: type, rows: Iterable[Any]) -> None:
     """Writes rows of one dataclass, whole or not at all; UserError if the file cannot be written."""
     header = [field.name for field in fields(row_type)]
-    write_text(path, to_csv(header, (list(asdict(row).values()) for row in rows)))
+    write_text(path, to_csv(header, map(row_values, rows)))
+
+
+def row_values(row: Any) -> list[Any]:
+    return [getattr(row, field.name) for field in fields(row)]
 
 
 @dataclass(frozen=True)
@@ -160,6 +195,7 @@ class JobRow:
 
 TABLES = {
     "generations.csv": GenerationRow,
+    "tokens.csv": TokenRow,
     "summary.csv": SummaryRow,
     "parity.csv": ParityRow,
     "side_by_side.csv": SideBySideRow,
@@ -170,12 +206,15 @@ TABLES = {
 
 def read_rows(path: Path, row_type: type) -> list[Any]:
     """Rows as written by write_rows, with their types; an empty text reads as '' or None, as the field allows."""
-    hints = get_type_hints(row_type)
     with path.open(encoding="utf-8", newline="") as stream:
-        return [
-            row_type(**{name: _parse(text, hints[name]) for name, text in record.items()})
-            for record in csv.DictReader(stream)
-        ]
+        return list(rows_of(csv.DictReader(stream), row_type))
+
+
+def rows_of(records: Iterable[dict[str, str]], row_type: type) -> Iterator[Any]:
+    """Records of a CSV as rows; ValueError or TypeError where one is not whole."""
+    hints = get_type_hints(row_type)
+    for record in records:
+        yield row_type(**{name: _parse(text, hints[name]) for name, text in record.items()})
 
 
 def _parse(text: str, hint: Any) -> Any:
@@ -204,7 +243,7 @@ def collect_sweep(sweep_dir: Path, jobs: list[tuple[Path, dict[str, Any]]]) -> N
         columns = [field.name for field in fields(row_type)]
         extra = [key for key in swept if key not in columns]  # a swept prompt is in its table already
         table = [
-            [folder.name, *(_cell(facts["settings"].get(key)) for key in extra), *asdict(row).values()]
+            [folder.name, *(_cell(facts["settings"].get(key)) for key in extra), *row_values(row)]
             for folder, facts in jobs
             if facts["status"] == "done" and (folder / name).is_file()
             for row in read_rows(folder / name, row_type)

@@ -1,19 +1,30 @@
-"""The decoding loop: prefill the prompts once, then one token at a time through the KV cache."""
+"""The decoding loop: texts of any lengths side by side, each leaving as it ends and the next taking its place."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from gpt2x.decoding.engine import decode_one_token, prefill
+from gpt2x.decoding.engine import decode_one_token, pack, prefill, verify
+from gpt2x.decoding.lookup import Lookup
+from gpt2x.decoding.sampler import Pick, Sampler
+from gpt2x.decoding.stop import StopStrings
 from gpt2x.errors import UserError
 from gpt2x.model.gpt2 import GPT2
 
+# Laying the weights out anew costs about what 30 passes gain by it, from 4 rows on (124M, two AVX-512 cores).
+_PACK_ROWS, _PACK_PASSES = 4, 32
 
-class Picker(Protocol):
-    def pick(self, logits: Tensor) -> Tensor: ...
+
+@dataclass(frozen=True)
+class Request:
+    """A text to go on with."""
+
+    ids: list[int]
+    prompt: str = ""
+    sample: int = 0
+    """With the prompt, what its random numbers are drawn from."""
 
 
 @dataclass
@@ -21,57 +32,155 @@ class Completion:
     """What a model adds to a prompt."""
 
     ids: list[int] = field(default_factory=list)
-    """New tokens, the end-of-text token included."""
-    finish_reason: str = "length"
-    """length, or eos."""
+    """New tokens, the end-of-text token and those of a stop string included."""
+    finish_reason: str = ""
+    """length, eos or stop; nothing while it goes on."""
     logprob: float = 0.0
     """Sum over the new tokens, in nats, under the unfiltered model."""
+    text_length: int | None = None
+    """Characters before a stop string."""
+    picks: list[Pick] = field(default_factory=list)
+    """How each token was chosen, with decode.logprobs."""
 
 
-def check_length(n_prompt: int, max_new_tokens: int, n_positions: int, what: str) -> None:
-    """UserError if a prompt is empty, or it and its new tokens do not fit in the context."""
+def check_length(n_prompt: int, max_new_tokens: int, n_positions: int, what: str, otherwise: str = "") -> None:
+    """UserError, saying what to do, or `otherwise`, if a prompt is empty or does not fit with its new tokens."""
     if n_prompt == 0:
         raise UserError(f"{what} is empty")
     if n_prompt > n_positions:
-        raise UserError(f"{what} has {n_prompt} tokens, more than the model's context of {n_positions}; shorten it")
+        raise UserError(
+            f"{what} has {n_prompt} tokens, more than the model's context of {n_positions}; shorten it{otherwise}"
+        )
     if n_prompt + max_new_tokens > n_positions:
         raise UserError(
             f"{what} has {n_prompt} tokens: with decode.max_new_tokens={max_new_tokens} that is more than the "
-            f"model's context of {n_positions}; use decode.max_new_tokens={n_positions - n_prompt} or fewer"
+            f"model's context of {n_positions}; use decode.max_new_tokens={n_positions - n_prompt} or fewer{otherwise}"
         )
 
 
-@torch.inference_mode()
+class _Row:
+    """A text as it grows."""
+
+    def __init__(self, index: int, request: Request, sampler: Sampler, stop: StopStrings | None) -> None:
+        self.index, self.sampler, self.stop = index, sampler, stop
+        self.ids, self.n_prompt = list(request.ids), len(request.ids)
+        self.uniforms = sampler.uniforms(request.prompt, request.sample)
+        self.completion = Completion()
+        self.lookup = Lookup() if sampler.decode.lookup else None
+
+    def draft(self, room: int) -> list[int]:
+        left = len(self.uniforms) - len(self.completion.ids) - 1
+        return self.lookup.draft(self.ids, min(room, left)) if self.lookup else []
+
+    def take(self, pick: Pick) -> None:
+        new = self.completion
+        self.ids.append(pick.token)
+        new.ids.append(pick.token)
+        new.logprob += pick.logprob
+        if pick.likeliest is not None:
+            new.picks.append(pick)
+        if pick.token == self.sampler.eos_id:
+            new.finish_reason = "eos"
+        elif self.stop and (end := self.stop.find(new.ids)) is not None:
+            new.finish_reason, new.text_length = "stop", end
+        elif len(new.ids) == len(self.uniforms):
+            new.finish_reason = "length"
+
+
+class _Batch:
+    """The texts in work: row i of `rows` is row i of the cache."""
+
+    def __init__(self, model: GPT2, sampler: Sampler, size: int, capacity: int) -> None:
+        self.model, self.sampler = model, sampler
+        self.n_positions, self.size, self.capacity = model.config.n_positions, size, capacity
+        self.cache = model.new_cache(size, capacity)
+        self.rows: list[_Row] = []
+
+    def remove(self, row: _Row) -> None:
+        i = self.rows.index(row)
+        self.cache.remove(i)
+        self.rows[i] = self.rows[-1]
+        self.rows.pop()
+
+    def remove_full(self) -> list[_Row]:
+        """Rows whose window must slide to go on: all they hold gets another position."""
+        lengths = self.cache.lengths
+        full = [row for row, length in zip(self.rows, lengths, strict=True) if length == self.n_positions]
+        for row in full:
+            self.remove(row)
+        return full
+
+    def add(self, rows: list[_Row]) -> list[tuple[_Row, list[Pick]]]:
+        """Takes new rows in; returns each one's next token."""
+        logits = prefill(self.model, [row.ids[-self.n_positions :] for row in rows], self.cache)  # [B, V]
+        self.rows += rows
+        return self._pick(rows, logits[:, None], [[] for _ in rows])
+
+    def step(self) -> list[tuple[_Row, list[Pick]]]:
+        """The next token of each row, and those after it that were guessed right."""
+        lengths = self.cache.lengths
+        room = self.capacity - max(lengths) - 1
+        drafts = [row.draft(room) for row in self.rows]
+        if any(drafts):
+            tokens = [[row.ids[-1], *draft] for row, draft in zip(self.rows, drafts, strict=True)]
+            logits = verify(self.model, tokens, self.cache)  # [B, T, V]
+        else:
+            logits = decode_one_token(self.model, [row.ids[-1] for row in self.rows], self.cache)[:, None]
+        picked = self._pick(self.rows, logits, drafts)
+        self.cache.lengths = [length + len(picks) for length, (_, picks) in zip(lengths, picked, strict=True)]
+        return picked
+
+    def _pick(self, rows: list[_Row], logits: Tensor, drafts: list[list[int]]) -> list[tuple[_Row, list[Pick]]]:
+        """logits [B, T, V] after a row's last token and each of its draft -> the picks up to the first wrong guess."""
+        B, T, _ = logits.shape
+        spots = [(b, t) for b, draft in enumerate(drafts) for t in range(len(draft) + 1)]
+        flat = logits.flatten(0, 1)  # [B * T, V]
+        picks = iter(
+            self.sampler.pick(
+                flat if len(spots) == B * T else flat[[b * T + t for b, t in spots]],
+                [rows[b].ids + drafts[b][:t] for b, t in spots],
+                [rows[b].n_prompt for b, _ in spots],
+                [rows[b].uniforms[len(rows[b].completion.ids) + t] for b, t in spots],
+            )
+        )
+        picked = []
+        for row, draft in zip(rows, drafts, strict=True):
+            own = [next(picks) for _ in range(len(draft) + 1)]
+            right = next((t for t, token in enumerate(draft) if own[t].token != token), len(draft))
+            if row.lookup:
+                row.lookup.learn(len(draft), right)
+            picked.append((row, own[: right + 1]))
+        return picked
+
+
 def generate(
     model: GPT2,
-    prompts: list[list[int]],
-    picker: Picker,
-    max_new_tokens: int,
-    eos_id: int | None,
-    on_token: Callable[[int], None] = lambda token: None,
-) -> list[Completion]:
-    """Continues a batch of prompts, of any lengths; on_token gets the first row's tokens as they come.
+    requests: list[Request],
+    sampler: Sampler,
+    stop: StopStrings | None = None,
+    batch_size: int = 8,
+    on_token: Callable[[int, int], None] = lambda request, token: None,
+) -> Iterator[tuple[int, Completion]]:
+    """Goes on with all requests, up to batch_size at once, in their order; yields (request, completion) as they end.
 
-    Raises ValueError where a prompt and its new tokens do not fit in n_positions.
+    on_token is called with the request and its token, for each new one. Past n_positions the last n_positions
+    tokens are the context of the next: the window slides, and is computed anew each time.
     """
-    cache = model.new_cache(len(prompts), max(map(len, prompts)) + max_new_tokens)
-    completions = [Completion() for _ in prompts]
-    unfinished = set(range(len(prompts)))
-    logits = prefill(model, prompts, cache).float()  # [B, V]
-    for _ in range(max_new_tokens):
-        tokens = picker.pick(logits).to(logits.device)  # [B]
-        logprobs = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]  # [B]
-        for row, (token, logprob) in enumerate(zip(tokens.tolist(), logprobs.tolist(), strict=True)):
-            if row not in unfinished:
-                continue
-            completions[row].ids.append(token)
-            completions[row].logprob += logprob
-            if token == eos_id:
-                completions[row].finish_reason = "eos"
-                unfinished.discard(row)
-            elif row == 0:
-                on_token(token)
-        if not unfinished:
-            break
-        logits = decode_one_token(model, tokens.tolist(), cache).float()
-    return completions
+    decode, size = sampler.decode, min(batch_size, len(requests))
+    if (size >= _PACK_ROWS or decode.lookup) and decode.max_new_tokens * len(requests) // size >= _PACK_PASSES:
+        pack(model)
+    longest = max(len(request.ids) for request in requests) + decode.max_new_tokens
+    batch = _Batch(model, sampler, size, min(model.config.n_positions, longest))
+    waiting = deque(enumerate(requests))
+    while waiting or batch.rows:
+        new = batch.remove_full()
+        free = size - len(batch.rows) - len(new)
+        new += [_Row(*waiting.popleft(), sampler, stop) for _ in range(min(free, len(waiting)))]
+        for row, picks in batch.add(new) if new else batch.step():
+            for pick in picks:
+                row.take(pick)
+                on_token(row.index, pick.token)
+                if row.completion.finish_reason:
+                    batch.remove(row)
+                    yield row.index, row.completion
+                    break

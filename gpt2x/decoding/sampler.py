@@ -1,36 +1,80 @@
 """Choosing the next token. Every sample has its own random numbers, so nothing else can change it."""
 
 import hashlib
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gpt2x.decoding.filters import filter_logits
+from gpt2x.decoding.processors import process_logits
 from gpt2x.schema import DecodeConfig
 
 
+@dataclass(frozen=True)
+class Pick:
+    """A chosen token, and with decode.logprobs what it was chosen from."""
+
+    token: int
+    logprob: float
+    """Nats, under the unfiltered model, as are all here."""
+    rank: int = 0
+    """1 for the likeliest of all tokens."""
+    kept: int = 0
+    """Tokens that could have been drawn; 1 if greedy."""
+    likeliest: list[tuple[int, float]] | None = None
+    """decode.logprobs tokens and their log-probabilities."""
+
+    def ranked(self) -> list[tuple[int, tuple[int, float]]]:
+        """The likeliest tokens and, if it is none of them, the chosen one, each with its rank."""
+        best = list(enumerate(self.likeliest or [], 1))
+        chosen = any(token == self.token for _, (token, _) in best)
+        return best if chosen else [*best, (self.rank, (self.token, self.logprob))]
+
+
 class Sampler:
-    """Picks tokens for the rows of a batch; `keys` are the (prompt, sample index) of each row."""
+    """Picks tokens under the settings of one run."""
 
-    def __init__(self, decode: DecodeConfig, seed: int, keys: list[tuple[str, int]]) -> None:
-        self.decode = decode
-        self.generators = [torch.Generator().manual_seed(_seed(seed, *key)) for key in keys]
+    def __init__(self, decode: DecodeConfig, seed: int, eos_id: int | None) -> None:
+        self.decode, self.seed, self.eos_id = decode, seed, eos_id
 
-    def pick(self, logits: Tensor) -> Tensor:
-        """logits [B, V] -> token ids [B], on the CPU when sampled.
-
-        One uniform number a row, looked up in the cumulative distribution in vocabulary order and in
-        float64, so that rounding in the logits (another batch size, say) all but never moves a pick.
-        """
+    def uniforms(self, prompt: str, sample: int) -> list[float]:
+        """The random numbers of all tokens of a sample, in [0, 1)."""
         if self.decode.greedy:
-            return logits.argmax(-1)
-        probabilities = filter_logits(logits.cpu().double(), self.decode).softmax(-1)  # [B, V]
-        cumulative = probabilities.cumsum(-1)
-        uniform = torch.cat([torch.rand(1, generator=g, dtype=torch.float64) for g in self.generators])  # [B]
-        threshold = uniform[:, None] * cumulative[:, -1:]
-        return torch.searchsorted(cumulative, threshold, right=True)[:, 0]
+            return [0.0] * self.decode.max_new_tokens
+        digest = hashlib.sha256(f"{self.seed}/{sample}/{prompt}".encode("utf-8", "surrogatepass")).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)  # torch's seeds are signed
+        return torch.rand(self.decode.max_new_tokens, generator=generator, dtype=torch.float64).tolist()
+
+    def pick(self, logits: Tensor, texts: list[list[int]], n_prompts: list[int], uniforms: list[float]) -> list[Pick]:
+        """logits [N, V], and of each row the ids so far, how many of them are the prompt's, and its random number."""
+        logits = logits.float()
+        processed = process_logits(logits, texts, n_prompts, self.decode, self.eos_id)
+        if self.decode.greedy:
+            kept = [1] * len(texts)
+            tokens = processed.argmax(-1)  # [N]
+        else:
+            filtered = filter_logits(processed.cpu().double(), self.decode)
+            kept = (filtered > -torch.inf).sum(-1).tolist()
+            tokens = draw(filtered, torch.tensor(uniforms, dtype=torch.float64)).to(logits.device)  # [N]
+        logprobs = logits.log_softmax(-1)  # [N, V]
+        chosen = logprobs.gather(-1, tokens[:, None])  # [N, 1]
+        pairs = zip(tokens.tolist(), chosen[:, 0].tolist(), strict=True)
+        if self.decode.logprobs is None:
+            return [Pick(token, logprob) for token, logprob in pairs]
+        ranks = ((logprobs > chosen).sum(-1) + 1).tolist()
+        best = logprobs.topk(min(self.decode.logprobs, logprobs.shape[-1]))
+        likeliest = [
+            list(zip(*row, strict=True)) for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+        return [Pick(*row) for row in zip(*zip(*pairs, strict=True), ranks, kept, likeliest, strict=True)]
 
 
-def _seed(seed: int, prompt: str, sample: int) -> int:
-    digest = hashlib.sha256(f"{seed}/{sample}/{prompt}".encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") >> 1  # torch's seeds are signed
+def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """Token ids [N] drawn from filtered logits [N, V] by uniform numbers [N].
+
+    A number is looked up in the cumulative distribution in vocabulary order and in float64, so that
+    rounding in the logits (another batch size, say) all but never moves a pick.
+    """
+    cumulative = logits.softmax(-1).cumsum(-1)
+    return torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True)[:, 0]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gpt2x.decoding.engine import decode_one_token, prefill
 from gpt2x.decoding.filters import filter_logits
-from gpt2x.decoding.generate import generate
+from gpt2x.decoding.generate import Request, generate
 from gpt2x.decoding.sampler import Sampler
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.parity.compare import ERROR_RATIO, RELATIVE_TOLERANCE, first_difference, relative_difference
@@ -96,9 +96,11 @@ def _chi_square(logits: Tensor) -> ParityRow:
     decode = DecodeConfig(top_k=8)
     probabilities = reference_filter(logits, decode).softmax(-1)[0]  # [V]
     counts = torch.zeros_like(probabilities)
+    sampler = Sampler(decode, 0, None)
     for start in range(0, _DRAWS, 256):
-        sampler = Sampler(decode, 0, [("", i) for i in range(start, start + 256)])
-        counts += torch.bincount(sampler.pick(logits.expand(256, -1)), minlength=len(counts))
+        uniforms = [sampler.uniforms("", i)[0] for i in range(start, start + 256)]
+        picks = sampler.pick(logits.expand(256, -1), [[]] * 256, [0] * 256, uniforms)
+        counts += torch.bincount(torch.tensor([pick.token for pick in picks]), minlength=len(counts))
     kept = probabilities * _DRAWS >= 5  # the test's usual least expected count; the rest is one class
     expected = torch.cat([probabilities[kept], probabilities[~kept].sum()[None]]) * _DRAWS
     seen = torch.cat([counts[kept], counts[~kept].sum()[None]])
@@ -141,8 +143,8 @@ def generation_rows(c: Comparison) -> tuple[list[ParityRow], list[SideBySideRow]
 def _greedy(c: Comparison, ids: list[int]) -> list[int]:
     eos_id, n = c.checkpoint.tokenizer.eos_id, c.record.facts.max_new_tokens
     if c.ours:
-        picker = Sampler(DecodeConfig(greedy=True), 0, [("", 0)])
-        return generate(c.subject.module, [ids], picker, n, eos_id)[0].ids
+        sampler = Sampler(DecodeConfig(greedy=True, max_new_tokens=n), 0, eos_id)
+        return next(generate(c.subject.module, [Request(ids)], sampler))[1].ids
     new: list[int] = []
     with torch.no_grad():
         while len(new) < n and (not new or new[-1] != eos_id):
