@@ -82,6 +82,7 @@ def beam_search(
     is over. process(logprobs [B, V], texts, n_prompts) returns new log-probabilities (nats, not normalised again),
     given the tokens of each row and how many of them are its prompt's: transformers' logits processors get
     log-probabilities here, and logits in greedy search, so that a repetition penalty is not the same in both.
+    Where it bans (-inf) so much that fewer than num_beams texts are left, empty completions fill the list.
 
     Raises ValueError where a prompt and its new tokens do not fit in n_positions.
     """
