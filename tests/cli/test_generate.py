@@ -19,7 +19,8 @@ from tests.conftest import NANO, Cli, read_csv, run_dir
 
 COLUMNS = [
     *("prompt_id", "sample", "prompt", "completion", "n_prompt_tokens", "n_new_tokens", "finish_reason", "logprob"),
-    *("model", "weights", "greedy", "temperature", "top_k", "top_p", "seed"),
+    *("model", "weights", "greedy", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty"),
+    *("no_repeat_ngram_size", "min_new_tokens", "stop", "num_beams", "length_penalty", "on_overflow", "seed"),
 ]
 HOSTILE = [
     *("a=b, c=d", 'say "hi"', '"', "it's", "# no comment", "costs $5 or $x", "${x}", "a ${b.c} d", "\\${x}"),
@@ -80,6 +81,15 @@ def test_greedy_is_what_transformers_generates(generate: Generate) -> None:
         "temperature": "1.0",
         "top_k": "",
         "top_p": "",
+        "min_p": "",
+        "typical_p": "",
+        "repetition_penalty": "1.0",
+        "no_repeat_ngram_size": "",
+        "min_new_tokens": "0",
+        "stop": "",
+        "num_beams": "1",
+        "length_penalty": "1.0",
+        "on_overflow": "refuse",
         "seed": "0",
     }
 
@@ -226,10 +236,13 @@ def test_console_shows_prompt_and_completion(gpt2x: Cli, launch: Path) -> None:
     assert result.err == ""
 
 
-def test_console_shows_every_sample(gpt2x: Cli, launch: Path) -> None:
-    result = gpt2x("task=generate", 'prompt=["one","two"]', "decode.num_samples=2", "decode.max_new_tokens=40")
-    for row in read_csv(run_dir(launch, "generate") / "generations.csv"):
-        assert row["prompt"] + row["completion"] + "\n" in result.out
+def test_many_samples_are_quiet_off_a_terminal(gpt2x: Cli, launch: Path) -> None:
+    result = gpt2x("task=generate", 'prompt=["one","two"]', "decode.num_samples=2", "decode.max_new_tokens=4")
+    table = run_dir(launch, "generate") / "generations.csv"
+    assert result.err == ""
+    assert re.fullmatch(
+        rf"4 samples in {table.relative_to(launch)}; 16 new tokens in \S+ s, \S+ a second\n", result.out
+    )
 
 
 def test_run_folder_says_where_the_run_came_from(gpt2x: Cli, launch: Path) -> None:

@@ -1,5 +1,6 @@
 """Decoding against transformers: greedy tokens, filters, log-probabilities."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from transformers.generation.logits_process import TemperatureLogitsWarper, TopK
 
 from gpt2x.checkpoints import load_checkpoint
 from gpt2x.decoding.filters import filter_logits
-from gpt2x.decoding.generate import generate
+from gpt2x.decoding.generate import Request, generate
 from gpt2x.decoding.sampler import Sampler
 from gpt2x.schema import DecodeConfig, ModelConfig, WeightsConfig
 from gpt2x.tokenizer import Tokenizer, train_tokenizer
@@ -37,9 +38,16 @@ def random_prompts(*lengths: int) -> list[list[int]]:
     return [torch.randint(300, (length,), generator=generator).tolist() for length in lengths]
 
 
+def complete(model, prompts: list[list[int]], decode: DecodeConfig, eos_id: int | None = None, **options):
+    """The completions in the order of the prompts."""
+    requests = [Request(prompt, str(prompt)) for prompt in prompts]
+    found = dict(generate(model, requests, Sampler(decode, 5, eos_id), **options))
+    assert sorted(found) == list(range(len(prompts)))
+    return [found[i] for i in range(len(prompts))]
+
+
 def greedy(model, prompts: list[list[int]], max_new_tokens: int, eos_id: int | None = None, **options):
-    picker = Sampler(DecodeConfig(greedy=True), 0, [("", 0)] * len(prompts))
-    return generate(model, prompts, picker, max_new_tokens, eos_id, **options)
+    return complete(model, prompts, DecodeConfig(greedy=True, max_new_tokens=max_new_tokens), eos_id, **options)
 
 
 def hf_greedy(hf, prompt: list[int], max_new_tokens: int, eos_id: int | None = None) -> list[int]:
@@ -97,8 +105,8 @@ def test_eos_ends_a_row_and_only_that_row(tmp_path):
     prompts = random_prompts(5, 9, 5)
     free = greedy(ours, prompts, 20)
     eos = free[0].ids[7]
-    streamed: list[int] = []
-    ended = greedy(ours, prompts, 20, eos, on_token=streamed.append)
+    streamed: list[list[int]] = [[], [], []]
+    ended = greedy(ours, prompts, 20, eos, on_token=lambda request, token: streamed[request].append(token))
     stops = [1 + completion.ids.index(eos) if eos in completion.ids else 20 for completion in free]
     assert stops[0] < 20
     assert max(stops) == 20
@@ -106,7 +114,7 @@ def test_eos_ends_a_row_and_only_that_row(tmp_path):
         assert after.ids == before.ids[:stop] == hf_greedy(hf, prompt, 20, eos)
         assert after.finish_reason == ("eos" if eos in before.ids else "length")
         assert after.logprob == pytest.approx(hf_logprob(hf, prompt, after.ids), rel=1e-5)
-    assert streamed == free[0].ids[: stops[0] - 1]
+    assert streamed == [completion.ids for completion in ended]
 
 
 def test_eos_as_the_last_allowed_token_is_eos(tmp_path):
@@ -130,8 +138,7 @@ def test_eos_as_the_last_allowed_token_is_eos(tmp_path):
 def test_logprob_is_of_the_unfiltered_model(tmp_path, decode):
     ours, hf = pair(tmp_path)
     prompts = random_prompts(4, 1, 11)
-    sampler = Sampler(decode, 5, [(str(prompt), 0) for prompt in prompts])
-    for prompt, completion in zip(prompts, generate(ours, prompts, sampler, 25, None), strict=True):
+    for prompt, completion in zip(prompts, complete(ours, prompts, replace(decode, max_new_tokens=25)), strict=True):
         assert completion.logprob == pytest.approx(hf_logprob(hf, prompt, completion.ids), rel=1e-5)
 
 

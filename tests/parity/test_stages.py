@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from gpt2x.cache import KVCache
-from gpt2x.decoding import engine, filters
-from gpt2x.decoding.sampler import Sampler
+from gpt2x.decoding import engine, filters, sampler
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.schema import STAGES
 from tests.conftest import Cli, read_csv, run_dir
@@ -128,18 +127,18 @@ def wrong_order(monkeypatch: pytest.MonkeyPatch) -> None:
 def stray_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """One token in 256 is none that top_k leaves: too few for a chi-square test of the others."""
 
-    def pick(self: Sampler, logits: Tensor) -> Tensor:
-        tokens = right(self, logits)
+    def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
+        tokens = right(logits, uniforms)
         tokens[0] = logits[0].argmin()
         return tokens
 
-    right = Sampler.pick
-    monkeypatch.setattr(Sampler, "pick", pick)
+    right = sampler.draw
+    monkeypatch.setattr(sampler, "draw", draw)
 
 
 def wrong_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    pick = Sampler.pick
-    monkeypatch.setattr(Sampler, "pick", lambda self, logits: pick(self, logits * 1.2))
+    draw = sampler.draw
+    monkeypatch.setattr(sampler, "draw", lambda logits, uniforms: draw(logits * 1.2, uniforms))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2x.decoding.filters import filter_logits
-from gpt2x.decoding.generate import generate
+from gpt2x.decoding.generate import Request, generate
 from gpt2x.decoding.sampler import Sampler
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
@@ -16,7 +16,6 @@ from gpt2x.schema import DecodeConfig
 from tests.conftest import read_csv, run_dir
 
 FEW = settings(deadline=None, derandomize=True, max_examples=25)
-NEW = 12
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +28,20 @@ def model() -> GPT2:
     return model.double().eval()
 
 
-DECODE = DecodeConfig(temperature=1.3, top_k=60, top_p=0.95)
+DECODE = DecodeConfig(temperature=1.3, top_k=60, top_p=0.95, max_new_tokens=12)
 
 
 def sample(model: GPT2, keys: list[tuple[str, int]], seed: int = 0, decode: DecodeConfig = DECODE):
-    prompts = [list(text.encode()) for text, _ in keys]
-    return [completion.ids for completion in generate(model, prompts, Sampler(decode, seed, keys), NEW, None)]
+    requests = [Request(list(text.encode()), text, index) for text, index in keys]
+    found = dict(generate(model, requests, Sampler(decode, seed, None), batch_size=len(keys)))
+    return [found[i].ids for i in range(len(keys))]
+
+
+def pick(logits: torch.Tensor, sampler: Sampler, n: int = 1) -> torch.Tensor:
+    """The n-th tokens of as many samples as there are logits [N, V]."""
+    N = len(logits)
+    uniforms = [sampler.uniforms("prompt", index)[n - 1] for index in range(N)]
+    return torch.tensor([pick.token for pick in sampler.pick(logits, [[]] * N, [0] * N, uniforms)])
 
 
 KEYS = st.tuples(st.text(st.characters(codec="ascii"), min_size=1, max_size=15), st.integers(0, 1000))
@@ -69,8 +76,9 @@ def test_seeds_indices_and_prompts_give_different_random_numbers():
     logits = torch.zeros(1, 100_000)
 
     def picks(seed: int, prompt: str, index: int) -> tuple[int, ...]:
-        sampler = Sampler(DecodeConfig(), seed, [(prompt, index)])
-        return tuple(sampler.pick(logits).item() for _ in range(3))
+        sampler = Sampler(DecodeConfig(max_new_tokens=3), seed, None)
+        uniforms = sampler.uniforms(prompt, index)
+        return tuple(pick.token for pick in sampler.pick(logits.expand(3, -1), [[]] * 3, [0] * 3, uniforms))
 
     cases = [
         (seed, prompt, index)
@@ -140,8 +148,7 @@ def test_tokens_are_drawn_from_the_filtered_distribution():
     decode = DecodeConfig(temperature=0.8, top_k=9, top_p=0.95)
     filtered = filter_logits(logits.double()[None], decode)[0].softmax(-1)
     N = 20_000
-    sampler = Sampler(decode, 0, [("prompt", index) for index in range(N)])
-    first, second = (sampler.pick(logits.expand(N, -1)) for _ in range(2))
+    first, second = (pick(logits.expand(N, -1), Sampler(decode, 0, None), n) for n in (1, 2))
     assert (filtered > 0).sum() == 7
     for tokens in (first, second):
         assert chi_square(tokens, filtered) < 22.46  # 6 degrees of freedom: 1 in 1000 is above
@@ -166,7 +173,7 @@ def test_tokens_of_probability_zero_are_never_drawn(logits, temperature, top_k, 
     decode = DecodeConfig(temperature=temperature, top_k=top_k, top_p=top_p)
     rows = torch.tensor(logits).expand(200, -1)
     probabilities = filter_logits(rows[:1].double(), decode).softmax(-1)[0]
-    tokens = Sampler(decode, 0, [("prompt", index) for index in range(200)]).pick(rows)
+    tokens = pick(rows, Sampler(decode, 0, None))
     assert (probabilities[tokens] > 0).all()
 
 
@@ -176,5 +183,5 @@ def test_extreme_random_numbers_draw_a_possible_token(monkeypatch, uniform):
     monkeypatch.setattr(torch, "rand", lambda *size, dtype, **_: torch.full(size, uniform, dtype=dtype))
     rows = torch.full((1, 50), -torch.inf)
     rows[0, 20:30] = torch.linspace(-3, 3, 10)
-    token = Sampler(DecodeConfig(), 0, [("prompt", 0)]).pick(rows).item()
+    token = pick(rows, Sampler(DecodeConfig(), 0, None)).item()
     assert token == (20 if uniform == 0 else 29)
