@@ -5,6 +5,8 @@ one slice of the weights a thread does not (1.4x); with more rows oneDNN's produ
 MKL's, and on weights in oneDNN's own blocked order up to 1.7 times as fast again, at the price of a copy of them.
 """
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,6 +15,8 @@ from torch.nn import functional as F
 _ONEDNN = torch.backends.mkldnn.is_available() and all(
     hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
 )
+# Without VNNI, sums of two products of 8 bits overflow 16: the operator then rounds activations to 7 bits.
+_REDUCE_RANGE = not getattr(torch.cpu, "_is_vnni_supported", lambda: False)()
 _LARGE = 1 << 19  # weights: below, a product is over before the choice between products is made
 
 
@@ -21,13 +25,26 @@ class Linear(nn.Linear):
 
     packed: Tensor | None = None
     """A copy of the weight in oneDNN's order, for two rows and more."""
+    int8: torch.ScriptObject | None = None
+    """The weight in 8 bits; used alone, once it is there."""
 
     def pack(self) -> None:
-        if self.packed is None and _onednn_takes(self.weight):
+        if self.packed is None and self.int8 is None and _onednn_takes(self.weight):
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+
+    def quantize(self) -> None:
+        """Rounds the weight to int8, with one scale for each output; activations are then rounded as they come."""
+        scales = self.weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny).double() / 127  # [out]
+        zeros = torch.zeros_like(scales, dtype=torch.long)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch means to take this away, and has nothing in its place yet
+            rounded = torch.quantize_per_channel(self.weight, scales, zeros, 0, torch.qint8)
+        self.int8 = torch.ops.quantized.linear_prepack(rounded, None)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out]."""
+        if self.int8 is not None:
+            return self._in_int8(x)
         weight, rows = self.weight, x.numel() // self.in_features
         if (torch.is_grad_enabled() and (weight.requires_grad or x.requires_grad)) or not _onednn_takes(weight):
             return F.linear(x, weight, self.bias)
@@ -44,6 +61,27 @@ class Linear(nn.Linear):
         slices = self.weight.t().view(n, -1, self.out_features)  # [n, in / n, out]
         y = torch.bmm(x.reshape(n, 1, -1), slices).sum(0)
         return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], self.out_features)
+
+    def _in_int8(self, x: Tensor) -> Tensor:
+        """Each row with a scale of its own: what is beside it in a batch must not change it.
+
+        The operator has one scale for all rows, from the smallest to the largest value that it sees; so the rows
+        are brought to [-1, 1], and one more is added that holds both ends.
+        """
+        rows = x.reshape(-1, self.in_features)
+        scales = rows.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)  # [N, 1]
+        ends = rows.new_zeros(1, self.in_features)
+        ends[0, 0], ends[0, -1] = -1, 1
+        y = torch.ops.quantized.linear_dynamic(torch.cat([rows / scales, ends]), self.int8, _REDUCE_RANGE)
+        y = y[:-1] * scales
+        return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], self.out_features)
+
+
+def takes_int8(device: torch.device) -> bool:
+    """Whether this torch has int8 products there."""
+    return device.type == "cpu" and all(
+        hasattr(torch.ops.quantized, name) for name in ("linear_prepack", "linear_dynamic")
+    )
 
 
 def _onednn_takes(weight: Tensor) -> bool:

@@ -245,7 +245,7 @@ class Config:
     batch_size: Any = "auto"  # or an int, at least 1
 
     def __post_init__(self) -> None:
-        _choose("dtype", self.dtype, ("float32", "float64", "bfloat16", "float16"))
+        _choose("dtype", self.dtype, ("float32", "float64", "bfloat16", "float16", "int8"))
         _check_seed("seed", self.seed)
         if self.batch_size != "auto" and (type(self.batch_size) is not int or self.batch_size < 1):
             raise UserError(f"batch_size={self.batch_size}: must be auto, or a whole number of at least 1")

@@ -11,6 +11,7 @@ from gpt2x.checkpoints.names import full_names, infer_config, to_model
 from gpt2x.checkpoints.read import checkpoint_directory, read_config, read_tensors, weight_files
 from gpt2x.checkpoints.sizes import ARCHITECTURE, known_sizes, size_like
 from gpt2x.errors import UserError
+from gpt2x.linear import Linear, takes_int8
 from gpt2x.memory import check_fits
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
@@ -39,15 +40,22 @@ class Checkpoint:
 def load_checkpoint(model: ModelConfig, weights: WeightsConfig, dtype: torch.dtype, device: torch.device) -> Checkpoint:
     """Finds, reads and checks the weights; the last one loaded is kept for the next job of a sweep.
 
-    Raises UserError for whatever is wrong with them.
+    With torch.int8 they are float32, and the matrices of the products int8 as well. Raises UserError for
+    whatever is wrong with them.
     """
+    if dtype == torch.int8 and not takes_int8(device):
+        raise UserError(f"dtype=int8: not on {device.type} with this torch; use device=cpu, or dtype=bfloat16")
     path = find_weights(model, weights)
     files = [*weight_files(path), *(checkpoint_directory(path) / name for name in _SMALL_FILES)] if path else []
     stamp = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
     key = (model, path, stamp, weights.seed, dtype, device)
     if key not in _loaded:
         _loaded.clear()  # before loading, so that there are never two models in memory
-        _loaded[key] = _load(model, path, weights.seed, dtype, device)
+        stored = torch.float32 if dtype == torch.int8 else dtype
+        checkpoint = _load(model, path, weights.seed, stored, device)
+        if dtype == torch.int8:
+            quantize(checkpoint.model)
+        _loaded[key] = checkpoint
     return _loaded[key]
 
 
@@ -84,6 +92,13 @@ def _load(asked: ModelConfig, path: Path | None, seed: int, dtype: torch.dtype, 
             state[name] = state[name].to(device=device, dtype=dtype)
         model = model_of(state, config)
     return Checkpoint(model, tokenizer, tokenizer_dir, _name(config), label, path)
+
+
+@torch.no_grad()
+def quantize(model: GPT2) -> None:
+    for module in model.modules():
+        if isinstance(module, Linear):
+            module.quantize()
 
 
 @torch.no_grad()

@@ -52,7 +52,8 @@ def build(source: Source, checkpoint: Checkpoint, record: Record, dtype: torch.d
 
 def _ours(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> nn.Module:
     model = checkpoint.model
-    if model.lm_head.weight.dtype == dtype and model.lm_head.weight.device == device:
+    computes_in = torch.int8 if model.lm_head.int8 is not None else model.lm_head.weight.dtype
+    if computes_in == dtype and model.lm_head.weight.device == device:
         return model
     state = {name: tensor.to(device=device, dtype=dtype) for name, tensor in model.transformer.state_dict().items()}
     return model_of({f"transformer.{name}": tensor for name, tensor in state.items()}, model.config)

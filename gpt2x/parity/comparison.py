@@ -25,6 +25,8 @@ class Comparison:
     """In the record's exact dtype."""
     subject: Subject
     """In the dtype asked for; the same object where that is the exact one."""
+    dtype: str
+    """The dtype asked for: the record's, or int8, which transformers does not have and its float32 stands for."""
     live: bool
     """Whether transformers is at hand, or only what was recorded of it."""
     propagated: Trace = field(default_factory=Trace)

@@ -80,4 +80,4 @@ def _rounding(c: Comparison, site: str, output: Tensor) -> list[ParityRow]:
         return []
     error = rms(actual.cpu().double() - expected)
     ratio = error_ratio(error, c.record.facts.site_errors[site], rms(expected), c.record.dtype)
-    return [stated("layers", site, "error_ratio", ratio, mode=f"isolated, {c.record.facts.dtype}")]
+    return [stated("layers", site, "error_ratio", ratio, mode=f"isolated, {c.dtype}")]

@@ -105,11 +105,15 @@ class Report:
         return Text.assemble("same function?   ", _yes(value <= bar), said)
 
     def _as_accurate(self) -> Text:
-        dtype = self.record.facts.dtype
+        dtype = self.summary.dtype
         value = self._logits(dtype, "error_ratio")
         if value is None:
             reasons = [row.note for row in self.rows if row.metric == "error_ratio" and row.status == "skipped"]
             return Text(f"as accurate?     not checked: {(reasons or ['no logits compared'])[0]}", "yellow")
+        if dtype == "int8":
+            s = self.summary
+            said = f"mean KL {s.mean_kl:.2g} nats, top-1 agreement {s.top1_agreement:.1%}, {value:.2g} times the error"
+            return Text.assemble("as accurate?     ", ("no   ", "yellow"), f"{said} of float32: what int8 costs")
         said = f"{value:.3g} times the reference's own error in {dtype}, allowed {ERROR_RATIO:g}"
         return Text.assemble("as accurate?     ", _yes(value <= ERROR_RATIO), said)
 

@@ -49,6 +49,8 @@ def run(config: Config, run_dir: Path) -> Outcome:
     stages = [stage for stage in STAGES if stage in config.task.stages]
     if not stages:
         raise UserError(f"task.stages is empty: name some of {', '.join(STAGES)}")
+    if config.dtype == "int8" and config.subject.target is not None:
+        raise UserError("dtype=int8 is of gpt2x's own model; leave subject.target out")
     source = Source(config.subject, import_target(config.subject.target) if config.subject.target else None)
     device, dtype = runtime.find_device(config.device.name), runtime.find_dtype(config.dtype)
     outcome = Outcome(device=device)
@@ -63,13 +65,13 @@ def run(config: Config, run_dir: Path) -> Outcome:
             record = _reference(config, checkpoint, stages)
         bar.update(step, advance=1)
         with outcome.timed("compare"):
-            found = _compare(source, checkpoint, record, stages, config.task.reference is None, (bar, step))
+            found = _compare(source, checkpoint, record, config, stages, (bar, step))
         outcome.passed = not found.bad and any(row.status == "ok" for row in found.rows)
         if found.bad:
             bar.update(step, description="looking for the cause")
             with outcome.timed("diagnose"):
                 _diagnose(found)
-    summary = _summary(source, checkpoint, record, found, outcome.passed)
+    summary = _summary(source, checkpoint, record, config.dtype, found, outcome.passed)
     write_rows(run_dir / "parity.csv", ParityRow, found.rows)
     write_rows(run_dir / "side_by_side.csv", SideBySideRow, found.side_by_side)
     picture = None
@@ -109,7 +111,7 @@ def _reference(config: Config, checkpoint: Checkpoint, stages: list[str]) -> Rec
     if "generation" in wanted:
         for each in gen_prompts:
             check_length(len(encode(each.text)), config.decode.max_new_tokens, n_positions, "gen_prompt")
-    dtype = runtime.find_dtype(config.dtype)
+    dtype = checkpoint.model.lm_head.weight.dtype
     fits, with_gradients = _fits(checkpoint, len(encode(prompt)), 1 if config.subject.target is None else 2)
     if not with_gradients:
         wanted.discard("gradients")
@@ -154,8 +156,8 @@ def _compare(
     source: Source,
     checkpoint: Checkpoint,
     record: Record,
+    config: Config,
     stages: list[str],
-    live: bool,
     progress: tuple[Progress, TaskID],
 ) -> _Found:
     """Runs the stages. What the subject's own code raises ends the comparison, with a row that says so."""
@@ -163,10 +165,13 @@ def _compare(
     bar, step = progress
     try:
         asked_device = checkpoint.model.lm_head.weight.device
-        same = record.exact == record.dtype
+        dtype = runtime.find_dtype(config.dtype)
+        same = record.exact == dtype
         exact = build(source, checkpoint, record, record.exact, asked_device if same else torch.device("cpu"))
-        subject = exact if same else build(source, checkpoint, record, record.dtype, asked_device)
-        comparison = found.comparison = Comparison(record, checkpoint, exact, subject, live)
+        subject = exact if same else build(source, checkpoint, record, dtype, asked_device)
+        comparison = found.comparison = Comparison(
+            record, checkpoint, exact, subject, config.dtype, live=config.task.reference is None
+        )
         for each in {exact, subject}:
             each.logits(comparison.ids(each))  # once: whether it answers for all positions is then known
         for stage in stages:
@@ -198,9 +203,11 @@ def _diagnose(found: _Found) -> None:
         found.diagnosis = Diagnosis(f"{first.stage}: {first.site}", first, f"unknown: {error}")
 
 
-def _summary(source: Source, checkpoint: Checkpoint, record: Record, found: _Found, passed: bool) -> SummaryRow:
+def _summary(
+    source: Source, checkpoint: Checkpoint, record: Record, dtype: str, found: _Found, passed: bool
+) -> SummaryRow:
     logits = {(row.mode, row.metric): row.value for row in found.rows if row.stage == "logits"}
-    dtype, exact = record.facts.dtype, record.facts.exact
+    exact = record.facts.exact
     return SummaryRow(
         model=checkpoint.name,
         weights=checkpoint.weights,
