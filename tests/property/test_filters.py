@@ -27,7 +27,7 @@ def random_logits(seed: int, vocab_size: int, scale: float) -> torch.Tensor:
     temperature=st.floats(0.2, 3),
     top_k=st.none() | st.integers(1, 1000),
     top_p=P,
-    min_p=P,
+    min_p=P | st.just(1.0),
     typical_p=P,
 )
 def test_filters(seed, vocab_size, scale, temperature, top_k, top_p, min_p, typical_p):
