@@ -75,17 +75,44 @@ def reference_greedy(model: "GPT2LMHeadModel", ids: list[int], max_new_tokens: i
 
 
 def reference_filter(logits: Tensor, decode: DecodeConfig) -> Tensor:
-    """logits [B, V] -> [B, V], as transformers' own processors for temperature, top_k and top_p leave them."""
-    from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+    """logits [B, V] -> [B, V], as transformers' own processors for the settings of sampling leave them."""
+    import transformers
 
-    processors = LogitsProcessorList()
-    if decode.temperature != 1.0:
-        processors.append(TemperatureLogitsWarper(decode.temperature))
-    if decode.top_k is not None:
-        processors.append(TopKLogitsWarper(decode.top_k))
-    if decode.top_p is not None:
-        processors.append(TopPLogitsWarper(decode.top_p))
-    return processors(torch.zeros(len(logits), 0, dtype=torch.long), logits)
+    warpers = {
+        "temperature": transformers.TemperatureLogitsWarper,
+        "top_k": transformers.TopKLogitsWarper,
+        "top_p": transformers.TopPLogitsWarper,
+        "min_p": transformers.MinPLogitsWarper,
+        "typical_p": transformers.TypicalLogitsWarper,
+    }
+    for key, warper in warpers.items():
+        if decode.first_set(key):
+            logits = warper(getattr(decode, key))(torch.zeros(len(logits), 0, dtype=torch.long), logits)
+    return logits
+
+
+def reference_process(
+    logits: Tensor, texts: list[list[int]], n_prompts: list[int], decode: DecodeConfig, eos_id: int
+) -> Tensor:
+    """logits [N, V] -> [N, V], as transformers' own processors of the text so far leave them, row by row."""
+    from transformers import (
+        LogitsProcessorList,
+        MinNewTokensLengthLogitsProcessor,
+        NoRepeatNGramLogitsProcessor,
+        RepetitionPenaltyLogitsProcessor,
+    )
+
+    rows = []
+    for row, text, n_prompt in zip(logits, texts, n_prompts, strict=True):
+        processors = LogitsProcessorList()
+        if decode.repetition_penalty != 1.0:
+            processors.append(RepetitionPenaltyLogitsProcessor(decode.repetition_penalty))
+        if decode.no_repeat_ngram_size is not None:
+            processors.append(NoRepeatNGramLogitsProcessor(decode.no_repeat_ngram_size))
+        if decode.min_new_tokens:
+            processors.append(MinNewTokensLengthLogitsProcessor(n_prompt, decode.min_new_tokens, eos_id))
+        rows.append(processors(torch.tensor([text]), row[None]))
+    return torch.cat(rows)
 
 
 def reference_tokenize(directory: Path, texts: list[str]) -> list[tuple[list[int], str]]:

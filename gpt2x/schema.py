@@ -164,7 +164,9 @@ class DecodeConfig:
         for text in self.stop:
             _check_text("decode.stop", text)
             if not text:
-                raise UserError("decode.stop: an empty text is everywhere; leave it out")
+                raise UserError("decode.stop: an empty text would stop everywhere; leave it out")
+            if any("\ud800" <= character <= "\udfff" for character in text):  # bytes of the command line
+                raise UserError("decode.stop: not UTF-8")
         self._refuse_contradictions()
 
     def _refuse_contradictions(self) -> None:

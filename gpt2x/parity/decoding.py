@@ -1,6 +1,7 @@
 """The stages cache, padding, sampling and generation: what turns logits into text."""
 
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,11 +9,12 @@ from torch import Tensor
 from gpt2x.decoding.engine import decode_one_token, prefill
 from gpt2x.decoding.filters import filter_logits
 from gpt2x.decoding.generate import Request, generate
+from gpt2x.decoding.processors import process_logits
 from gpt2x.decoding.sampler import Sampler
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.parity.compare import ERROR_RATIO, RELATIVE_TOLERANCE, first_difference, relative_difference
 from gpt2x.parity.comparison import Comparison, checked, device_of, skipped
-from gpt2x.reference import reference_filter
+from gpt2x.reference import reference_filter, reference_process
 from gpt2x.results import ParityRow, SideBySideRow
 from gpt2x.schema import DecodeConfig
 
@@ -20,6 +22,26 @@ _CACHED = 64  # tokens of the prompt that the cache is tried on: the work grows 
 _ROWS = 4  # positions of the prompt whose logits the filters are tried on
 _TOTAL_VARIATION = 1e-6
 _DRAWS, _P_VALUE = 4096, 1e-3
+_FILTERS: tuple[dict[str, Any], ...] = (
+    *(
+        {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        for temperature, top_k, top_p in product((1.0, 0.5, 1.7), (None, 1, 5, 50), (None, 0.1, 0.5, 0.95))
+    ),
+    *({"min_p": p} for p in (0.01, 0.1, 0.5, 1.0)),
+    *({"typical_p": p} for p in (0.05, 0.2, 0.5, 0.95)),
+    {"temperature": 1.7, "top_k": 50, "min_p": 0.1},
+    {"temperature": 0.5, "typical_p": 0.5},
+    {"top_k": 50, "typical_p": 0.9},
+    {"top_p": 0.95, "min_p": 0.02},
+    {"top_p": 0.95, "typical_p": 0.7},
+    {"min_p": 0.05, "typical_p": 0.5},
+)
+_PROCESSORS: tuple[dict[str, Any], ...] = (
+    *({"repetition_penalty": penalty} for penalty in (0.7, 1.3)),
+    *({"no_repeat_ngram_size": n} for n in (1, 2, 3)),
+    {"min_new_tokens": 2},
+    {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "min_new_tokens": 2},
+)
 _NOT_OURS = "is of gpt2x's own; subjects are called with ids alone"
 
 
@@ -78,17 +100,33 @@ def sampling_rows(c: Comparison) -> list[ParityRow]:
     if not c.live:
         return [skipped("sampling", "a saved reference has no logits processors; run without task.reference")]
     T = len(c.record.logits)
-    logits = c.record.logits.double()[sorted({(T - 1) * i // (_ROWS - 1) for i in range(_ROWS)})]  # [_ROWS, V]
+    where = sorted({(T - 1) * i // (_ROWS - 1) for i in range(_ROWS)})
+    logits = c.record.logits.double()[where]  # [_ROWS, V]
     rows = []
-    for temperature, top_k, top_p in product((1.0, 0.5, 1.7), (None, 1, 5, 50), (None, 0.1, 0.5, 0.95)):
-        decode = DecodeConfig(temperature=temperature, top_k=top_k, top_p=top_p)
-        ours, theirs = filter_logits(logits, decode).softmax(-1), reference_filter(logits, decode).softmax(-1)
-        site = f"temperature={temperature} top_k={top_k} top_p={top_p}"
-        differing = int(((ours > 0) != (theirs > 0)).sum())
-        rows.append(checked("sampling", site, "differing_support", differing, 0))
-        variation = (ours - theirs).abs().sum(-1).max().item() / 2
-        rows.append(checked("sampling", site, "total_variation", variation, _TOTAL_VARIATION))
+    for settings in _FILTERS:
+        decode = DecodeConfig(**settings)
+        rows += _distribution_rows(settings, filter_logits(logits, decode), reference_filter(logits, decode))
+    # Texts that have begun to repeat the prompt, so that something is forbidden: the token that came next in it.
+    ids = c.ids(c.exact)[0].tolist()
+    texts = [ids + ids[: i + 1] for i in where]
+    n_prompts = [len(text) - n_new for n_new, text in enumerate(texts)]
+    eos_id = int(logits[0].argmax())  # any token may stand for it, and the likeliest is missed most
+    for settings in _PROCESSORS:
+        args = (logits, texts, n_prompts, DecodeConfig(**settings), eos_id)
+        rows += _distribution_rows(settings, process_logits(*args), reference_process(*args))
     return [*rows, _chi_square(logits[-1:])]
+
+
+def _distribution_rows(settings: dict[str, Any], ours: Tensor, theirs: Tensor) -> list[ParityRow]:
+    """How far the distributions of logits [_ROWS, V] are apart."""
+    ours, theirs = ours.softmax(-1), theirs.softmax(-1)
+    site = " ".join(f"{key}={value}" for key, value in settings.items())
+    differing = int(((ours > 0) != (theirs > 0)).sum())
+    variation = (ours - theirs).abs().sum(-1).max().item() / 2
+    return [
+        checked("sampling", site, "differing_support", differing, 0),
+        checked("sampling", site, "total_variation", variation, _TOTAL_VARIATION),
+    ]
 
 
 def _chi_square(logits: Tensor) -> ParityRow:

@@ -80,11 +80,58 @@ def test_device_that_is_absent(refused: Refused) -> None:
         (["decode=greedy", "decode.top_p=0.9"], ["decode.greedy=true", "decode.top_p=0.9"]),
         (["decode=greedy", "decode.temperature=0.5"], ["decode.greedy=true", "decode.temperature=0.5"]),
         (["decode=greedy", "decode.num_samples=2"], ["decode.greedy=true", "decode.num_samples=2"]),
+        (["decode=greedy", "decode.top_k=2"], ["decode.greedy=true", "decode.top_k=2"]),
+        (["decode=greedy", "decode.min_p=0.1"], ["decode.greedy=true", "decode.min_p=0.1"]),
+        (["decode=greedy", "decode.typical_p=0.1"], ["decode.greedy=true", "decode.typical_p=0.1"]),
+        (["decode.min_p=0"], ["decode.min_p=0", "at most 1"]),
+        (["decode.min_p=1.1"], ["decode.min_p=1.1", "at most 1"]),
+        (["decode.typical_p=0"], ["decode.typical_p=0", "at most 1"]),
+        (["decode.typical_p=nan"], ["decode.typical_p=nan"]),
+        (["decode.repetition_penalty=0"], ["decode.repetition_penalty=0", "above 0"]),
+        (["decode.repetition_penalty=inf"], ["decode.repetition_penalty=inf", "finite"]),
+        (["decode.no_repeat_ngram_size=0"], ["decode.no_repeat_ngram_size=0", "at least 1"]),
+        (["decode.min_new_tokens=-1"], ["decode.min_new_tokens=-1", "at least 0"]),
+        (["decode.min_new_tokens=51"], ["decode.min_new_tokens=51", "decode.max_new_tokens=50"]),
+        (["decode.num_beams=0"], ["decode.num_beams=0", "at least 1"]),
+        (["decode.num_beams=2", "decode.length_penalty=nan"], ["decode.length_penalty=nan", "finite"]),
+        (["decode.length_penalty=2"], ["decode.length_penalty=2", "add decode.num_beams"]),
+        (["decode.num_beams=2", "decode=greedy"], ["decode.num_beams=2", "decode.greedy=true"]),
+        (["decode.num_beams=2", "decode.temperature=0.5"], ["decode.num_beams=2", "decode.temperature=0.5"]),
+        (["decode.num_beams=2", "decode.top_k=5"], ["decode.num_beams=2", "decode.top_k=5"]),
+        (["decode.num_beams=2", "decode.top_p=0.5"], ["decode.num_beams=2", "decode.top_p=0.5"]),
+        (["decode.num_beams=2", "decode.min_p=0.5"], ["decode.num_beams=2", "decode.min_p=0.5"]),
+        (["decode.num_beams=2", "decode.typical_p=0.5"], ["decode.num_beams=2", "decode.typical_p=0.5"]),
+        (["decode.num_beams=2", "decode.num_samples=3"], ["decode.num_samples=3", "decode.num_beams=2"]),
+        (["decode.num_beams=2", "decode.lookup=true"], ["not combined with decode.lookup"]),
+        (["decode.num_beams=2", "decode.logprobs=1"], ["not combined with decode.logprobs"]),
+        (["decode.num_beams=2", "decode.on_overflow=crop"], ["not combined with decode.on_overflow"]),
+        (["decode.num_beams=2", "decode.stop=a"], ["not combined with decode.stop"]),
+        (["decode.on_overflow=crob"], ["decode.on_overflow=crob", "did you mean 'crop'?"]),
+        (["decode.logprobs=0"], ["decode.logprobs=0", "at least 1"]),
+        (["decode.stop=5"], ["decode.stop=5", "'decode.stop=\"5\"'"]),
+        (["decode.stop=[a,null]"], ["decode.stop", "not text"]),
+        (['decode.stop=["a",""]'], ["decode.stop", "empty"]),
+        (['decode.stop="\udcff"'], ["decode.stop", "not UTF-8"]),
+        (["batch_size=many"], ["batch_size=many", "auto"]),
+        (["batch_size=true"], ["batch_size=True", "auto"]),
+        (["batch_size=1.5"], ["batch_size=1.5", "auto"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_bad_decoding(refused: Refused, args: list[str], words: list[str]) -> None:
     assert_in(refused("task=generate", *args), *words)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("temperature=0.5", "min_p=0.1", "repetition_penalty=1.1", "min_new_tokens=1", "stop=a", "num_beams=2"),
+        *("on_overflow=crop", "lookup=true", "logprobs=1"),
+    ],
+)
+def test_validate_takes_no_decoding_of_its_own(refused: Refused, setting: str) -> None:
+    key = setting.partition("=")[0]
+    assert_in(refused(f"decode.{setting}"), f"decode.{key} is for task=generate")
 
 
 # Prompts

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gpt2x.cache import KVCache
-from gpt2x.decoding import engine, filters, sampler
+from gpt2x.decoding import engine, filters, processors, sampler
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.schema import STAGES
 from tests.conftest import Cli, read_csv, run_dir
@@ -124,6 +124,43 @@ def wrong_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filters, "keep_top_k", both)
 
 
+def wrong_min_p(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share of all probability, not of the likeliest token's."""
+    monkeypatch.setattr(
+        filters, "keep_min_p", lambda logits, p: logits.masked_fill(logits.softmax(-1) < min(p, 0.05), -torch.inf)
+    )
+
+
+def wrong_typical_p(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The likeliest tokens, not the most typical."""
+    monkeypatch.setattr(filters, "keep_typical_p", filters.keep_top_p)
+
+
+def wrong_repetition_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each time that the token is in the text."""
+    penalize = processors.penalize_repetition
+
+    def twice(logits: Tensor, texts: list[list[int]], penalty: float) -> Tensor:
+        return penalize(penalize(logits, texts, penalty), [text[len(text) // 2 :] for text in texts], penalty)
+
+    monkeypatch.setattr(processors, "penalize_repetition", twice)
+
+
+def wrong_ngrams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of one token more."""
+    completions = processors.completions
+    monkeypatch.setattr(processors, "completions", lambda text, n: completions(text, n + 1))
+
+
+def wrong_min_new_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prompt counts as new."""
+    process = processors.process_logits
+    monkeypatch.setattr(
+        "gpt2x.parity.decoding.process_logits",
+        lambda logits, texts, n_prompts, *rest: process(logits, texts, [0] * len(texts), *rest),
+    )
+
+
 def stray_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """One token in 256 is none that top_k leaves: too few for a chi-square test of the others."""
 
@@ -148,6 +185,11 @@ def wrong_draws(monkeypatch: pytest.MonkeyPatch) -> None:
         (wrong_padding, "padding", "tokens"),
         (wrong_top_p, "sampling", "top_p="),
         (wrong_order, "sampling", "top_k=5"),
+        (wrong_min_p, "sampling", "min_p="),
+        (wrong_typical_p, "sampling", "typical_p="),
+        (wrong_repetition_penalty, "sampling", "repetition_penalty="),
+        (wrong_ngrams, "sampling", "no_repeat_ngram_size=1"),
+        (wrong_min_new_tokens, "sampling", "min_new_tokens=2"),
         (wrong_draws, "sampling", "draws"),
         (stray_draws, "sampling", "draws"),
     ],
