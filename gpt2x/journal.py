@@ -45,14 +45,20 @@ class Journal:
             self._write()
 
     def append(self, rows: dict[str, list[Any]]) -> None:
-        """Adds rows to the tables, in the order of `tables`: of those of one sample the last table's end it."""
+        """Adds rows to the tables, in the order of `tables`: the last one's say that those before are whole.
+
+        Raises UserError if a file cannot be written (a full disk, say).
+        """
         if not self.begun:
             self._write()
             self.begun = True
         for name in self.tables:
             self.rows[name] += rows[name]
-            with (self.run_dir / name).open("a", encoding="utf-8", newline="") as stream:
-                stream.write(to_csv(None, map(row_values, rows[name])))
+            try:
+                with (self.run_dir / name).open("a", encoding="utf-8", newline="") as stream:
+                    stream.write(to_csv(None, map(row_values, rows[name])))
+            except OSError as error:
+                raise UserError(f"cannot write {shown(self.run_dir / name)}: {error.strerror}") from None
 
     def finish(self, rows: dict[str, list[Any]]) -> None:
         """Writes the tables as they shall stand."""
@@ -61,9 +67,9 @@ class Journal:
         (self.run_dir / STATE).unlink(missing_ok=True)
 
     def _write(self) -> None:
-        write_text(self.run_dir / STATE, json.dumps(self.facts, ensure_ascii=False))
         for name, row_type in self.tables.items():
             write_rows(self.run_dir / name, row_type, self.rows[name])
+        write_text(self.run_dir / STATE, json.dumps(self.facts, ensure_ascii=False))
 
 
 def _whole_rows(path: Path, row_type: type) -> list[Any]:
