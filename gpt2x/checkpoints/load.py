@@ -1,5 +1,6 @@
 """From a configuration to a model ready to run, with its tokenizer."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,16 +71,19 @@ def _load(asked: ModelConfig, path: Path | None, seed: int, dtype: torch.dtype, 
     else:
         tensors = full_names(read_tensors(path))
         config = _config(asked, path, tensors)
-        state = to_model(tensors, config, path, asked.name if asked.name != "auto" else _name(config))
         label = shown(path)
     tokenizer_dir = _tokenizer_dir(path, config)
-    tokenizer = load_tokenizer(tokenizer_dir)
+    with ThreadPoolExecutor(1) as pool:  # half the time that loading takes
+        reading = pool.submit(load_tokenizer, tokenizer_dir)
+        model = empty_model(config)
+        if path is not None:
+            state = to_model(tensors, model, path, asked.name if asked.name != "auto" else _name(config))
+        tokenizer = reading.result()
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"{shown(tokenizer_dir)}: {tokenizer.vocab_size} tokens, more than the model's {config.vocab_size}"
         )
     if path is None:
-        model = empty_model(config)
         n_parameters = sum(parameter.numel() for parameter in model.parameters())
         check_fits(4 * n_parameters, f"model={asked.name} with random weights")
         model.to_empty(device="cpu").tie()
@@ -90,7 +94,7 @@ def _load(asked: ModelConfig, path: Path | None, seed: int, dtype: torch.dtype, 
         # Tensor by tensor, so that a file in another dtype is never whole in memory twice.
         for name in list(state):
             state[name] = state[name].to(device=device, dtype=dtype)
-        model = model_of(state, config)
+        _fill(model, state)
     return Checkpoint(model, tokenizer, tokenizer_dir, _name(config), label, path)
 
 
@@ -113,9 +117,14 @@ def _disturb(model: GPT2, seed: int) -> None:
 def model_of(state: dict[str, Tensor], config: GPT2Config) -> GPT2:
     """A model for inference around these very tensors; the head is wte, and what is not named has no memory."""
     model = empty_model(config)
+    _fill(model, state)
+    return model
+
+
+def _fill(model: GPT2, state: dict[str, Tensor]) -> None:
     model.load_state_dict(state, assign=True, strict=False)
     model.tie()
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
 
 
 def empty_model(config: GPT2Config) -> GPT2:

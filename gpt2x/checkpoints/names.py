@@ -65,14 +65,13 @@ def infer_config(tensors: dict[str, Tensor], n_head: int | None, path: Path) -> 
     return GPT2Config(n_head=n_head, **shape)
 
 
-def to_model(tensors: dict[str, Tensor], config: GPT2Config, path: Path, asked: str) -> dict[str, Tensor]:
+def to_model(tensors: dict[str, Tensor], model: GPT2, path: Path, asked: str) -> dict[str, Tensor]:
     """Full-named tensors as the model's state dict, less the tied head: views, Conv1D matrices transposed.
 
-    Raises UserError naming the tensor if one is missing, unexpected, of another shape than `config`
+    Raises UserError naming the tensor if one is missing, unexpected, of another shape than the model
     wants (then also the model size that would fit), not a number, or if the head is not tied.
     """
-    with torch.device("meta"):
-        expected = {name: tuple(tensor.shape) for name, tensor in GPT2(config).state_dict().items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     where = f"{shown(path)}:"
     state: dict[str, Tensor] = {}
     # Shapes first, in the model's order: they tell most about what went wrong.
