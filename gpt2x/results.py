@@ -123,7 +123,7 @@ class TrainRow:
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """benchmark.csv: one row an engine, dtype and batch size. It is made of times, so no two runs give the same bytes."""
+    """benchmark.csv: one row an engine, dtype and batch size; of times, so no two runs give the same bytes."""
 
     engine: str
     """gpt2x | transformers | ctranslate2 | openvino."""

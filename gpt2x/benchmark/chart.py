@@ -28,11 +28,11 @@ def draw(rows: list[BenchmarkRow], floors: Floors, title: str, path: Path) -> No
         axes.bar_label(drawn, fmt="%.3g", fontsize=7, padding=2)
         lefts, rights = ([centre + side * width / 2 for centre in centres] for side in (-1, 1))
         least = [floors.memory_ms(row.dtype) for row in bars]
-        axes.hlines(least, lefts, rights, "black", "dashed", None if i else "floor: weights read once")
+        axes.hlines(least, lefts, rights, colors="black", label="" if i else "floor: weights read once")
         if name == names[0]:
             least = [floors.arithmetic_ms(batch) for batch in batches]
-            groups = ([x + side * _GROUP / 2 for x in range(len(batches))] for side in (-1, 1))
-            axes.hlines(least, *groups, "black", "dotted", "floor: arithmetic in float32")
+            lefts, rights = ([x + side * _GROUP / 2 for x in range(len(batches))] for side in (-1, 1))
+            axes.hlines(least, lefts, rights, colors="black", linestyles="dotted", label="floor: arithmetic, float32")
     axes.set_xticks(range(len(batches)), [f"batch {batch}" for batch in batches])
     axes.set_ylabel("ms a step (a token for every row)")
     axes.set_title(title, fontsize=8)

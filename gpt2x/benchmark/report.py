@@ -22,20 +22,8 @@ def show(title: str, rows: list[BenchmarkRow], floors: Floors, differing: list[D
 
 def _table(title: str, rows: list[BenchmarkRow]) -> Table:
     table = Table(title=Text(title), title_justify="left", title_style="bold")
-    columns = (
-        "batch",
-        "engine",
-        "dtype",
-        "ms/step",
-        "p10",
-        "p90",
-        "tokens/s",
-        "ratio",
-        "first ms",
-        "peak MB",
-        "load s",
-    )
-    for column in (*columns, "same tokens"):
+    times = ("ms/step", "p10", "p90", "tokens/s", "ratio", "first ms")
+    for column in ("batch", "engine", "dtype", *times, "peak MB", "load s", "same"):
         table.add_column(column, justify="left" if column in ("engine", "dtype") else "right", no_wrap=True)
     last = None
     for row in rows:
@@ -62,9 +50,10 @@ def _facts(rows: list[BenchmarkRow], floors: Floors) -> list[str]:
     products = [
         f"batch {batch} {floors.arithmetic_ms(batch):.2f} ms" for batch in dict.fromkeys(row.batch for row in rows)
     ]
-    versions = [f"{engine} {version(engine)}" for engine in dict.fromkeys(row.engine for row in rows)]
+    peers = [engine for engine in dict.fromkeys(row.engine for row in rows) if engine != "gpt2x"]
     return [
-        f"engines            {', '.join(versions)}; ratio: how many times as fast as transformers in float32",
+        "ratio              how many times as fast as transformers in float32; same: share of its tokens, in order",
+        *(f"{peer:18} {version(peer)}" for peer in peers),
         f"floor, memory      weights read once a step at {floors.bandwidth / 1e9:.1f} GB/s: {', '.join(reads)}",
         f"floor, arithmetic  float32 at {floors.flops / 1e9:,.0f} Gflop/s: {', '.join(products)}",
     ]

@@ -47,7 +47,7 @@ class Worker:
             self._process.join()
             raise UserError(
                 f"task.engines: the process of {self.engine} in {self.dtype} has died (exit code "
-                f"{self._process.exitcode}), of too little memory perhaps; name fewer of them, or smaller task.batch_sizes"
+                f"{self._process.exitcode}), of too little memory perhaps; name fewer, or smaller task.batch_sizes"
             ) from None
         if failed:
             raise RuntimeError(f"{self.engine} in {self.dtype}:\n{answer}")
