@@ -36,5 +36,5 @@ def draw(rows: list[BenchmarkRow], floors: Floors, title: str, path: Path) -> No
     axes.set_xticks(range(len(batches)), [f"batch {batch}" for batch in batches])
     axes.set_ylabel("ms a step (a token for every row)")
     axes.set_title(title, fontsize=8)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left")  # where the smallest batches are
     write_whole(path, lambda temporary: figure.savefig(temporary, dpi=120, format="png"))

@@ -37,6 +37,7 @@ class Measured:
 
     worker: Worker
     load_seconds: float
+    version: str
     turns: dict[int, list[Turn]] = field(default_factory=dict)
     """By batch size; one a round."""
     peak_rss: int = 0
@@ -81,7 +82,7 @@ def loaded(
                 with Worker(worker.engine, worker.dtype, directory, threads) as converter:
                     converter.missing()
                     converter.ask("convert")
-            found.append(Measured(worker, worker.ask("load")))
+            found.append(Measured(worker, worker.ask("load"), worker.ask("version")))
         yield found
 
 

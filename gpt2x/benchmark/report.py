@@ -1,7 +1,6 @@
 """What benchmark says on the console: a table, versions and floors, and who generates other tokens."""
 
 from collections import defaultdict
-from importlib.metadata import version
 
 from rich.table import Table
 from rich.text import Text
@@ -12,9 +11,12 @@ from gpt2x.benchmark.machine import Floors
 from gpt2x.results import BenchmarkRow
 
 
-def show(title: str, rows: list[BenchmarkRow], floors: Floors, differing: list[Difference]) -> None:
+def show(
+    title: str, rows: list[BenchmarkRow], floors: Floors, versions: list[str], differing: list[Difference]
+) -> None:
+    """Prints it; `versions` are of the engines."""
     console.out.print(_table(title, rows))
-    for line in _facts(rows, floors):
+    for line in _facts(rows, floors, versions):
         console.out.print(line, soft_wrap=True)
     for line in _difference_lines(differing):
         console.out.print(Text(line, "yellow"), soft_wrap=True)
@@ -33,10 +35,10 @@ def _table(title: str, rows: list[BenchmarkRow]) -> Table:
             "" if row.batch == last else str(row.batch),
             row.engine,
             row.dtype,
-            *(f"{ms:.2f}" for ms in (row.ms_per_step, row.ms_per_step_p10, row.ms_per_step_p90)),
+            *map(_ms, (row.ms_per_step, row.ms_per_step_p10, row.ms_per_step_p90)),
             f"{row.tokens_per_second:,.0f}",
             "" if row.ratio_to_transformers is None else f"{row.ratio_to_transformers:.2f}x",
-            f"{row.first_token_ms:.1f}",
+            _ms(row.first_token_ms),
             f"{row.peak_rss_mb:,.0f}",
             f"{row.load_seconds:.2f}",
             "" if row.same_tokens is None else f"{row.same_tokens:.1%}",
@@ -45,15 +47,14 @@ def _table(title: str, rows: list[BenchmarkRow]) -> Table:
     return table
 
 
-def _facts(rows: list[BenchmarkRow], floors: Floors) -> list[str]:
-    reads = [f"{dtype} {floors.memory_ms(dtype):.2f} ms" for dtype in dict.fromkeys(row.dtype for row in rows)]
+def _facts(rows: list[BenchmarkRow], floors: Floors, versions: list[str]) -> list[str]:
+    reads = [f"{dtype} {_ms(floors.memory_ms(dtype))} ms" for dtype in dict.fromkeys(row.dtype for row in rows)]
     products = [
-        f"batch {batch} {floors.arithmetic_ms(batch):.2f} ms" for batch in dict.fromkeys(row.batch for row in rows)
+        f"batch {batch} {_ms(floors.arithmetic_ms(batch))} ms" for batch in dict.fromkeys(row.batch for row in rows)
     ]
-    peers = [engine for engine in dict.fromkeys(row.engine for row in rows) if engine != "gpt2x"]
     return [
         "ratio              how many times as fast as transformers in float32; same: share of its tokens, in order",
-        *(f"{peer:18} {version(peer)}" for peer in peers),
+        f"engines            {', '.join(versions)}",
         f"floor, memory      weights read once a step at {floors.bandwidth / 1e9:.1f} GB/s: {', '.join(reads)}",
         f"floor, arithmetic  float32 at {floors.flops / 1e9:,.0f} Gflop/s: {', '.join(products)}",
     ]
@@ -72,3 +73,7 @@ def _difference_lines(differing: list[Difference]) -> list[str]:
             f"row {worst.row} at new token {worst.where}, where the two largest logits are {worst.margin:.2g} apart"
         )
     return lines
+
+
+def _ms(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"

@@ -83,6 +83,9 @@ class _Session:
             return f"not installed ({error})"
         return None if self.dtype in self.module.dtypes() else f"has no {self.dtype} on this machine"
 
+    def version(self) -> str:
+        return importlib.import_module(self.engine).__version__
+
     def converts(self) -> bool:
         return hasattr(self.module, "convert")
 

@@ -56,12 +56,13 @@ def run(config: Config, run_dir: Path) -> Outcome:
                 measure(found, prompts, task, advance)
             differing = differences(found, prompts)
         rows = benchmark_rows(found, task.prompt_tokens)
+        versions = list(dict.fromkeys(f"{each.worker.engine} {each.version}" for each in found))
     outcome.passed = all(each.tie for each in differing if each.name == ("gpt2x", "float32"))
     write_rows(run_dir / "benchmark.csv", BenchmarkRow, rows)
     title = f"{checkpoint.name} · {checkpoint.weights} · {task.prompt_tokens} + {task.new_tokens} tokens"
     title += f" · {describe_machine()}"
     draw(rows, floors, title, run_dir / "benchmark.png")
-    show(title, rows, floors, differing)
+    show(title, rows, floors, versions, differing)
     if not outcome.passed:
         console.out.print("FAIL  gpt2x generates other tokens than transformers, in float32 and not at near ties")
     console.out.print(f"results in {shown(run_dir)}", soft_wrap=True)
