@@ -18,7 +18,7 @@ from gpt2x.model.gpt2 import GPT2
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 _MOST_BYTES = 1 << 29  # read to measure bandwidth: more than caches hold
 _ROWS, _WIDTH = 512, 2048  # of the product that measures arithmetic: large enough for its full speed
-_REPEATS = 5
+_REPEATS = 20  # a machine that has other work is itself now and then
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Floors:
 
 @torch.inference_mode()
 def measure_floors(model: GPT2) -> Floors:
-    """The best of a few sums of a vector, and of a few products by MKL and oneDNN, which take a second together."""
+    """The best of a few sums of a vector, and of a few products by MKL and oneDNN: a second or two in all."""
     n_weights = sum(parameter.numel() for parameter in model.parameters()) - model.transformer.wpe.weight.numel()
     vector = torch.ones(min(n_weights, _MOST_BYTES // 4))
     x, linear = torch.randn(_ROWS, _WIDTH), Linear(_WIDTH, _WIDTH)

@@ -84,7 +84,7 @@ class _Session:
         return None if self.dtype in self.module.dtypes() else f"has no {self.dtype} on this machine"
 
     def version(self) -> str:
-        return importlib.import_module(self.engine).__version__
+        return importlib.import_module(self.engine).__version__.partition("-")[0]  # OpenVINO adds its build
 
     def converts(self) -> bool:
         return hasattr(self.module, "convert")

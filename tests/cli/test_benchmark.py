@@ -85,7 +85,7 @@ STUB = """
 from pathlib import Path
 from types import SimpleNamespace
 
-__version__ = "1.2.3"
+__version__ = "1.2.3-build"
 
 def get_supported_compute_types(device):
     return {"float32"}
@@ -206,6 +206,7 @@ def play(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
         monkeypatch.setattr("gpt2x.tasks.benchmark.loaded", loaded)
         monkeypatch.setattr("gpt2x.benchmark.measure._SETTLE", 0.0)
+        monkeypatch.setattr("gpt2x.benchmark.machine._REPEATS", 1)
         result = gpt2x(*SMALL, f"task.rounds={rounds}", f"task.batch_sizes={batch_sizes}")
         return result, read_csv(run_dir(launch, "benchmark") / "benchmark.csv")
 
