@@ -231,7 +231,7 @@ def _discard(run_dir: Path, keep: set[Path]) -> None:
         return
     from gpt2x.results import TABLES
 
-    for name in (*TABLES, "parity.png", "manifest.json", "multirun.yaml"):
+    for name in (*TABLES, "parity.png", "benchmark.png", "manifest.json", "multirun.yaml"):
         if run_dir / name not in keep:
             (run_dir / name).unlink(missing_ok=True)
     if run_dir / "checkpoint" not in keep:

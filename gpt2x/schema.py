@@ -37,6 +37,7 @@ STAGES = (
     *("config", "tokenizer", "weights", "layers", "logits", "loss", "gradients"),
     *("cache", "padding", "sampling", "generation"),
 )
+ENGINES = ("gpt2x", "gpt2x_lookup", "transformers", "ctranslate2", "openvino")
 
 
 @dataclass
@@ -45,6 +46,12 @@ class TaskConfig:
     stages: list[str] = field(default_factory=list)
     save_reference: str | None = None
     reference: str | None = None
+    engines: list[str] = field(default_factory=list)
+    dtypes: list[str] = field(default_factory=list)
+    batch_sizes: list[int] = field(default_factory=list)
+    prompt_tokens: int = 32
+    new_tokens: int = 64
+    rounds: int = 5
 
     def __post_init__(self) -> None:
         _choose("task", self.name, tuple(sorted(file.stem for file in bundled("conf").glob("task/*.yaml"))))
@@ -52,6 +59,22 @@ class TaskConfig:
             _choose("task.stages", stage, STAGES)
         if self.reference is not None and self.save_reference is not None:
             raise UserError("task.reference and task.save_reference contradict each other: give one of them")
+        if self.name == "benchmark":
+            self._check_benchmark()
+
+    def _check_benchmark(self) -> None:
+        for key in ("engines", "dtypes", "batch_sizes"):
+            if not getattr(self, key):
+                raise UserError(f"task.{key} is empty: leave it out, or name some")
+        for engine in self.engines:
+            _choose("task.engines", engine, ENGINES)
+        for dtype in self.dtypes:
+            _choose("task.dtypes", dtype, ("float32", "bfloat16", "float16", "int8"))
+        for batch in self.batch_sizes:
+            _at_least("task.batch_sizes", batch, 1)
+        _at_least("task.prompt_tokens", self.prompt_tokens, 1)
+        _at_least("task.new_tokens", self.new_tokens, 2)  # the first is apart from the steps
+        _at_least("task.rounds", self.rounds, 1)
 
 
 @dataclass

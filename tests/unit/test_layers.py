@@ -23,13 +23,8 @@ LAYERS = [
     {"gpt2x.model"},
     {"gpt2x.reference", "gpt2x.subject", "gpt2x.checkpoints", "gpt2x.tokenizer"},
     {
-        "gpt2x.parity",
-        "gpt2x.decoding",
-        "gpt2x.results",
-        "gpt2x.journal",
-        "gpt2x.runtime",
-        "gpt2x.prompts",
-        "gpt2x.console",
+        *("gpt2x.parity", "gpt2x.decoding", "gpt2x.benchmark"),
+        *("gpt2x.results", "gpt2x.journal", "gpt2x.runtime", "gpt2x.prompts", "gpt2x.console"),
     },
     {"gpt2x.tasks"},
     {"gpt2x.cli"},
@@ -38,7 +33,11 @@ LAYERS = [
 ONLY = {
     "hydra": {"gpt2x.cli", "gpt2x.schema"},
     "omegaconf": {"gpt2x.cli", "gpt2x.schema"},
-    "transformers": {"gpt2x.reference"},
+    "transformers": {
+        "gpt2x.reference",
+        "gpt2x.benchmark.engines.transformers",
+        "gpt2x.benchmark.engines.openvino",
+    },
 }
 
 

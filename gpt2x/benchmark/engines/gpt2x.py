@@ -1,0 +1,37 @@
+"""gpt2x itself."""
+
+from pathlib import Path
+
+import torch
+
+from gpt2x.checkpoints import load_checkpoint
+from gpt2x.decoding.generate import Request, generate
+from gpt2x.decoding.sampler import Sampler
+from gpt2x.linear import takes_int8
+from gpt2x.runtime import find_dtype
+from gpt2x.schema import DecodeConfig, ModelConfig, WeightsConfig
+
+
+def dtypes() -> set[str]:
+    return {"float32", "bfloat16", "float16"} | ({"int8"} if takes_int8(torch.device("cpu")) else set())
+
+
+class Engine:
+    lookup = False
+
+    def __init__(self, directory: Path, dtype: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        weights = WeightsConfig(source="local", path=str(directory))
+        cpu = torch.device("cpu")
+        self.model = load_checkpoint(ModelConfig(name="auto"), weights, find_dtype(dtype), cpu).model
+
+    def generate(self, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
+        requests = [Request(ids) for ids in prompts]
+        sampler = Sampler(DecodeConfig(greedy=True, max_new_tokens=new_tokens, lookup=self.lookup), 0, eos_id=None)
+        completions = dict(generate(self.model, requests, sampler, batch_size=len(requests)))
+        return [completions[row].ids for row in range(len(requests))]
+
+    @torch.inference_mode()
+    def margin(self, ids: list[int]) -> float:
+        best, second = self.model(torch.tensor([ids]))[0, -1].float().topk(2).values.tolist()
+        return best - second
