@@ -5,6 +5,7 @@ from torch import Tensor
 
 from gpt2x.cache import KVCache
 from gpt2x.linear import Linear
+from gpt2x.memory import available_memory
 from gpt2x.model.gpt2 import GPT2
 
 # Tokens that one forward pass takes in, padding and all: the products gain nothing from more, memory is spared by less.
@@ -12,7 +13,9 @@ _PREFILL_TOKENS = 512
 
 
 def pack(model: GPT2) -> None:
-    """Lays the weights out anew for many passes over several tokens: for a job worth the time and memory of a copy."""
+    """Lays the weights out anew for many passes over several tokens: a copy of them, where memory has room to spare."""
+    if available_memory() < 2 * sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()):
+        return
     for module in model.modules():
         if isinstance(module, Linear):
             module.pack()
