@@ -58,7 +58,8 @@ def run(config: Config, run_dir: Path) -> Outcome:
             differing = differences(found, prompts)
         rows = benchmark_rows(found, task.prompt_tokens)
         versions = list(dict.fromkeys(f"{each.worker.engine} {each.version}" for each in found))
-    outcome.passed = all(each.tie for each in differing if each.name in (("gpt2x", "float32"), ("gpt2x_lookup", "float32")))
+    ours = [("gpt2x", "float32"), ("gpt2x_lookup", "float32")]
+    outcome.passed = all(each.tie for each in differing if each.name in ours)
     write_rows(run_dir / "benchmark.csv", BenchmarkRow, rows)
     title = f"{checkpoint.name} · {checkpoint.weights} · {task.prompt_tokens} + {task.new_tokens} tokens"
     title += f" · {describe_machine()}"
