@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -97,7 +98,7 @@ class Job:
         length = self.journal.facts.get("part", _ROUNDS * size)
         length += -length % self.decode.num_samples  # the samples of one prompt come from the same beams
         parts = [order[start : start + length] for start in range(0, len(order), length)]
-        done = {(row.prompt_id, row.sample) for row in self.journal.rows[GENERATIONS]}
+        done = self._written()
         to_do = [part for part in parts if not done.issuperset(sample.key for sample in part)]
         finished = {sample.key for sample in order} - {sample.key for part in to_do for sample in part}
         rows = {
@@ -106,6 +107,17 @@ class Job:
         }
         self.journal.rewrite(rows, batch_size=size, part=length)
         return size, to_do
+
+    def _written(self) -> set[tuple[str, int]]:
+        """Keys of the samples with all their rows: a machine that goes down may lose the end of one table alone."""
+        n_new = {(row.prompt_id, row.sample): row.n_new_tokens for row in self.journal.rows[GENERATIONS]}
+        if self.decode.logprobs is None:
+            return set(n_new)
+        tokens = self.journal.rows[TOKENS]
+        steps = Counter((row.prompt_id, row.sample) for row in tokens if row.chosen)
+        last = {(row.prompt_id, row.sample): row.rank for row in tokens}
+        ranks = min(self.decode.logprobs, self.checkpoint.model.config.vocab_size)
+        return {key for key, n in n_new.items() if steps[key] == n and last[key] >= ranks}
 
     def _complete(
         self, samples: list[Sample], on_token: Callable[[int, int], None]
