@@ -28,7 +28,10 @@ class Lookup:
             self.waiting -= 1
             return []
         at = self.last.get(tuple(ids[-_NGRAM:]))
-        return [] if at is None else ids[at : at + min(self.length, room)]
+        if at is None:
+            return []
+        period = len(ids) - at  # of a text that goes round: past its end the guess goes on with itself
+        return [ids[at + i % period] for i in range(min(self.length, room))]
 
     def learn(self, drafted: int, accepted: int) -> None:
         """What became of a draft."""
