@@ -174,6 +174,21 @@ def test_a_table_that_is_gone_is_made_again(run: Run, stopped: Path, whole: dict
     assert tables(stopped) == whole
 
 
+def test_a_step_that_lost_its_last_row_is_made_again(run: Run, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Greedy, so that what is lost, of the last sample of a part, is an alternative and not the token itself."""
+    greedy = {"decode": "greedy", "decode.num_samples": 1}
+    assert run(**greedy, **{"hydra.run.dir": "other"}).code == 0
+    with monkeypatch.context() as patch:
+        interrupt(patch, "to_csv", 2 * 16 + 1)
+        assert run(**greedy).code == 130
+    table = launch / "out" / "tokens.csv"
+    text = table.read_bytes().removesuffix(b"\r\n")
+    table.write_bytes(text[: text.rindex(b"\r\n") + 2])
+    assert b",True,1\r\n" in table.read_bytes()[-9:]
+    assert run(**greedy).code == 0
+    assert tables(launch / "out") == tables(launch / "other")
+
+
 NASTY = ['"', '""', '","', "\n", "\r\n", "\r", 'a"\r\n"b', "", "é😀", "\x00\u2028", "1\r\n2,3\r\n"]
 
 
@@ -299,7 +314,7 @@ def test_no_tokens_asked_for_none_written(run: Run, launch: Path, monkeypatch: p
 
 def test_beams_go_on_too(run: Run, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The samples of a prompt are its beams: a part never ends between them."""
-    beams = {"decode.num_beams": 3, "decode.num_samples": 3, "decode.logprobs": "null", "batch_size": 3}
+    beams = {"decode.num_beams": 3, "decode.num_samples": 3, "decode.logprobs": "null", "batch_size": 4}
     assert run(**beams, **{"hydra.run.dir": "other"}).code == 0
     for call in (5, 29):
         with monkeypatch.context() as patch:

@@ -254,6 +254,13 @@ def test_lookup_takes_heart_again() -> None:
     assert plain <= after < plain + 20 + 64 + 3
 
 
+def test_one_wrong_guess_among_right_ones_costs_one_pass() -> None:
+    lookup, ids = Lookup(), [1, 2, 3] * 3
+    for accepted in (0, 0, 0, 15, 0):
+        lookup.learn(15, accepted)
+    assert [bool(lookup.draft(ids, 15)) for _ in range(2)] == [False, True]
+
+
 def test_drafts_leave_room() -> None:
     lookup = Lookup()
     ids = list(range(30)) * 2
