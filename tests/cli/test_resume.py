@@ -18,7 +18,6 @@ import pytest
 from gpt2x import journal
 from gpt2x.cli import main
 from gpt2x.journal import STATE, Journal
-from gpt2x.results import GenerationRow, TokenRow
 from tests.conftest import Cli, Result, read_csv
 
 TABLES = ("generations.csv", "tokens.csv")
@@ -187,34 +186,6 @@ def test_a_step_that_lost_its_last_row_is_made_again(run: Run, launch: Path, mon
     assert b",True,1\r\n" in table.read_bytes()[-9:]
     assert run(**greedy).code == 0
     assert tables(launch / "out") == tables(launch / "other")
-
-
-NASTY = ['"', '""', '","', "\n", "\r\n", "\r", 'a"\r\n"b', "", "é😀", "\x00\u2028", "1\r\n2,3\r\n"]
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_all_rows_before_a_torn_one_are_read(tmp_path: Path, name: str) -> None:
-    settings = [*("m", "w", True, 1.0, None, 0.5, None, None, 1.0, None, 0, '["\\n"]', 1, 1.0, "refuse", 10)]
-    rows: dict[str, list[Any]] = {
-        "generations.csv": [
-            GenerationRow(f"p{i}", i, text, text[::-1], 10 + i, 12, "stop", -1.5 * i, *settings)
-            for i, text in enumerate(NASTY)
-        ],
-        "tokens.csv": [TokenRow(f"p{i}", i, 0, 1, 10, text, -0.5, True, 300) for i, text in enumerate(NASTY)],
-    }
-    types = {"tokens.csv": TokenRow, "generations.csv": GenerationRow}
-    written = Journal(tmp_path, types, {"seed": 1})
-    written.rewrite(written.rows, batch_size=2)
-    ends = []
-    for i in range(len(NASTY)):
-        written.append({table: [found[i]] for table, found in rows.items()})
-        ends.append((tmp_path / name).stat().st_size)
-    content = (tmp_path / name).read_bytes()
-    for length in range(len(content), -1, -1):
-        os.truncate(tmp_path / name, length)
-        read = Journal(tmp_path, types, {"seed": 1})
-        assert read.rows[name] == rows[name][: sum(end <= length for end in ends)], content[:length]
-    assert read.facts["batch_size"] == 2
 
 
 def test_rows_are_whole_and_on_disk_one_by_one(run: Run, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
