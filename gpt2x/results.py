@@ -11,6 +11,8 @@ from typing import Any, get_args, get_type_hints
 
 from gpt2x.paths import write_text
 
+csv.field_size_limit(2**31 - 1)  # a long prompt is one field
+
 
 @dataclass(frozen=True)
 class GenerationRow:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -57,7 +58,11 @@ class Job:
         tables: dict[str, type] = {} if self.decode.logprobs is None else {TOKENS: TokenRow}
         self.journal = Journal(run_dir, tables | {GENERATIONS: GenerationRow}, self._settings())
         self.size, self.parts = self._plan()
-        self.done = len(self.journal.rows[GENERATIONS])
+
+    @property
+    def done(self) -> int:
+        """Samples that are complete."""
+        return len(self.journal.rows[GENERATIONS])
 
     def run(
         self,
@@ -81,9 +86,10 @@ class Job:
                 except RuntimeError as error:
                     if not is_out_of_memory(error):
                         raise
-                    if self.size <= self.decode.num_beams:
+                    rows = min(self.size, len(part) * self.decode.num_beams)
+                    if rows <= self.decode.num_beams:
                         raise DoesNotFitError(f"{self.checkpoint.name}: not even one text at a time fits") from None
-                self.size //= 2
+                self.size = rows // 2
                 self.journal.rewrite(before, batch_size=self.size)
         return self._finish()
 
@@ -91,21 +97,33 @@ class Job:
         """The batch size, and the parts that are to do; of the journal, only rows of the others are kept."""
         order = sorted(self.samples, key=lambda sample: len(sample.ids))
         longest = min(len(order[-1].ids) + self.decode.max_new_tokens, self.checkpoint.model.config.n_positions)
-        size = self.journal.facts.get("batch_size", self.config.batch_size)
+        asked = self.config.batch_size
+        size = self.journal.facts["batch_size"] if self.journal.facts.get("asked") == asked else asked
         if size == "auto":
             size = automatic_batch_size(self.checkpoint.model, longest)
         length = self.journal.facts.get("part", _ROUNDS * size)
         length += -length % self.decode.num_samples  # the samples of one prompt come from the same beams
         parts = [order[start : start + length] for start in range(0, len(order), length)]
-        done = {(row.prompt_id, row.sample) for row in self.journal.rows[GENERATIONS]}
+        done = self._written()
         to_do = [part for part in parts if not done.issuperset(sample.key for sample in part)]
         finished = {sample.key for sample in order} - {sample.key for part in to_do for sample in part}
         rows = {
             name: [row for row in rows if (row.prompt_id, row.sample) in finished]
             for name, rows in self.journal.rows.items()
         }
-        self.journal.rewrite(rows, batch_size=size, part=length)
+        self.journal.rewrite(rows, asked=asked, batch_size=size, part=length)
         return size, to_do
+
+    def _written(self) -> set[tuple[str, int]]:
+        """Keys of the samples with all their rows: a machine that goes down may lose the end of one table alone."""
+        n_new = {(row.prompt_id, row.sample): row.n_new_tokens for row in self.journal.rows[GENERATIONS]}
+        if self.decode.logprobs is None:
+            return set(n_new)
+        tokens = self.journal.rows[TOKENS]
+        steps = Counter((row.prompt_id, row.sample) for row in tokens if row.chosen)
+        last = {(row.prompt_id, row.sample): row.rank for row in tokens}
+        ranks = min(self.decode.logprobs, self.checkpoint.model.config.vocab_size)
+        return {key for key, n in n_new.items() if steps[key] == n and last[key] >= ranks}
 
     def _complete(
         self, samples: list[Sample], on_token: Callable[[int, int], None]

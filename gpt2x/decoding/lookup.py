@@ -30,7 +30,7 @@ class Lookup:
         at = self.last.get(tuple(ids[-_NGRAM:]))
         if at is None:
             return []
-        period = len(ids) - at  # what has come around once is guessed to come around again
+        period = len(ids) - at  # of a text that goes round: past its end the guess goes on with itself
         return [ids[at + i % period] for i in range(min(self.length, room))]
 
     def learn(self, drafted: int, accepted: int) -> None:

@@ -4,6 +4,8 @@ import time
 from pathlib import Path
 
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.segment import Segment, Segments
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -57,7 +59,7 @@ def _samples(config: Config, checkpoint: Checkpoint, prompts: list[Prompt]) -> l
 
 def _stream(config: Config, checkpoint: Checkpoint, job: Job) -> None:
     """A single sample, its text on the console as it comes."""
-    console.out.print(Text(job.samples[0].prompt.text, "bold"), end="", soft_wrap=True)
+    _write(job.samples[0].prompt.text, Style(bold=True))
     stream, stop = checkpoint.tokenizer.stream(), StopStrings(config.decode.stop, checkpoint.tokenizer.decode)
     text, printed = "", 0
 
@@ -67,11 +69,16 @@ def _stream(config: Config, checkpoint: Checkpoint, job: Job) -> None:
             return
         text += stream(token)
         visible = stop.visible(text)
-        console.out.print(Text(text[printed:visible]), end="", soft_wrap=True)
+        _write(text[printed:visible])
         printed = visible
 
     (row,) = job.run(show)
-    console.out.print(Text(row.completion[printed:]), soft_wrap=True)  # half a character, if the last token left one
+    _write(row.completion[printed:] + "\n")  # half a character, if the last token left one
+
+
+def _write(text: str, style: Style | None = None) -> None:
+    """A piece of text as it is: rich's own Text has no control characters, and no tabs."""
+    console.out.print(Segments([Segment(text, style)]), soft_wrap=True)
 
 
 def _run(config: Config, job: Job, run_dir: Path) -> None:
@@ -84,20 +91,19 @@ def _run(config: Config, job: Job, run_dir: Path) -> None:
         TimeRemainingColumn(),
     )
     n_tokens = in_work = 0  # of this run, and of them those of texts that have not ended
-    done = job.done
     start = time.perf_counter()
     with console.progress(*columns) as bar:
-        task = bar.add_task("generate", total=samples, completed=done, done=done, samples=samples, speed=0.0)
+        task = bar.add_task("generate", total=samples, completed=job.done, done=job.done, samples=samples, speed=0.0)
 
         def count(request: int, token: int) -> None:
             nonlocal n_tokens, in_work
             n_tokens, in_work = n_tokens + 1, in_work + 1
             speed = n_tokens / (time.perf_counter() - start)
-            bar.update(task, completed=done + in_work / most, done=done, speed=speed)
+            bar.update(task, completed=job.done + in_work / most, done=job.done, speed=speed)
 
         def end(row: GenerationRow) -> None:
-            nonlocal done, in_work
-            done, in_work = done + 1, in_work - row.n_new_tokens
+            nonlocal in_work
+            in_work -= row.n_new_tokens
 
         rows = job.run(count, end)
     seconds = time.perf_counter() - start
