@@ -86,10 +86,10 @@ class Job:
                 except RuntimeError as error:
                     if not is_out_of_memory(error):
                         raise
-                    rows = min(self.size, len(part) * self.decode.num_beams)
-                    if rows <= self.decode.num_beams:
+                    n_rows = min(self.size, len(part) * self.decode.num_beams)
+                    if n_rows <= self.decode.num_beams:
                         raise DoesNotFitError(f"{self.checkpoint.name}: not even one text at a time fits") from None
-                self.size = rows // 2
+                self.size = n_rows // 2
                 self.journal.rewrite(before, batch_size=self.size)
         return self._finish()
 
