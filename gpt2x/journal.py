@@ -40,7 +40,7 @@ class Journal:
     def rewrite(self, rows: dict[str, list[Any]], **facts: Any) -> None:
         """Makes these all the rows there are, and notes what else it takes to go on."""
         self.facts |= facts
-        self.rows = rows
+        self.rows = {name: list(table) for name, table in rows.items()}
         if self.begun:
             self._write()
 

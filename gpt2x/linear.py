@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 # Private operators, which torch's own compiler uses (torch/_inductor/mkldnn_ir.py): absent ones leave F.linear.
-_ONEDNN = torch.backends.mkldnn.is_available() and all(
-    hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
-)
+_OPERATORS = ("_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported")
+_ONEDNN = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)
 # Without VNNI, sums of two products of 8 bits overflow 16: the operator then rounds activations to 7 bits.
-_REDUCE_RANGE = not getattr(torch.cpu, "_is_vnni_supported", lambda: False)()
+_REDUCE_RANGE = torch.backends.quantized.engine in ("x86", "fbgemm") and not torch.cpu._is_vnni_supported()
+_ONEDNN_BF16 = _ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 _LARGE = 1 << 19  # weights: below, a product is over before the choice between products is made
 
 
@@ -50,7 +50,8 @@ class Linear(nn.Linear):
             return F.linear(x, weight, self.bias)
         if rows == 1 and weight.stride(0) == 1:
             return self._by_slices(x)
-        w = weight if self.packed is None else self.packed
+        # One row as without a copy: that there is one must not change a bit.
+        w = weight if self.packed is None or rows == 1 else self.packed
         return torch.ops.mkldnn._linear_pointwise(x, w, self.bias, "none", [], "")
 
     def _by_slices(self, x: Tensor) -> Tensor:
@@ -79,15 +80,14 @@ class Linear(nn.Linear):
 
 def takes_int8(device: torch.device) -> bool:
     """Whether this torch has int8 products there."""
-    return device.type == "cpu" and all(
-        hasattr(torch.ops.quantized, name) for name in ("linear_prepack", "linear_dynamic")
+    return (
+        device.type == "cpu"
+        and torch.backends.quantized.engine != "none"
+        and all(hasattr(torch.ops.quantized, name) for name in ("linear_prepack", "linear_dynamic"))
     )
 
 
 def _onednn_takes(weight: Tensor) -> bool:
-    return (
-        _ONEDNN
-        and weight.device.type == "cpu"
-        and weight.dtype in (torch.float32, torch.bfloat16)
-        and weight.numel() >= _LARGE
-    )
+    if not _ONEDNN or weight.device.type != "cpu" or weight.numel() < _LARGE:
+        return False
+    return weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and _ONEDNN_BF16)

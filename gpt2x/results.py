@@ -48,7 +48,7 @@ class GenerationRow:
     seed: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class TokenRow:
     """tokens.csv: with decode.logprobs=k, for each new token a row for each of the k likeliest, and for itself."""
 

@@ -142,6 +142,7 @@ class DeviceConfig:
         _choose("device", self.name, ("auto", "cpu", "cuda", "mps"))
 
 
+_MOST = 1_000_000  # more is a slip of the finger, and fills the memory
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "num_samples")
 
 
@@ -175,12 +176,15 @@ class DecodeConfig:
             value = getattr(self, key)
             if value is not None and not 0 < value <= 1:
                 raise UserError(f"decode.{key}={value}: must be above 0 and at most 1")
-        if not 0 < self.repetition_penalty < float("inf"):
-            raise UserError(f"decode.repetition_penalty={self.repetition_penalty}: must be above 0 and finite")
-        if not abs(self.length_penalty) < float("inf"):
-            raise UserError(f"decode.length_penalty={self.length_penalty}: must be finite")
+        if not 1e-3 <= self.repetition_penalty <= 1e3:
+            raise UserError(f"decode.repetition_penalty={self.repetition_penalty}: must be from 0.001 to 1000")
+        if not abs(self.length_penalty) <= 100:
+            raise UserError(f"decode.length_penalty={self.length_penalty}: must be from -100 to 100")
         for key in ("top_k", "no_repeat_ngram_size", "max_new_tokens", "num_samples", "num_beams", "logprobs"):
             _at_least(f"decode.{key}", getattr(self, key), 1)
+        for key in ("max_new_tokens", "num_samples", "num_beams"):
+            if getattr(self, key) > _MOST:
+                raise UserError(f"decode.{key}={getattr(self, key)}: must be at most {_MOST}")
         _at_least("decode.min_new_tokens", self.min_new_tokens, 0)
         _choose("decode.on_overflow", self.on_overflow, ("refuse", "crop"))
         self.stop = [] if self.stop is None else self.stop if isinstance(self.stop, list) else [self.stop]

@@ -21,5 +21,6 @@ def automatic_batch_size(model: GPT2, capacity: int) -> int:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether that is what torch says: by class on a GPU, by its text on a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether that is what torch says: by class on CUDA, by its text on a CPU and on MPS."""
+    said = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in said)

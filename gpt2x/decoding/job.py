@@ -25,7 +25,7 @@ from gpt2x.results import GenerationRow, TokenRow
 from gpt2x.schema import Config
 
 GENERATIONS, TOKENS = "generations.csv", "tokens.csv"
-_ROUNDS = 8  # batches to a part
+_ROUNDS = 2  # batches to a part
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Job:
     def __init__(self, config: Config, checkpoint: Checkpoint, samples: list[Sample], run_dir: Path) -> None:
         """UserError if the folder holds a run that was begun with other settings."""
         self.config, self.decode, self.checkpoint = config, config.decode, checkpoint
-        self.samples = samples
+        self.samples, self.run_dir = samples, run_dir
         self.sampler = Sampler(self.decode, config.seed, checkpoint.tokenizer.eos_id)
         self.stop = StopStrings(self.decode.stop, checkpoint.tokenizer.decode)
         tables: dict[str, type] = {} if self.decode.logprobs is None else {TOKENS: TokenRow}
@@ -155,6 +155,8 @@ class Job:
             for name, rows in self.journal.rows.items()
         }
         self.journal.finish(rows)
+        if self.decode.logprobs is None:
+            (self.run_dir / TOKENS).unlink(missing_ok=True)  # of another run in this folder
         return rows[GENERATIONS]
 
     def _rows(self, sample: Sample, completion: Completion) -> dict[str, list[Any]]:

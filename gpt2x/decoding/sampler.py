@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gpt2x.decoding.filters import filter_logits
 from gpt2x.decoding.processors import process_logits
+from gpt2x.errors import UserError
 from gpt2x.schema import DecodeConfig
 
 
@@ -56,6 +57,8 @@ class Sampler:
         else:
             filtered = filter_logits(processed.cpu().double(), self.decode)
             kept = (filtered > -torch.inf).sum(-1).tolist()
+            if 0 in kept:
+                raise UserError("no token is left to draw: no_repeat_ngram_size and min_new_tokens forbid all of them")
             tokens = draw(filtered, torch.tensor(uniforms, dtype=torch.float64)).to(logits.device)  # [N]
         logprobs = logits.log_softmax(-1)  # [N, V]
         chosen = logprobs.gather(-1, tokens[:, None])  # [N, 1]

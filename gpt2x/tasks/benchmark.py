@@ -80,6 +80,10 @@ def _check_settings(config: Config) -> None:
         raise UserError(f"device={config.device.name}: task=benchmark measures the CPU; leave device out")
     if config.dtype != "float32":
         raise UserError(f"dtype={config.dtype}: task=benchmark takes several, as task.dtypes=[{config.dtype}]")
+    if config.batch_size != "auto":
+        raise UserError(f"batch_size={config.batch_size}: task=benchmark takes several, as task.batch_sizes=[1,8]")
+    if config.prompts_file is not None:
+        raise UserError("prompts_file is for task=generate; benchmark draws random prompts")
     key = config.decode.first_set(*sorted({each.name for each in fields(DecodeConfig)} - {"greedy"}))
     if key is not None:
         raise UserError(f"decode.{key} is for task=generate; benchmark decodes greedily")

@@ -51,7 +51,8 @@ def _samples(config: Config, checkpoint: Checkpoint, prompts: list[Prompt]) -> l
         ids = checkpoint.tokenizer.encode(prompt.text)
         what = "prompt" if len(prompts) == 1 else f"prompt {prompt.id!r}"
         if not ids or not crop:
-            otherwise = "; or keep the last tokens that fit, with decode.on_overflow=crop"
+            with_beams = config.decode.num_beams > 1
+            otherwise = "" if with_beams else "; or keep the last tokens that fit, with decode.on_overflow=crop"
             check_length(len(ids), config.decode.max_new_tokens, n_positions, what, otherwise)
         samples += [Sample(prompt, ids, index) for index in range(config.decode.num_samples)]
     return samples

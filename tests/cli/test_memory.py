@@ -74,6 +74,25 @@ def test_a_batch_for_which_memory_is_short_is_halved(
     assert not (launch / "out" / "state.json").exists()
 
 
+def test_memory_short_twice_after_rows_were_written_doubles_none(
+    job: Callable[..., Any], launch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpt2x.decoding import job as jobs
+
+    def fails(model: Any, requests: Any, sampler: Any, stop: Any, size: int, on_token: Any) -> Any:
+        for n, found in enumerate(original(model, requests, sampler, stop, size, on_token)):
+            if n == 2 and size > 4:
+                raise ERRORS[0]
+            yield found
+
+    original = jobs.generate
+    monkeypatch.setattr(jobs, "generate", fails)
+    assert job("batch_size=16").code == 0
+    assert rows_of(launch / "out", "generations.csv", "prompt_id", "sample") == [
+        (str(prompt), str(sample)) for prompt in range(20) for sample in range(3)
+    ]
+
+
 @pytest.mark.parametrize("error", ERRORS, ids=["gpu", "cpu"])
 def test_not_even_one_text_fits(
     job: Callable[..., Any], launch: Path, monkeypatch: pytest.MonkeyPatch, error: Exception

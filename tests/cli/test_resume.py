@@ -35,9 +35,9 @@ def write_prompts(file: Path, n: int) -> list[str]:
 
 
 def arguments(weights_path: Path, n_prompts: int, **settings: Any) -> list[str]:
-    """Two samples a prompt, their tokens too; batches of 2 and so parts of 16 samples."""
+    """Two samples a prompt, their tokens too; batches of 8 and so parts of 16 samples."""
     write_prompts(Path.cwd() / "p.jsonl", n_prompts)
-    chosen = {"prompts_file": "p.jsonl", "weights.path": weights_path, "batch_size": 2, "decode.num_samples": 2}
+    chosen = {"prompts_file": "p.jsonl", "weights.path": weights_path, "batch_size": 8, "decode.num_samples": 2}
     chosen |= {"decode.max_new_tokens": 6, "decode.logprobs": 2, "hydra.run.dir": "out"}
     return ["task=generate", *(f"{key}={value}" for key, value in (chosen | settings).items())]
 
@@ -259,7 +259,7 @@ def test_an_unreadable_state_is_one_line(run: Run, stopped: Path, content: bytes
     assert {file.name: file.read_bytes() for file in stopped.iterdir()} == before
 
 
-@pytest.mark.parametrize("batch_size", [1, 8, "auto"])
+@pytest.mark.parametrize("batch_size", [1, 4, "auto"])
 def test_another_batch_size_goes_on(run: Run, stopped: Path, whole: dict[str, bytes], batch_size: Any) -> None:
     """The same texts; what was done stays, and the rest is rounded as in batches of the new size."""
     done = pd.read_csv(stopped / "generations.csv").head(32)
@@ -268,6 +268,13 @@ def test_another_batch_size_goes_on(run: Run, stopped: Path, whole: dict[str, by
     pd.testing.assert_frame_equal(rows.drop(columns="logprob"), expected.drop(columns="logprob"))
     assert rows["logprob"].tolist() == pytest.approx(expected["logprob"].tolist(), rel=1e-4)
     assert set(done["logprob"]) <= set(rows["logprob"])
+
+
+def test_no_table_of_another_run_stays(run: Run, launch: Path) -> None:
+    assert run().code == 0
+    assert (launch / "out" / "tokens.csv").exists()
+    assert run(**{"decode.logprobs": "null"}).code == 0
+    assert not (launch / "out" / "tokens.csv").exists()
 
 
 def test_a_finished_folder_is_begun_anew(run: Run, launch: Path, whole: dict[str, bytes]) -> None:
