@@ -113,7 +113,7 @@ class Report:
         if dtype == "int8":
             s = self.summary
             said = f"mean KL {s.mean_kl:.2g} nats, top-1 agreement {s.top1_agreement:.1%}, {value:.2g} times the error"
-            return Text.assemble("as accurate?     ", ("no   ", "yellow"), f"{said} of float32: what int8 costs")
+            return Text.assemble("as accurate?     ", ("not judged  ", "yellow"), f"{said} of float32: what int8 costs")
         said = f"{value:.3g} times the reference's own error in {dtype}, allowed {ERROR_RATIO:g}"
         return Text.assemble("as accurate?     ", _yes(value <= ERROR_RATIO), said)
 
