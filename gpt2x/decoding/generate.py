@@ -15,6 +15,8 @@ from gpt2x.model.gpt2 import GPT2
 
 # Laying the weights out anew costs about what 30 passes gain by it, from 4 rows on (124M, two AVX-512 cores).
 _PACK_ROWS, _PACK_PASSES = 4, 32
+# Tokens that a pass over guesses may have, of all rows: more of them take longer than the guesses save.
+_VERIFIED = 32
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class _Batch:
     def step(self) -> list[tuple[_Row, list[Pick]]]:
         """The next token of each row, and those after it that were guessed right."""
         lengths = self.cache.lengths
-        room = self.capacity - max(lengths) - 1
+        room = min(self.capacity - max(lengths), _VERIFIED // len(lengths)) - 1
         drafts = [row.draft(room) for row in self.rows]
         if any(drafts):
             tokens = [[row.ids[-1], *draft] for row, draft in zip(self.rows, drafts, strict=True)]

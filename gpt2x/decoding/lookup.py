@@ -7,6 +7,7 @@ drafts: Leviathan et al., arXiv:2211.17192).
 
 _NGRAM = 3  # tokens that must repeat: after two, guesses are wrong too often to pay
 _LONGEST = 15  # drafted tokens: with the one before them, 16 go through the model at once
+_SHORTEST = 3  # a pass over 4 tokens takes hardly longer than over one, so that a wrong guess costs little
 _PATIENCE = 64  # most tokens that pass without a guess, after guesses that were wrong
 
 
@@ -16,7 +17,7 @@ class Lookup:
     def __init__(self) -> None:
         self.last: dict[tuple[int, ...], int] = {}  # n-gram -> where its last follower stands
         self.indexed = _NGRAM  # positions up to this one are in `last`
-        self.length = _LONGEST
+        self.length = _SHORTEST
         self.pause = self.waiting = 0
 
     def draft(self, ids: list[int], room: int) -> list[int]:
@@ -37,6 +38,7 @@ class Lookup:
         """What became of a draft."""
         if accepted:
             self.pause = 0
-            self.length = min(_LONGEST, 2 * accepted + 1)
+            self.length = min(_LONGEST, max(_SHORTEST, 2 * accepted + 1))
         elif drafted:
+            self.length = _SHORTEST
             self.pause = self.waiting = min(_PATIENCE, 2 * self.pause + 1)
