@@ -23,11 +23,12 @@ ONE = ("task=generate", "decode=greedy", "decode.max_new_tokens=1")
 
 
 def test_brackets_in_texts_and_paths_are_not_markup(gpt2x: Cli, launch: Path) -> None:
-    (launch / "p.jsonl").write_text('{"id": "[/x]", "prompt": "[red]a"}\n{"id": "[bold]", "prompt": "[/b]"}\n')
-    result = gpt2x(*ONE, "prompts_file=p.jsonl")
+    result = gpt2x(*ONE, 'prompt="[red]a [/b]"')
     assert result.code == 0, result.err
-    assert "prompt [/x], sample 0" in result.out
-    assert "[red]a" in result.out
+    assert "[red]a [/b]" in result.out
+    result = gpt2x(*ONE, 'prompt=["a","b"]', 'hydra.run.dir="o[/x]"')
+    assert result.code == 0, result.err
+    assert "o[/x]/generations.csv" in result.out
     shutil.copytree(NANO, launch / "m[/v]")
     result = gpt2x('weights.path="m[/v]"', 'gen_prompt=["[/a]"]', "decode.max_new_tokens=1")
     assert result.code == 0, result.err
