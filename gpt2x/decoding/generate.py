@@ -94,7 +94,7 @@ class _Batch:
 
     def __init__(self, model: GPT2, sampler: Sampler, size: int, capacity: int) -> None:
         self.model, self.sampler = model, sampler
-        self.n_positions, self.size, self.capacity = model.config.n_positions, size, capacity
+        self.n_positions, self.capacity = model.config.n_positions, capacity
         self.cache = model.new_cache(size, capacity)
         self.rows: list[_Row] = []
 

@@ -75,7 +75,7 @@ class Job:
         short is begun anew with half the batch size. DoesNotFitError if not even one text at a time fits.
         """
         for part in self.parts:
-            before = {name: list(rows) for name, rows in self.journal.rows.items()}
+            before = {name: len(rows) for name, rows in self.journal.rows.items()}
             while True:
                 try:
                     for sample, completion in self._complete(part, on_token):
@@ -90,7 +90,8 @@ class Job:
                     if n_rows <= self.decode.num_beams:
                         raise DoesNotFitError(f"{self.checkpoint.name}: not even one text at a time fits") from None
                 self.size = n_rows // 2
-                self.journal.rewrite(before, batch_size=self.size)
+                rows = {name: rows[: before[name]] for name, rows in self.journal.rows.items()}
+                self.journal.rewrite(rows, batch_size=self.size)
         return self._finish()
 
     def _plan(self) -> tuple[int, list[list[Sample]]]:
@@ -107,21 +108,18 @@ class Job:
         done = self._written()
         to_do = [part for part in parts if not done.issuperset(sample.key for sample in part)]
         finished = {sample.key for sample in order} - {sample.key for part in to_do for sample in part}
-        rows = {
-            name: [row for row in rows if (row.prompt_id, row.sample) in finished]
-            for name, rows in self.journal.rows.items()
-        }
+        rows = {name: [row for row in rows if _key(row) in finished] for name, rows in self.journal.rows.items()}
         self.journal.rewrite(rows, asked=asked, batch_size=size, part=length)
         return size, to_do
 
     def _written(self) -> set[tuple[str, int]]:
         """Keys of the samples with all their rows: a machine that goes down may lose the end of one table alone."""
-        n_new = {(row.prompt_id, row.sample): row.n_new_tokens for row in self.journal.rows[GENERATIONS]}
+        n_new = {_key(row): row.n_new_tokens for row in self.journal.rows[GENERATIONS]}
         if self.decode.logprobs is None:
             return set(n_new)
         tokens = self.journal.rows[TOKENS]
-        steps = Counter((row.prompt_id, row.sample) for row in tokens if row.chosen)
-        last = {(row.prompt_id, row.sample): row.rank for row in tokens}
+        steps = Counter(_key(row) for row in tokens if row.chosen)
+        last = {_key(row): row.rank for row in tokens}
         ranks = min(self.decode.logprobs, self.checkpoint.model.config.vocab_size)
         return {key for key, n in n_new.items() if steps[key] == n and last[key] >= ranks}
 
@@ -150,10 +148,7 @@ class Job:
 
     def _finish(self) -> list[GenerationRow]:
         place = {sample.key: i for i, sample in enumerate(self.samples)}
-        rows = {
-            name: sorted(rows, key=lambda row: place[row.prompt_id, row.sample])
-            for name, rows in self.journal.rows.items()
-        }
+        rows = {name: sorted(rows, key=lambda row: place[_key(row)]) for name, rows in self.journal.rows.items()}
         self.journal.finish(rows)
         if self.decode.logprobs is None:
             (self.run_dir / TOKENS).unlink(missing_ok=True)  # of another run in this folder
@@ -208,3 +203,8 @@ class Job:
             "weights": [self.checkpoint.weights, *((file.stat().st_size, file.stat().st_mtime_ns) for file in files)],
             "prompts": hashlib.sha256(prompts.encode("utf-8", "surrogatepass")).hexdigest(),
         }
+
+
+def _key(row: GenerationRow | TokenRow) -> tuple[str, int]:
+    """Of the sample that a row is of."""
+    return row.prompt_id, row.sample
