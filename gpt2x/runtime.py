@@ -3,9 +3,10 @@
 import hashlib
 import platform
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2x import __version__
+from gpt2x.checkpoints.find import find_weights, weight_files
 from gpt2x.errors import UserError
+from gpt2x.schema import Config
 
 if TYPE_CHECKING:
     import torch
 
-    from gpt2x.checkpoints import Checkpoint
+    from gpt2x.checkpoints.load import Checkpoint
 
 
 @dataclass
@@ -85,8 +88,6 @@ def manifest(config: dict[str, Any], outcome: Outcome, seconds: float) -> dict[s
 
         facts |= {"device": str(outcome.device), "threads": torch.get_num_threads()}
     if outcome.checkpoint is not None:
-        from gpt2x.checkpoints.read import weight_files
-
         path = outcome.checkpoint.path
         files = weight_files(path) if path else []
         facts["checkpoint"] = {
@@ -104,10 +105,27 @@ def _version(package: str) -> str | None:
         return None
 
 
+def begin_hashing(config: Config) -> threading.Thread:
+    """The manifest's checksums of local weights, computed in the background: torch is imported meanwhile."""
+
+    def work() -> None:
+        with suppress(UserError, OSError):  # of which the task tells
+            path = find_weights(config.model, config.weights) if config.weights.source == "local" else None
+            for file in weight_files(path) if path else []:
+                _sha256(file, file.stat().st_mtime_ns)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
 @lru_cache(maxsize=8)
 def _sha256(file: Path, stamp: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with file.open("rb", buffering=0) as stream:
+        while block := stream.read(1 << 25):  # in few blocks: between them the thread may wait for Python's lock
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _git_commit() -> str | None:

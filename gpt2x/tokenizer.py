@@ -2,13 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import tokenizers
 
 from gpt2x.errors import UserError
 from gpt2x.paths import shown
-
-if TYPE_CHECKING:
-    import tokenizers
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -16,7 +14,7 @@ END_OF_TEXT = "<|endoftext|>"
 class Tokenizer:
     """Text to token ids and back. `<|endoftext|>` inside a text is the special token, as in transformers."""
 
-    def __init__(self, backend: "tokenizers.Tokenizer") -> None:
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
         backend.no_padding()
         backend.no_truncation()
         self.backend = backend
@@ -32,8 +30,6 @@ class Tokenizer:
 
     def stream(self) -> Callable[[int], str]:
         """A function from each new token to the text that it completes: '' while a character is half done."""
-        import tokenizers
-
         decoder = tokenizers.decoders.DecodeStream(skip_special_tokens=False)
         return lambda token: decoder.step(self.backend, token) or ""
 
@@ -49,8 +45,6 @@ def has_tokenizer(directory: Path) -> bool:
 
 def load_tokenizer(directory: Path) -> Tokenizer:
     """Reads vocab.json with merges.txt, or else tokenizer.json; UserError if neither can be read."""
-    import tokenizers
-
     try:
         if (directory / "merges.txt").is_file():
             bpe = tokenizers.models.BPE.from_file(str(directory / "vocab.json"), str(directory / "merges.txt"))
@@ -65,8 +59,6 @@ def train_tokenizer(text: str, vocab_size: int) -> Tokenizer:
 
     Raises UserError if the text is too short or too plain to fill the vocabulary.
     """
-    import tokenizers
-
     tokenizer = _byte_level(tokenizers.models.BPE())
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -84,10 +76,8 @@ def train_tokenizer(text: str, vocab_size: int) -> Tokenizer:
     return Tokenizer(tokenizer)
 
 
-def _byte_level(bpe: "tokenizers.models.BPE") -> "tokenizers.Tokenizer":
+def _byte_level(bpe: tokenizers.models.BPE) -> tokenizers.Tokenizer:
     """GPT-2's pipeline around a BPE (https://github.com/openai/gpt-2/blob/master/src/encoder.py)."""
-    import tokenizers
-
     tokenizer = tokenizers.Tokenizer(bpe)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()

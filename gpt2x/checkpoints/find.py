@@ -1,5 +1,6 @@
-"""Which weights a configuration means: a path, or none for random ones. Touches no tensor."""
+"""Which files a configuration means by its weights. Touches no tensor, and needs no torch."""
 
+import json
 from pathlib import Path
 
 from gpt2x.errors import UserError
@@ -48,3 +49,35 @@ def _in_data(name: str) -> Path | None:
         if (data / name / "config.json").is_file():  # data/gpt2 may hold the vocabulary only
             return data / name
     return None
+
+
+def checkpoint_directory(path: Path) -> Path:
+    """Where a checkpoint's config.json and tokenizer would be: the directory itself, or the file's."""
+    return path if path.is_dir() else path.parent
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files that hold a checkpoint's tensors: itself, or model.safetensors or its shards."""
+    if path.is_file():
+        return [path]
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict):
+            raise UserError(f"{shown(index)}: no weight_map in it")
+        return sorted({path / str(name) for name in shards.values()})
+    if (path / "model.safetensors").is_file():
+        return [path / "model.safetensors"]
+    raise UserError(f"{shown(path)}: no model.safetensors in this directory")
+
+
+def read_json(file: Path) -> dict:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{shown(file)}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{shown(file)}: not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{shown(file)}: not a JSON object")
+    return content

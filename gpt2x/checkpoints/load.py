@@ -1,15 +1,14 @@
 """From a configuration to a model ready to run, with its tokenizer."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from gpt2x.checkpoints.find import find_weights
+from gpt2x.checkpoints.find import checkpoint_directory, find_weights, weight_files
 from gpt2x.checkpoints.names import full_names, infer_config, to_model
-from gpt2x.checkpoints.read import checkpoint_directory, read_config, read_tensors, weight_files
+from gpt2x.checkpoints.read import read_config, read_tensors
 from gpt2x.checkpoints.sizes import ARCHITECTURE, known_sizes, size_like
 from gpt2x.errors import UserError
 from gpt2x.linear import Linear, takes_int8
@@ -20,6 +19,7 @@ from gpt2x.paths import bundled, shown
 from gpt2x.schema import ModelConfig, WeightsConfig
 from gpt2x.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
+_Stamp = tuple[tuple[str, int, int], ...]
 _SMALL_FILES = ("config.json", "vocab.json", "merges.txt", "tokenizer.json")
 
 
@@ -36,6 +36,8 @@ class Checkpoint:
     """What the CSVs say of the weights: a path, or 'random' with its seed."""
     path: Path | None
     """The file or directory read; None for random weights."""
+    stamp: _Stamp
+    """Path, time in ns and size of each file read: others mean other weights."""
 
 
 def load_checkpoint(model: ModelConfig, weights: WeightsConfig, dtype: torch.dtype, device: torch.device) -> Checkpoint:
@@ -53,7 +55,7 @@ def load_checkpoint(model: ModelConfig, weights: WeightsConfig, dtype: torch.dty
     if key not in _loaded:
         _loaded.clear()  # before loading, so that there are never two models in memory
         stored = torch.float32 if dtype == torch.int8 else dtype
-        checkpoint = _load(model, path, weights.seed, stored, device)
+        checkpoint = _load(model, path, stamp, weights.seed, stored, device)
         if dtype == torch.int8:
             quantize(checkpoint.model)
         _loaded[key] = checkpoint
@@ -64,7 +66,9 @@ def load_checkpoint(model: ModelConfig, weights: WeightsConfig, dtype: torch.dty
 _loaded: dict[tuple, Checkpoint] = {}
 
 
-def _load(asked: ModelConfig, path: Path | None, seed: int, dtype: torch.dtype, device: torch.device) -> Checkpoint:
+def _load(
+    asked: ModelConfig, path: Path | None, stamp: _Stamp, seed: int, dtype: torch.dtype, device: torch.device
+) -> Checkpoint:
     if path is None:
         config = complete_config(asked)
         label = f"random (seed {seed})"
@@ -73,12 +77,10 @@ def _load(asked: ModelConfig, path: Path | None, seed: int, dtype: torch.dtype, 
         config = _config(asked, path, tensors)
         label = shown(path)
     tokenizer_dir = _tokenizer_dir(path, config)
-    with ThreadPoolExecutor(1) as pool:  # half the time that loading takes
-        reading = pool.submit(load_tokenizer, tokenizer_dir)
-        model = empty_model(config)
-        if path is not None:
-            state = to_model(tensors, model, path, asked.name if asked.name != "auto" else _name(config))
-        tokenizer = reading.result()
+    model = empty_model(config)
+    if path is not None:
+        state = to_model(tensors, model, path, asked.name if asked.name != "auto" else _name(config))
+    tokenizer = load_tokenizer(tokenizer_dir)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"{shown(tokenizer_dir)}: {tokenizer.vocab_size} tokens, more than the model's {config.vocab_size}"
@@ -95,7 +97,7 @@ def _load(asked: ModelConfig, path: Path | None, seed: int, dtype: torch.dtype, 
         for name in list(state):
             state[name] = state[name].to(device=device, dtype=dtype)
         _fill(model, state)
-    return Checkpoint(model, tokenizer, tokenizer_dir, _name(config), label, path)
+    return Checkpoint(model, tokenizer, tokenizer_dir, _name(config), label, path, stamp)
 
 
 @torch.no_grad()

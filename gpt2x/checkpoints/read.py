@@ -1,6 +1,5 @@
 """Formats: a path to named tensors, memory-mapped, in the names and layout of the file."""
 
-import json
 import pickle
 import warnings
 import zipfile
@@ -9,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gpt2x.checkpoints.find import checkpoint_directory, read_json, weight_files
 from gpt2x.checkpoints.sizes import ARCHITECTURE
 from gpt2x.errors import UserError
 from gpt2x.model.config import GPT2Config
@@ -22,26 +22,6 @@ _BUILT_IN = {
     "add_cross_attention": (False,),
     "tie_word_embeddings": (True,),
 }
-
-
-def checkpoint_directory(path: Path) -> Path:
-    """Where a checkpoint's config.json and tokenizer would be: the directory itself, or the file's."""
-    return path if path.is_dir() else path.parent
-
-
-def weight_files(path: Path) -> list[Path]:
-    """The files that hold a checkpoint's tensors: itself, or model.safetensors or its shards."""
-    if path.is_file():
-        return [path]
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        shards = _read_json(index).get("weight_map")
-        if not isinstance(shards, dict):
-            raise UserError(f"{shown(index)}: no weight_map in it")
-        return sorted({path / str(name) for name in shards.values()})
-    if (path / "model.safetensors").is_file():
-        return [path / "model.safetensors"]
-    raise UserError(f"{shown(path)}: no model.safetensors in this directory")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -106,7 +86,7 @@ def read_config(path: Path) -> GPT2Config | None:
     file = checkpoint_directory(path) / "config.json"
     if not file.is_file():
         return None
-    config = _read_json(file)
+    config = read_json(file)
     if config.get("model_type", "gpt2") != "gpt2":
         raise UserError(f"{shown(file)}: model_type is {config['model_type']!r}, not 'gpt2'")
     built_in = _BUILT_IN | {"n_inner": (None, 4 * config.get("n_embd", GPT2Config.n_embd))}
@@ -119,15 +99,3 @@ def read_config(path: Path) -> GPT2Config | None:
         return GPT2Config(**{key: config.get(key, getattr(default, key)) for key in keys})
     except (ValueError, TypeError) as error:
         raise UserError(f"{shown(file)}: {error}") from None
-
-
-def _read_json(file: Path) -> dict:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{shown(file)}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{shown(file)}: not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{shown(file)}: not a JSON object")
-    return content

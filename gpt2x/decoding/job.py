@@ -10,8 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from gpt2x.checkpoints import Checkpoint
-from gpt2x.checkpoints.read import weight_files
+from gpt2x.checkpoints.load import Checkpoint
 from gpt2x.decoding.batches import automatic_batch_size, is_out_of_memory
 from gpt2x.decoding.beams import beam_search
 from gpt2x.decoding.generate import Completion, Request, generate
@@ -192,7 +191,6 @@ class Job:
 
     def _settings(self) -> dict[str, Any]:
         """All that the tables depend on, but for the batch size."""
-        files = weight_files(self.checkpoint.path) if self.checkpoint.path else []
         prompts = json.dumps([(sample.key, sample.prompt.text) for sample in self.samples])
         return {
             "decode": asdict(self.decode),
@@ -200,7 +198,7 @@ class Job:
             "dtype": self.config.dtype,
             "device": self.checkpoint.model.lm_head.weight.device.type,
             "model": asdict(self.checkpoint.model.config),
-            "weights": [self.checkpoint.weights, *((file.stat().st_size, file.stat().st_mtime_ns) for file in files)],
+            "weights": [self.checkpoint.weights, self.checkpoint.stamp],
             "prompts": hashlib.sha256(prompts.encode("utf-8", "surrogatepass")).hexdigest(),
         }
 

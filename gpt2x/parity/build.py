@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from gpt2x.checkpoints import Checkpoint
-from gpt2x.checkpoints.load import model_of
+from gpt2x.checkpoints.load import Checkpoint, model_of
 from gpt2x.parity.comparison import OURS
 from gpt2x.parity.record import Record
 from gpt2x.schema import SubjectConfig

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from gpt2x.checkpoints import Checkpoint
+from gpt2x.checkpoints.load import Checkpoint
 from gpt2x.parity.compare import RELATIVE_TOLERANCE, status
 from gpt2x.parity.record import Record
 from gpt2x.parity.trace import Trace

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt2x.checkpoints import Checkpoint
+from gpt2x.checkpoints.load import Checkpoint
 from gpt2x.checkpoints.names import dtype_name, to_file
 from gpt2x.errors import UserError
 from gpt2x.parity.compare import rms

@@ -14,7 +14,8 @@ from gpt2x.benchmark.machine import describe_machine, measure_floors
 from gpt2x.benchmark.measure import draw_prompts, loaded, measure
 from gpt2x.benchmark.report import show
 from gpt2x.benchmark.rows import benchmark_rows
-from gpt2x.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
+from gpt2x.checkpoints.write import save_checkpoint
 from gpt2x.errors import UserError
 from gpt2x.memory import check_fits
 from gpt2x.paths import shown

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gpt2x import console, runtime
-from gpt2x.checkpoints import Checkpoint, load_checkpoint
+from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
 from gpt2x.decoding.generate import check_length
 from gpt2x.decoding.job import GENERATIONS, Job, Sample
 from gpt2x.decoding.stop import StopStrings

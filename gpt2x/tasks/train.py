@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2x import console, runtime
-from gpt2x.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from gpt2x.checkpoints.load import complete_config
+from gpt2x.checkpoints.load import Checkpoint, complete_config, load_checkpoint
+from gpt2x.checkpoints.write import save_checkpoint
 from gpt2x.errors import UserError
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.paths import bundled, read_utf8, shown, write_whole

@@ -8,7 +8,7 @@ import torch
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from gpt2x import console, runtime
-from gpt2x.checkpoints import Checkpoint, load_checkpoint
+from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
 from gpt2x.decoding.generate import check_length
 from gpt2x.errors import UserError
 from gpt2x.memory import available_memory

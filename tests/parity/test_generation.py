@@ -8,7 +8,7 @@ import torch
 from transformers import GPT2LMHeadModel, LogitsProcessorList
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from gpt2x.checkpoints import load_checkpoint
+from gpt2x.checkpoints.load import load_checkpoint
 from gpt2x.decoding.filters import filter_logits
 from gpt2x.decoding.generate import Request, generate
 from gpt2x.decoding.sampler import Sampler

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt2x.checkpoints import load_checkpoint
-from gpt2x.checkpoints.load import empty_model
+from gpt2x.checkpoints.load import empty_model, load_checkpoint
 from gpt2x.checkpoints.sizes import known_sizes
 from gpt2x.decoding import engine
 from gpt2x.model import gpt2

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from transformers import GPT2LMHeadModel
 
-from gpt2x.checkpoints import load_checkpoint, save_checkpoint
+from gpt2x.checkpoints.load import load_checkpoint
+from gpt2x.checkpoints.write import save_checkpoint
 from gpt2x.decoding.engine import prefill
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2

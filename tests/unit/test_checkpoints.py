@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gpt2x.checkpoints import Checkpoint, find, hub, load_checkpoint, save_checkpoint
+from gpt2x.checkpoints import find, hub
 from gpt2x.checkpoints.find import find_weights
+from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
+from gpt2x.checkpoints.write import save_checkpoint
 from gpt2x.errors import UserError
 from gpt2x.paths import bundled
 from gpt2x.schema import ModelConfig, WeightsConfig

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from gpt2x.checkpoints import load_checkpoint
+from gpt2x.checkpoints.load import load_checkpoint
 from gpt2x.decoding.generate import Request, generate
 from gpt2x.decoding.sampler import Sampler
 from gpt2x.linear import takes_int8
