@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gpt2x.decoding.filters import filter_logits
 from gpt2x.decoding.processors import process_logits
 from gpt2x.errors import UserError
 from gpt2x.schema import DecodeConfig
+
+_HALVINGS = 32  # random numbers a token: for a vocabulary of up to as many bits
 
 
 @dataclass(frozen=True)
@@ -39,16 +42,16 @@ class Sampler:
     def __init__(self, decode: DecodeConfig, seed: int, eos_id: int | None) -> None:
         self.decode, self.seed, self.eos_id = decode, seed, eos_id
 
-    def uniforms(self, prompt: str, sample: int) -> list[float]:
-        """The random numbers of all tokens of a sample, in [0, 1)."""
+    def uniforms(self, prompt: str, sample: int) -> Tensor:
+        """The random numbers of all tokens of a sample, in [0, 1): [max_new_tokens, _HALVINGS]."""
         if self.decode.greedy:
-            return [0.0] * self.decode.max_new_tokens
+            return torch.zeros(self.decode.max_new_tokens, _HALVINGS)
         digest = hashlib.sha256(f"{self.seed}/{sample}/{prompt}".encode("utf-8", "surrogatepass")).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)  # torch's seeds are signed
-        return torch.rand(self.decode.max_new_tokens, generator=generator, dtype=torch.float64).tolist()
+        return torch.rand(self.decode.max_new_tokens, _HALVINGS, generator=generator, dtype=torch.float64)
 
-    def pick(self, logits: Tensor, texts: list[list[int]], n_prompts: list[int], uniforms: list[float]) -> list[Pick]:
-        """logits [N, V], and of each row the ids so far, how many of them are the prompt's, and its random number."""
+    def pick(self, logits: Tensor, texts: list[list[int]], n_prompts: list[int], uniforms: list[Tensor]) -> list[Pick]:
+        """logits [N, V], and of each row the ids so far, how many of them are the prompt's, and its random numbers."""
         logits = logits.float()
         processed = process_logits(logits, texts, n_prompts, self.decode, self.eos_id)
         if self.decode.greedy:
@@ -59,7 +62,7 @@ class Sampler:
             kept = (filtered > -torch.inf).sum(-1).tolist()
             if 0 in kept:
                 raise UserError("no token is left to draw: no_repeat_ngram_size and min_new_tokens forbid all of them")
-            tokens = draw(filtered, torch.tensor(uniforms, dtype=torch.float64)).to(logits.device)  # [N]
+            tokens = draw(filtered, torch.stack(uniforms)).to(logits.device)  # [N]
         logprobs = logits.log_softmax(-1)  # [N, V]
         chosen = logprobs.gather(-1, tokens[:, None])  # [N, 1]
         pairs = zip(tokens.tolist(), chosen[:, 0].tolist(), strict=True)
@@ -74,10 +77,21 @@ class Sampler:
 
 
 def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """Token ids [N] drawn from filtered logits [N, V] by uniform numbers [N].
+    """Token ids [N] drawn from filtered logits [N, V] by uniform numbers [N, _HALVINGS].
 
-    A number is looked up in the cumulative distribution in vocabulary order and in float64, so that
-    rounding in the logits (another batch size, say) all but never moves a pick.
+    The vocabulary is halved until one token is left, and each time a number of its own says which half stays.
+    So only that many comparisons can be upset by how the logits are rounded (in another batch size, say), where
+    a search in the cumulative distribution has one for each token.
     """
-    cumulative = logits.softmax(-1).cumsum(-1)
-    return torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True)[:, 0]
+    V = logits.shape[-1]
+    halvings = (V - 1).bit_length()
+    masses = [F.pad(logits.softmax(-1), (0, 2**halvings - V))]  # of single tokens, then of spans of 2, 4, ...
+    for _ in range(halvings):
+        masses.append(masses[-1][:, 0::2] + masses[-1][:, 1::2])
+    both, *halves = reversed(masses)
+    spans = torch.zeros(len(logits), 1, dtype=torch.long)
+    for mass, uniform in zip(halves, uniforms.t(), strict=False):
+        left = mass.gather(-1, 2 * spans)
+        spans = 2 * spans + (uniform[:, None] * both.gather(-1, spans) >= left)
+        both = mass
+    return spans[:, 0]

@@ -77,7 +77,7 @@ def test_seeds_indices_and_prompts_give_different_random_numbers():
 
     def picks(seed: int, prompt: str, index: int) -> tuple[int, ...]:
         sampler = Sampler(DecodeConfig(max_new_tokens=3), seed, None)
-        uniforms = sampler.uniforms(prompt, index)
+        uniforms = list(sampler.uniforms(prompt, index))
         return tuple(pick.token for pick in sampler.pick(logits.expand(3, -1), [[]] * 3, [0] * 3, uniforms))
 
     cases = [
@@ -185,3 +185,12 @@ def test_extreme_random_numbers_draw_a_possible_token(monkeypatch, uniform):
     rows[0, 20:30] = torch.linspace(-3, 3, 10)
     token = pick(rows, Sampler(DecodeConfig(), 0, None)).item()
     assert token == (20 if uniform == 0 else 29)
+
+
+def test_rounding_in_the_logits_hardly_ever_moves_a_pick():
+    """Half of a large vocabulary gets likelier by 1e-5: a search in its cumulative distribution moves every tenth."""
+    logits = torch.randn(1, 50_257, generator=torch.Generator().manual_seed(0)).expand(2000, -1)
+    rounded = logits.clone()
+    rounded[:, :25_000] += 1e-5
+    sampler = Sampler(DecodeConfig(), 0, None)
+    assert torch.equal(pick(logits, sampler), pick(rounded, sampler))
