@@ -35,10 +35,11 @@ def read_prompts(prompt: str | list[str] | None, prompts_file: str | None, key: 
             raise UserError(f"{where}: entry {i + 1} has no text under `prompt`")
         if not text:
             raise UserError(f"{where}: entry {i + 1} is empty" if len(records) > 1 else f"{where} is empty")
-        if any("\ud800" <= character <= "\udfff" for character in text):  # bytes of the command line, or of JSON
-            raise UserError(f"{where}: entry {i + 1} is not UTF-8")
         given = record.get("id")
-        prompts.append(Prompt(str(i) if given in (None, "") else str(given), text))
+        id = str(i) if given in (None, "") else str(given)
+        if any("\ud800" <= character <= "\udfff" for character in id + text):  # bytes of the command line, or of JSON
+            raise UserError(f"{where}: entry {i + 1} is not UTF-8")
+        prompts.append(Prompt(id, text))
     if not prompts:
         raise UserError(f"{where}: no prompt in it")
     ids = [entry.id for entry in prompts]

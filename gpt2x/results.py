@@ -158,7 +158,7 @@ class BenchmarkRow:
     """benchmark.csv: one row an engine, dtype and batch size; of times, so no two runs give the same bytes."""
 
     engine: str
-    """gpt2x | transformers | ctranslate2 | openvino."""
+    """gpt2x | gpt2x_lookup | transformers | ctranslate2 | openvino."""
     dtype: str
     batch: int
     """Prompts generated together."""

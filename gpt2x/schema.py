@@ -4,7 +4,7 @@ Only this module and cli know OmegaConf; tasks get these dataclasses, converted 
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omegaconf import MISSING
@@ -143,7 +143,7 @@ class DeviceConfig:
 
 
 _MOST = 1_000_000  # more is a slip of the finger, and fills the memory
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "num_samples")
+_FILTERS = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 
 
 @dataclass
@@ -201,7 +201,7 @@ class DecodeConfig:
             raise UserError(
                 f"decode.min_new_tokens={self.min_new_tokens} is more than decode.max_new_tokens={self.max_new_tokens}"
             )
-        key = self.first_set(*_SAMPLING)
+        key = self.first_set(*_FILTERS, "num_samples")
         if self.greedy and key is not None:
             raise UserError(f"decode.greedy=true and decode.{key}={getattr(self, key)} contradict each other")
         if self.num_beams == 1:
@@ -210,7 +210,7 @@ class DecodeConfig:
                     f"decode.length_penalty={self.length_penalty} is of beams: add decode.num_beams, 2 or more"
                 )
             return
-        key = self.first_set("greedy", *(key for key in _SAMPLING if key != "num_samples"))
+        key = self.first_set("greedy", *_FILTERS)
         if key is not None:
             value = str(getattr(self, key)).lower()
             raise UserError(f"decode.num_beams={self.num_beams} and decode.{key}={value} contradict each other")
@@ -226,6 +226,10 @@ class DecodeConfig:
     def first_set(self, *keys: str) -> str | None:
         """The first of these settings that is not at its neutral value, if one is not."""
         return next((key for key in keys if getattr(self, key) not in (getattr(DecodeConfig, key), [])), None)
+
+    def first_set_but(self, *allowed: str) -> str | None:
+        """The first of all other settings that is not at its neutral value, if one is not."""
+        return self.first_set(*(each.name for each in fields(self) if each.name not in allowed))
 
 
 @dataclass

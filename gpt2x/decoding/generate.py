@@ -67,12 +67,19 @@ class _Row:
         self.index, self.sampler, self.stop = index, sampler, stop
         self.ids, self.n_prompt = list(request.ids), len(request.ids)
         self.uniforms = sampler.uniforms(request.prompt, request.sample)
+        self.drawn: list[Tensor] = []
         self.completion = Completion()
         self.lookup = Lookup() if sampler.decode.lookup else None
 
     def draft(self, room: int) -> list[int]:
-        left = len(self.uniforms) - len(self.completion.ids) - 1
+        left = self.sampler.decode.max_new_tokens - len(self.completion.ids) - 1
         return self.lookup.draft(self.ids, min(room, left)) if self.lookup else []
+
+    def uniform(self, t: int) -> Tensor:
+        """The random numbers of new token t."""
+        while len(self.drawn) <= t:
+            self.drawn.append(next(self.uniforms))
+        return self.drawn[t]
 
     def take(self, pick: Pick) -> None:
         new = self.completion
@@ -85,7 +92,7 @@ class _Row:
             new.finish_reason = "eos"
         elif self.stop and (end := self.stop.find(new.ids)) is not None:
             new.finish_reason, new.text_length = "stop", end
-        elif len(new.ids) == len(self.uniforms):
+        elif len(new.ids) == self.sampler.decode.max_new_tokens:
             new.finish_reason = "length"
 
 
@@ -142,7 +149,7 @@ class _Batch:
                 flat if len(spots) == B * T else flat[[b * T + t for b, t in spots]],
                 [rows[b].ids + drafts[b][:t] for b, t in spots],
                 [rows[b].n_prompt for b, _ in spots],
-                [rows[b].uniforms[len(rows[b].completion.ids) + t] for b, t in spots],
+                [rows[b].uniform(len(rows[b].completion.ids) + t) for b, t in spots],
             )
         )
         picked = []

@@ -87,7 +87,10 @@ class Job:
                         raise
                     n_rows = min(self.size, len(part) * self.decode.num_beams)
                     if n_rows <= self.decode.num_beams:
-                        raise DoesNotFitError(f"{self.checkpoint.name}: not even one text at a time fits") from None
+                        fix = "decode.num_beams" if self.decode.num_beams > 1 else "decode.max_new_tokens"
+                        raise DoesNotFitError(
+                            f"{self.checkpoint.name}: not even one text at a time fits in memory; use a smaller {fix}"
+                        ) from None
                 self.size = n_rows // 2
                 rows = {name: rows[: before[name]] for name, rows in self.journal.rows.items()}
                 self.journal.rewrite(rows, batch_size=self.size)

@@ -1,6 +1,7 @@
 """Choosing the next token. Every sample has its own random numbers, so nothing else can change it."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -42,13 +43,12 @@ class Sampler:
     def __init__(self, decode: DecodeConfig, seed: int, eos_id: int | None) -> None:
         self.decode, self.seed, self.eos_id = decode, seed, eos_id
 
-    def uniforms(self, prompt: str, sample: int) -> Tensor:
-        """The random numbers of all tokens of a sample, in [0, 1): [max_new_tokens, _HALVINGS]."""
-        if self.decode.greedy:
-            return torch.zeros(self.decode.max_new_tokens, _HALVINGS)
+    def uniforms(self, prompt: str, sample: int) -> Iterator[Tensor]:
+        """The random numbers of a sample, in [0, 1): [_HALVINGS] for each of its tokens, without end."""
         digest = hashlib.sha256(f"{self.seed}/{sample}/{prompt}".encode("utf-8", "surrogatepass")).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)  # torch's seeds are signed
-        return torch.rand(self.decode.max_new_tokens, _HALVINGS, generator=generator, dtype=torch.float64)
+        while True:
+            yield torch.rand(_HALVINGS, generator=generator, dtype=torch.float64)
 
     def pick(self, logits: Tensor, texts: list[list[int]], n_prompts: list[int], uniforms: list[Tensor]) -> list[Pick]:
         """logits [N, V], and of each row the ids so far, how many of them are the prompt's, and its random numbers."""
@@ -65,15 +65,13 @@ class Sampler:
             tokens = draw(filtered, torch.stack(uniforms)).to(logits.device)  # [N]
         logprobs = logits.log_softmax(-1)  # [N, V]
         chosen = logprobs.gather(-1, tokens[:, None])  # [N, 1]
-        pairs = zip(tokens.tolist(), chosen[:, 0].tolist(), strict=True)
-        if self.decode.logprobs is None:
-            return [Pick(token, logprob) for token, logprob in pairs]
-        ranks = ((logprobs > chosen).sum(-1) + 1).tolist()
-        best = logprobs.topk(min(self.decode.logprobs, logprobs.shape[-1]))
-        likeliest = [
-            list(zip(*row, strict=True)) for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
-        return [Pick(*row) for row in zip(*zip(*pairs, strict=True), ranks, kept, likeliest, strict=True)]
+        fields = [tokens.tolist(), chosen[:, 0].tolist()]  # of Pick, each for all rows
+        if self.decode.logprobs is not None:
+            ranks = (logprobs > chosen).sum(-1) + 1
+            best = logprobs.topk(min(self.decode.logprobs, logprobs.shape[-1]))
+            pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            fields += [ranks.tolist(), kept, [list(zip(*pair, strict=True)) for pair in pairs]]
+        return [Pick(*row) for row in zip(*fields, strict=True)]
 
 
 def draw(logits: Tensor, uniforms: Tensor) -> Tensor:

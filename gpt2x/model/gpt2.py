@@ -1,4 +1,4 @@
-"""GPT-2 with Hugging Face's module and parameter names, and nn.Linear where Hugging Face has Conv1D."""
+"""GPT-2 with Hugging Face's module and parameter names, and Linear where Hugging Face has Conv1D."""
 
 import torch
 from torch import Tensor, nn

@@ -136,7 +136,7 @@ def _chi_square(logits: Tensor) -> ParityRow:
     counts = torch.zeros_like(probabilities)
     sampler = Sampler(decode, 0, None)
     for start in range(0, _DRAWS, 256):
-        uniforms = [sampler.uniforms("", i)[0] for i in range(start, start + 256)]
+        uniforms = [next(sampler.uniforms("", i)) for i in range(start, start + 256)]
         picks = sampler.pick(logits.expand(256, -1), [[]] * 256, [0] * 256, uniforms)
         counts += torch.bincount(torch.tensor([pick.token for pick in picks]), minlength=len(counts))
     kept = probabilities * _DRAWS >= 5  # the test's usual least expected count; the rest is one class

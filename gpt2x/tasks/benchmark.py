@@ -1,7 +1,6 @@
 """task=benchmark: how fast does gpt2x generate, beside transformers, CTranslate2 and OpenVINO?"""
 
 import tempfile
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from gpt2x.memory import check_fits
 from gpt2x.paths import shown
 from gpt2x.results import BenchmarkRow, write_rows
 from gpt2x.runtime import Outcome
-from gpt2x.schema import Config, DecodeConfig, TaskConfig
+from gpt2x.schema import Config, TaskConfig
 
 
 def run(config: Config, run_dir: Path) -> Outcome:
@@ -85,7 +84,7 @@ def _check_settings(config: Config) -> None:
         raise UserError(f"batch_size={config.batch_size}: task=benchmark takes several, as task.batch_sizes=[1,8]")
     if config.prompts_file is not None:
         raise UserError("prompts_file is for task=generate; benchmark draws random prompts")
-    key = config.decode.first_set(*sorted({each.name for each in fields(DecodeConfig)} - {"greedy"}))
+    key = config.decode.first_set_but("greedy")
     if key is not None:
         raise UserError(f"decode.{key} is for task=generate; benchmark decodes greedily")
 

@@ -13,7 +13,6 @@ from gpt2x import console, runtime
 from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
 from gpt2x.decoding.generate import check_length
 from gpt2x.decoding.job import GENERATIONS, Job, Sample
-from gpt2x.decoding.stop import StopStrings
 from gpt2x.paths import shown
 from gpt2x.prompts import Prompt, read_prompts
 from gpt2x.results import GenerationRow
@@ -37,9 +36,9 @@ def run(config: Config, run_dir: Path) -> Outcome:
     job = Job(config, checkpoint, _samples(config, checkpoint, prompts), run_dir)
     with outcome.timed("generate"):
         if len(job.samples) == 1:
-            _stream(config, checkpoint, job)
+            _stream(job)
         else:
-            _run(config, job, run_dir)
+            _run(job)
     return outcome
 
 
@@ -58,18 +57,18 @@ def _samples(config: Config, checkpoint: Checkpoint, prompts: list[Prompt]) -> l
     return samples
 
 
-def _stream(config: Config, checkpoint: Checkpoint, job: Job) -> None:
+def _stream(job: Job) -> None:
     """A single sample, its text on the console as it comes."""
     _write(job.samples[0].prompt.text, Style(bold=True))
-    stream, stop = checkpoint.tokenizer.stream(), StopStrings(config.decode.stop, checkpoint.tokenizer.decode)
-    text, printed = "", 0
+    tokenizer = job.checkpoint.tokenizer
+    stream, text, printed = tokenizer.stream(), "", 0
 
     def show(request: int, token: int) -> None:
         nonlocal text, printed
-        if token == checkpoint.tokenizer.eos_id:
+        if token == tokenizer.eos_id:
             return
         text += stream(token)
-        visible = stop.visible(text)
+        visible = job.stop.visible(text)
         _write(text[printed:visible])
         printed = visible
 
@@ -82,9 +81,9 @@ def _write(text: str, style: Style | None = None) -> None:
     console.out.print(Segments([Segment(text, style)]), soft_wrap=True)
 
 
-def _run(config: Config, job: Job, run_dir: Path) -> None:
+def _run(job: Job) -> None:
     """Many samples: a progress bar and then a table; off a terminal, no more than where the rows are."""
-    most, samples = config.decode.max_new_tokens, len(job.samples)
+    most, samples = job.decode.max_new_tokens, len(job.samples)
     columns = (
         TextColumn("{task.fields[done]}/{task.fields[samples]} samples"),
         BarColumn(),
@@ -111,14 +110,14 @@ def _run(config: Config, job: Job, run_dir: Path) -> None:
     if console.out.is_terminal:
         console.out.print(_table(rows))
     console.out.print(
-        f"{samples} samples in {shown(run_dir / GENERATIONS)}; {n_tokens:,} new tokens in {seconds:.1f} s, "
+        f"{samples} samples in {shown(job.run_dir / GENERATIONS)}; {n_tokens:,} new tokens in {seconds:.1f} s, "
         f"{n_tokens / seconds:,.0f} a second",
         soft_wrap=True,
     )
 
 
 def _table(rows: list[GenerationRow]) -> Table:
-    table = Table("prompt", "sample", "text", "tokens", "ended by", "logprob", title_justify="left")
+    table = Table("prompt", "sample", "text", "tokens", "ended by", "logprob")
     for row in rows[:_SHOWN]:
         text = Text.assemble((row.prompt, "bold"), row.completion)
         cells = (str(row.sample), text, str(row.n_new_tokens), row.finish_reason, f"{row.logprob:.1f}")

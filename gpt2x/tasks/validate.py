@@ -1,7 +1,7 @@
 """task=validate: is this GPT-2 the real GPT-2; if not, which module is wrong, and why?"""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ from gpt2x.parity.statics import config_rows, tokenizer_rows, weight_rows
 from gpt2x.prompts import Prompt, read_prompts
 from gpt2x.results import ParityRow, SideBySideRow, SummaryRow, write_rows
 from gpt2x.runtime import Outcome
-from gpt2x.schema import STAGES, Config, DecodeConfig
+from gpt2x.schema import STAGES, Config
 from gpt2x.subject import SubjectError, import_target
 
 _STAGES: dict[str, Callable[[Comparison], list[ParityRow]]] = {
@@ -142,8 +142,7 @@ def _fits(checkpoint: Checkpoint, n_tokens: int, copies: int) -> tuple[bool, boo
 def _prompts(config: Config) -> tuple[str, list[Prompt]]:
     if config.prompts_file is not None:
         raise UserError("prompts_file is for task=generate; validate takes prompt and gen_prompt")
-    others = {each.name for each in fields(DecodeConfig)} - {"greedy", "max_new_tokens"}
-    key = config.decode.first_set(*sorted(others))
+    key = config.decode.first_set_but("greedy", "max_new_tokens")
     if key is not None:
         raise UserError(f"decode.{key} is for task=generate; validate compares greedy text")
     prompts = read_prompts(config.prompt, None)

@@ -165,6 +165,7 @@ def test_longest_prompt_that_fits(gpt2x: Cli) -> None:
     ("name", "content", "words"),
     [
         ("p.txt", b"good\n\xff\xfe bad\n", ["not UTF-8", "byte 5"]),
+        ("p.jsonl", b'{"prompt": "a"}\n{"id": "\\ud800", "prompt": "b"}', ["entry 2", "not UTF-8"]),
         ("p.txt", b"", ["no prompt"]),
         ("p.txt", b"\n \n", ["no prompt"]),
         ("p.csv", b"text,id\na,1\n", ["column", "prompt", "text", "id"]),

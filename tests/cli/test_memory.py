@@ -11,6 +11,7 @@ from gpt2x.decoding import batches
 from gpt2x.decoding.batches import automatic_batch_size
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
+from tests.cli.conftest import assert_in
 from tests.conftest import Cli, read_csv
 
 ERRORS = [
@@ -98,7 +99,7 @@ def test_not_even_one_text_fits(
     job: Callable[..., Any], launch: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     tried = fail_above(monkeypatch, 0, error)
-    assert "not even one text" in job("batch_size=8").error()
+    assert_in(job("batch_size=8").error(), "not even one text", "use a smaller decode.max_new_tokens")
     assert tried == [8, 4, 2, 1]
     assert not (launch / "out").exists()
 

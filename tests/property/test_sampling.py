@@ -1,6 +1,7 @@
 """A sample depends on its seed, prompt and index alone, and is drawn from the filtered distribution."""
 
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def sample(model: GPT2, keys: list[tuple[str, int]], seed: int = 0, decode: Deco
 def pick(logits: torch.Tensor, sampler: Sampler, n: int = 1) -> torch.Tensor:
     """The n-th tokens of as many samples as there are logits [N, V]."""
     N = len(logits)
-    uniforms = [sampler.uniforms("prompt", index)[n - 1] for index in range(N)]
+    uniforms = [list(islice(sampler.uniforms("prompt", index), n))[-1] for index in range(N)]
     return torch.tensor([pick.token for pick in sampler.pick(logits, [[]] * N, [0] * N, uniforms)])
 
 
@@ -77,7 +78,7 @@ def test_seeds_indices_and_prompts_give_different_random_numbers():
 
     def picks(seed: int, prompt: str, index: int) -> tuple[int, ...]:
         sampler = Sampler(DecodeConfig(max_new_tokens=3), seed, None)
-        uniforms = list(sampler.uniforms(prompt, index))
+        uniforms = list(islice(sampler.uniforms(prompt, index), sampler.decode.max_new_tokens))
         return tuple(pick.token for pick in sampler.pick(logits.expand(3, -1), [[]] * 3, [0] * 3, uniforms))
 
     cases = [
