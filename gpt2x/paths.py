@@ -34,6 +34,11 @@ def read_utf8(path: Path, setting: str) -> str:
         raise UserError(f"{setting}={path}: not UTF-8 (byte {error.start})") from None
 
 
+def is_utf8(text: str) -> bool:
+    """False where bytes of the command line, or of JSON, were no text: Python keeps those as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Has `write` make a temporary file and moves it into place: a kill or an error leaves the old file or none.
 

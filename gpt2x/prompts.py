@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2x.errors import UserError
-from gpt2x.paths import read_utf8
+from gpt2x.paths import is_utf8, read_utf8
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def read_prompts(prompt: str | list[str] | None, prompts_file: str | None, key: 
             raise UserError(f"{where}: entry {i + 1} is empty" if len(records) > 1 else f"{where} is empty")
         given = record.get("id")
         id = str(i) if given in (None, "") else str(given)
-        if any("\ud800" <= character <= "\udfff" for character in id + text):  # bytes of the command line, or of JSON
+        if not is_utf8(id + text):
             raise UserError(f"{where}: entry {i + 1} is not UTF-8")
         prompts.append(Prompt(id, text))
     if not prompts:

@@ -89,11 +89,10 @@ def manifest(config: dict[str, Any], outcome: Outcome, seconds: float) -> dict[s
         facts |= {"device": str(outcome.device), "threads": torch.get_num_threads()}
     if outcome.checkpoint is not None:
         path = outcome.checkpoint.path
-        files = weight_files(path) if path else []
         facts["checkpoint"] = {
             "weights": outcome.checkpoint.weights,
             "path": str(path.resolve()) if path else None,
-            "sha256": {file.name: _sha256(file, file.stat().st_mtime_ns) for file in files},
+            "sha256": _checksums(path),
         }
     return facts
 
@@ -111,12 +110,17 @@ def begin_hashing(config: Config) -> threading.Thread:
     def work() -> None:
         with suppress(UserError, OSError):  # of which the task tells
             path = find_weights(config.model, config.weights) if config.weights.source == "local" else None
-            for file in weight_files(path) if path else []:
-                _sha256(file, file.stat().st_mtime_ns)
+            _checksums(path)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
+
+
+def _checksums(path: Path | None) -> dict[str, str]:
+    """By the names of the files that hold a checkpoint's tensors."""
+    files = weight_files(path) if path else []
+    return {file.name: _sha256(file, file.stat().st_mtime_ns) for file in files}
 
 
 @lru_cache(maxsize=8)

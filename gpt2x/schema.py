@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from gpt2x.errors import UserError, nearest
-from gpt2x.paths import bundled
+from gpt2x.paths import bundled, is_utf8
 
 
 def _choose(key: str, value: str, options: tuple[str, ...]) -> None:
@@ -192,7 +192,7 @@ class DecodeConfig:
             _check_text("decode.stop", text)
             if not text:
                 raise UserError("decode.stop: an empty text would stop everywhere; leave it out")
-            if any("\ud800" <= character <= "\udfff" for character in text):  # bytes of the command line
+            if not is_utf8(text):
                 raise UserError("decode.stop: not UTF-8")
         self._refuse_contradictions()
 

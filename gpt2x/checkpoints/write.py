@@ -48,9 +48,4 @@ def save_checkpoint(directory: Path, model: GPT2, tokenizer: Tokenizer, dtype: t
         for file in sorted(Path(saved).iterdir()):
             write_whole(directory / file.name, partial(shutil.copyfile, file))
     tensors = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in to_file(model).items()}
-
-    def write(temporary: Path) -> None:
-        save_file(tensors, temporary, metadata={"format": "pt"})
-        temporary.chmod(0o644)  # safetensors makes its files private
-
-    write_whole(directory / "model.safetensors", write)
+    write_whole(directory / "model.safetensors", partial(save_file, tensors, metadata={"format": "pt"}))

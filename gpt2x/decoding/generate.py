@@ -149,7 +149,7 @@ class _Batch:
                 flat if len(spots) == B * T else flat[[b * T + t for b, t in spots]],
                 [rows[b].ids + drafts[b][:t] for b, t in spots],
                 [rows[b].n_prompt for b, _ in spots],
-                [rows[b].uniform(len(rows[b].completion.ids) + t) for b, t in spots],
+                (rows[b].uniform(len(rows[b].completion.ids) + t) for b, t in spots),
             )
         )
         picked = []

@@ -1,7 +1,7 @@
 """Choosing the next token. Every sample has its own random numbers, so nothing else can change it."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -50,8 +50,13 @@ class Sampler:
         while True:
             yield torch.rand(_HALVINGS, generator=generator, dtype=torch.float64)
 
-    def pick(self, logits: Tensor, texts: list[list[int]], n_prompts: list[int], uniforms: list[Tensor]) -> list[Pick]:
-        """logits [N, V], and of each row the ids so far, how many of them are the prompt's, and its random numbers."""
+    def pick(
+        self, logits: Tensor, texts: list[list[int]], n_prompts: list[int], uniforms: Iterable[Tensor]
+    ) -> list[Pick]:
+        """logits [N, V], and of each row the ids so far, how many of them are the prompt's, and its random numbers.
+
+        Greedy picks take none of the numbers, so a generator need not draw them.
+        """
         logits = logits.float()
         processed = process_logits(logits, texts, n_prompts, self.decode, self.eos_id)
         if self.decode.greedy:
@@ -62,7 +67,7 @@ class Sampler:
             kept = (filtered > -torch.inf).sum(-1).tolist()
             if 0 in kept:
                 raise UserError("no token is left to draw: no_repeat_ngram_size and min_new_tokens forbid all of them")
-            tokens = draw(filtered, torch.stack(uniforms)).to(logits.device)  # [N]
+            tokens = draw(filtered, torch.stack(list(uniforms))).to(logits.device)  # [N]
         logprobs = logits.log_softmax(-1)  # [N, V]
         chosen = logprobs.gather(-1, tokens[:, None])  # [N, 1]
         fields = [tokens.tolist(), chosen[:, 0].tolist()]  # of Pick, each for all rows
