@@ -49,7 +49,7 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def gpt2x(launch: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
     """`gpt2x ARGS` in this process (torch is imported already, so it takes no seconds), in `launch`."""
-    from gpt2x.cli import main
+    from gpt2x.cli.main import main
 
     def run(*args: str) -> Result:
         monkeypatch.setattr(sys, "argv", ["gpt2x", *args])

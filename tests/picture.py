@@ -4,7 +4,8 @@ import sys
 
 from rich.console import Console
 
-from gpt2x import cli, console
+from gpt2x.cli import main as cli
+from gpt2x.reports import console
 
 console.out = Console(record=True, width=124, force_terminal=True, highlight=False)
 sys.argv = ["gpt2x", "task=validate"]

@@ -12,8 +12,8 @@ import psutil
 import torch
 from torch.nn import functional as F
 
-from gpt2x.linear import Linear
 from gpt2x.model.gpt2 import GPT2
+from gpt2x.model.kernels.linear import Linear
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 _MOST_BYTES = 1 << 29  # read to measure bandwidth: more than caches hold

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from gpt2x.benchmark.worker import Worker
-from gpt2x.schema import TaskConfig
+from gpt2x.config.schema import TaskConfig
 
 # Seconds before a turn: threads of some OpenMP runtimes keep a core busy for 0.2 s after their work (KMP_BLOCKTIME).
 _SETTLE = 0.25

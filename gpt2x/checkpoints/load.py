@@ -6,17 +6,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gpt2x.checkpoints.find import checkpoint_directory, find_weights, weight_files
+from gpt2x.checkpoints.locate import checkpoint_directory, find_weights, weight_files
 from gpt2x.checkpoints.names import full_names, infer_config, to_model
 from gpt2x.checkpoints.read import read_config, read_tensors
 from gpt2x.checkpoints.sizes import ARCHITECTURE, known_sizes, size_like
+from gpt2x.config.model import ModelConfig
+from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
-from gpt2x.linear import Linear, takes_int8
 from gpt2x.memory import check_fits
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
+from gpt2x.model.kernels.linear import Linear, takes_int8
 from gpt2x.paths import bundled, shown
-from gpt2x.schema import ModelConfig, WeightsConfig
 from gpt2x.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
 _Stamp = tuple[tuple[str, int, int], ...]

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gpt2x.checkpoints.find import checkpoint_directory, read_json, weight_files
+from gpt2x.checkpoints.locate import checkpoint_directory, read_json, weight_files
 from gpt2x.checkpoints.sizes import ARCHITECTURE
 from gpt2x.errors import UserError
 from gpt2x.model.config import GPT2Config

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from gpt2x.cache import KVCache
-from gpt2x.linear import Linear
 from gpt2x.memory import available_memory
+from gpt2x.model.cache import KVCache
 from gpt2x.model.gpt2 import GPT2
+from gpt2x.model.kernels.linear import Linear
 
 # Tokens that one forward pass takes in, padding and all: the products gain nothing from more, memory is spared by less.
 _PREFILL_TOKENS = 512

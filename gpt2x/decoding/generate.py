@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from gpt2x.decoding.engine import decode_one_token, pack, prefill, verify
-from gpt2x.decoding.lookup import Lookup
 from gpt2x.decoding.sampler import Pick, Sampler
+from gpt2x.decoding.search.lookup import Lookup
 from gpt2x.decoding.stop import StopStrings
 from gpt2x.errors import UserError
 from gpt2x.model.gpt2 import GPT2

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt2x.decoding.filters import filter_logits
-from gpt2x.decoding.processors import process_logits
+from gpt2x.config.decode import DecodeConfig
+from gpt2x.decoding.filters.processors import process_logits
+from gpt2x.decoding.filters.warpers import filter_logits
 from gpt2x.errors import UserError
-from gpt2x.schema import DecodeConfig
 
 _HALVINGS = 32  # random numbers a token: for a vocabulary of up to as many bits
 

@@ -7,9 +7,9 @@ B batch, T new tokens, S all tokens so far (cached + new), C n_embd, H n_head, D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpt2x.cache import KVCache
-from gpt2x.linear import Linear
+from gpt2x.model.cache import KVCache
 from gpt2x.model.config import GPT2Config
+from gpt2x.model.kernels.linear import Linear
 
 
 class Attention(nn.Module):

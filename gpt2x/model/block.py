@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from gpt2x.cache import KVCache
-from gpt2x.linear import Linear
 from gpt2x.model.attention import Attention
+from gpt2x.model.cache import KVCache
 from gpt2x.model.config import GPT2Config
+from gpt2x.model.kernels.linear import Linear
 
 
 class MLP(nn.Module):

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from gpt2x.cache import KVCache
-from gpt2x.linear import Linear
 from gpt2x.model.block import Block
+from gpt2x.model.cache import KVCache
 from gpt2x.model.config import GPT2Config
+from gpt2x.model.kernels.linear import Linear
 
 
 class Transformer(nn.Module):

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 import torch
 
 from gpt2x.checkpoints.load import Checkpoint
-from gpt2x.parity.compare import RELATIVE_TOLERANCE, status
-from gpt2x.parity.record import Record
+from gpt2x.parity.measures import RELATIVE_TOLERANCE, status
+from gpt2x.parity.reference.record import Record
+from gpt2x.parity.rows import ParityRow
+from gpt2x.parity.subject import Subject
 from gpt2x.parity.trace import Trace
-from gpt2x.results import ParityRow
-from gpt2x.subject import Subject
 
 OURS = "gpt2x"  # the name of the subject that is no user's file
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpt2x.subject.module import first_tensor
+from gpt2x.parity.subject.module import first_tensor
 
 
 @dataclass

@@ -6,21 +6,22 @@ from pathlib import Path
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from gpt2x import console
 from gpt2x.benchmark.agreement import differences
-from gpt2x.benchmark.chart import draw
 from gpt2x.benchmark.machine import describe_machine, measure_floors
 from gpt2x.benchmark.measure import draw_prompts, loaded, measure
-from gpt2x.benchmark.report import show
-from gpt2x.benchmark.rows import benchmark_rows
+from gpt2x.benchmark.rows import BenchmarkRow
+from gpt2x.benchmark.summarize import benchmark_rows
+from gpt2x.checkpoints.export import save_checkpoint
 from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
-from gpt2x.checkpoints.write import save_checkpoint
+from gpt2x.config.schema import Config, TaskConfig
 from gpt2x.errors import UserError
 from gpt2x.memory import check_fits
 from gpt2x.paths import shown
-from gpt2x.results import BenchmarkRow, write_rows
-from gpt2x.runtime import Outcome
-from gpt2x.schema import Config, TaskConfig
+from gpt2x.reports import console
+from gpt2x.reports.benchmark import show
+from gpt2x.reports.benchmark_chart import draw
+from gpt2x.runs.manifest import Outcome
+from gpt2x.runs.tables import write_rows
 
 
 def run(config: Config, run_dir: Path) -> Outcome:

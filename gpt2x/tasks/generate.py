@@ -9,15 +9,16 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from gpt2x import console, runtime
 from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
+from gpt2x.config.schema import Config
 from gpt2x.decoding.generate import check_length
-from gpt2x.decoding.job import GENERATIONS, Job, Sample
+from gpt2x.decoding.rows import GenerationRow
+from gpt2x.decoding.run import GENERATIONS, Job, Sample
+from gpt2x.device import find_device, find_dtype
 from gpt2x.paths import shown
 from gpt2x.prompts import Prompt, read_prompts
-from gpt2x.results import GenerationRow
-from gpt2x.runtime import Outcome
-from gpt2x.schema import Config
+from gpt2x.reports import console
+from gpt2x.runs.manifest import Outcome
 
 _SHOWN = 20  # samples in the table on the console
 
@@ -28,10 +29,10 @@ def run(config: Config, run_dir: Path) -> Outcome:
     A run that was killed goes on from its folder, and ends in the same bytes.
     """
     prompts = read_prompts(config.prompt, config.prompts_file)
-    device = runtime.find_device(config.device.name)
+    device = find_device(config.device.name)
     outcome = Outcome(device=device)
     with outcome.timed("load"):
-        checkpoint = load_checkpoint(config.model, config.weights, runtime.find_dtype(config.dtype), device)
+        checkpoint = load_checkpoint(config.model, config.weights, find_dtype(config.dtype), device)
     outcome.checkpoint = checkpoint
     job = Job(config, checkpoint, _samples(config, checkpoint, prompts), run_dir)
     with outcome.timed("generate"):

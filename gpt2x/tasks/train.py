@@ -11,16 +11,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt2x import console, runtime
+from gpt2x.checkpoints.export import save_checkpoint
 from gpt2x.checkpoints.load import Checkpoint, complete_config, load_checkpoint
-from gpt2x.checkpoints.write import save_checkpoint
+from gpt2x.config.schema import Config, TrainConfig
+from gpt2x.device import find_device, find_dtype, has_fast_bf16
 from gpt2x.errors import UserError
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.paths import bundled, read_utf8, shown, write_whole
-from gpt2x.results import TrainRow, write_rows
-from gpt2x.runtime import Outcome
-from gpt2x.schema import Config, TrainConfig
+from gpt2x.reports import console
+from gpt2x.runs.manifest import Outcome
+from gpt2x.runs.tables import write_rows
 from gpt2x.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from gpt2x.training.rows import TrainRow
 
 TRAIN_SHARE = 0.9  # of the text's characters; the rest is the validation split
 
@@ -38,7 +40,7 @@ def run(config: Config, run_dir: Path) -> Outcome:
         raise UserError(
             f"dtype={config.dtype}: train keeps its weights in float32, and uses bfloat16 where that is fast"
         )
-    device = runtime.find_device(config.device.name)
+    device = find_device(config.device.name)
     outcome = Outcome(device=device)
     with outcome.timed("prepare"):
         train_text, val_text = _split(Path(train.data))
@@ -54,7 +56,7 @@ def run(config: Config, run_dir: Path) -> Outcome:
         settings["from"] = origin
         state = _State(run_dir / "state.pt", settings)
         step = state.restore(model, optimizer)
-    bf16 = runtime.has_fast_bf16(device)
+    bf16 = has_fast_bf16(device)
     tokens_a_step = train.batch_size * model.config.n_positions
     console.out.print(
         f"training {sum(p.numel() for p in model.parameters()):,} parameters from {origin} on {len(data):,} tokens, "
@@ -88,7 +90,7 @@ def run(config: Config, run_dir: Path) -> Outcome:
             if not math.isfinite(row.val_loss):
                 raise UserError(f"step {step}: the loss is {row.val_loss}; use a smaller train.lr than {train.lr}")
             if all(row.val_loss < earlier.val_loss for earlier in state.rows):
-                save_checkpoint(run_dir / "checkpoint", model, tokenizer, runtime.find_dtype(train.save_dtype))
+                save_checkpoint(run_dir / "checkpoint", model, tokenizer, find_dtype(train.save_dtype))
             state.rows.append(row)
             write_rows(run_dir / "train.csv", TrainRow, state.rows)
             state.save(step, model, optimizer)

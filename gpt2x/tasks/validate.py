@@ -7,26 +7,28 @@ from pathlib import Path
 import torch
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from gpt2x import console, runtime
 from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
+from gpt2x.config.schema import STAGES, Config
 from gpt2x.decoding.generate import check_length
+from gpt2x.device import find_device, find_dtype
 from gpt2x.errors import UserError
 from gpt2x.memory import available_memory
-from gpt2x.parity.build import Source, build
 from gpt2x.parity.comparison import Comparison, failed, skipped
-from gpt2x.parity.decoding import cache_rows, generation_rows, padding_rows, sampling_rows
-from gpt2x.parity.diagnose import Diagnosis, diagnose
-from gpt2x.parity.heatmap import heat_map
-from gpt2x.parity.layers import layer_rows
-from gpt2x.parity.outputs import gradient_rows, logit_rows, loss_rows
-from gpt2x.parity.record import Record, check_savable, load_record, record_reference, save_record
-from gpt2x.parity.report import Report
-from gpt2x.parity.statics import config_rows, tokenizer_rows, weight_rows
+from gpt2x.parity.diagnosis.diagnose import Diagnosis, diagnose
+from gpt2x.parity.reference.record import Record, check_savable, load_record, record_reference, save_record
+from gpt2x.parity.rows import ParityRow, SideBySideRow, SummaryRow
+from gpt2x.parity.stages.decoding import cache_rows, generation_rows, padding_rows, sampling_rows
+from gpt2x.parity.stages.layers import layer_rows
+from gpt2x.parity.stages.outputs import gradient_rows, logit_rows, loss_rows
+from gpt2x.parity.stages.statics import config_rows, tokenizer_rows, weight_rows
+from gpt2x.parity.subject import SubjectError, import_target
+from gpt2x.parity.subject.build import Source, build
 from gpt2x.prompts import Prompt, read_prompts
-from gpt2x.results import ParityRow, SideBySideRow, SummaryRow, write_rows
-from gpt2x.runtime import Outcome
-from gpt2x.schema import STAGES, Config
-from gpt2x.subject import SubjectError, import_target
+from gpt2x.reports import console
+from gpt2x.reports.heat_map import heat_map
+from gpt2x.reports.validation import Report
+from gpt2x.runs.manifest import Outcome
+from gpt2x.runs.tables import write_rows
 
 _STAGES: dict[str, Callable[[Comparison], list[ParityRow]]] = {
     "config": config_rows,
@@ -52,7 +54,7 @@ def run(config: Config, run_dir: Path) -> Outcome:
     if config.dtype == "int8" and config.subject.target is not None:
         raise UserError("dtype=int8 is of gpt2x's own model; leave subject.target out")
     source = Source(config.subject, import_target(config.subject.target) if config.subject.target else None)
-    device, dtype = runtime.find_device(config.device.name), runtime.find_dtype(config.dtype)
+    device, dtype = find_device(config.device.name), find_dtype(config.dtype)
     outcome = Outcome(device=device)
     columns = (TextColumn("{task.description}"), BarColumn())
     with console.progress(*columns) as bar:
@@ -164,7 +166,7 @@ def _compare(
     bar, step = progress
     try:
         asked_device = checkpoint.model.lm_head.weight.device
-        dtype = runtime.find_dtype(config.dtype)
+        dtype = find_dtype(config.dtype)
         same = record.exact == dtype
         exact = build(source, checkpoint, record, record.exact, asked_device if same else torch.device("cpu"))
         subject = exact if same else build(source, checkpoint, record, dtype, asked_device)

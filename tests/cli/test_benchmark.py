@@ -16,8 +16,8 @@ from gpt2x.benchmark.engines import gpt2x as our_engine
 from gpt2x.benchmark.engines import transformers as their_engine
 from gpt2x.benchmark.measure import Measured, draw_prompts
 from gpt2x.benchmark.worker import Worker
+from gpt2x.config.schema import ENGINES
 from gpt2x.errors import UserError
-from gpt2x.schema import ENGINES
 from tests.cli.conftest import Refused, assert_in
 from tests.conftest import Cli, read_csv, run_dir, tiny_hf
 

@@ -258,7 +258,7 @@ def test_run_folder_says_where_the_run_came_from(gpt2x: Cli, launch: Path) -> No
 
 def test_generate_imports_neither_transformers_nor_pandas(launch: Path) -> None:
     code = (
-        "import sys; from gpt2x.cli import main; assert main() == 0;"
+        "import sys; from gpt2x.cli.main import main; assert main() == 0;"
         "print(*sorted({'transformers', 'pandas', 'tokenizers'} & set(sys.modules)))"
     )
     done = subprocess.run(

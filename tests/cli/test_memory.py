@@ -78,7 +78,7 @@ def test_a_batch_for_which_memory_is_short_is_halved(
 def test_memory_short_twice_after_rows_were_written_doubles_none(
     job: Callable[..., Any], launch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt2x.decoding import job as jobs
+    from gpt2x.decoding import run as jobs
 
     def fails(model: Any, requests: Any, sampler: Any, stop: Any, size: int, on_token: Any) -> Any:
         for n, found in enumerate(original(model, requests, sampler, stop, size, on_token)):
@@ -134,7 +134,7 @@ def test_the_automatic_batch_size_follows_memory(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_automatic_batch_size_is_used(job: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpt2x.decoding.job.automatic_batch_size", lambda model, capacity: 4)
+    monkeypatch.setattr("gpt2x.decoding.run.automatic_batch_size", lambda model, capacity: 4)
     tried = fail_above(monkeypatch, 99, ERRORS[0])
     assert job().code == 0
     assert set(tried) == {4}

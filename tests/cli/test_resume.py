@@ -16,9 +16,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from gpt2x import journal
-from gpt2x.cli import main
-from gpt2x.journal import STATE, Journal
+from gpt2x.cli.main import main
+from gpt2x.runs import journal
+from gpt2x.runs.journal import STATE, Journal
 from tests.conftest import Cli, Result, read_csv
 
 TABLES = ("generations.csv", "tokens.csv")
@@ -132,7 +132,7 @@ def test_stopped_anywhere(
 def test_what_is_done_is_not_done_again(
     run: Run, stopped: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt2x.decoding import job
+    from gpt2x.decoding import run as job
 
     asked: list[int] = []
 

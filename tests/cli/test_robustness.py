@@ -78,7 +78,8 @@ def test_a_full_disk_while_training_is_one_line(gpt2x: Cli, launch: Path, name: 
 
 
 def test_near_ties_are_not_counted_as_the_same(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpt2x.parity import decoding, record
+    from gpt2x.parity.reference import record
+    from gpt2x.parity.stages import decoding
 
     def second_best(model: Any, ids: list[int], new: int, eos_id: int | None) -> list[int]:
         with torch.inference_mode():

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from gpt2x.config.schema import Config
 from gpt2x.errors import UserError
-from gpt2x.schema import Config
 from tests.conftest import Cli
 
 

@@ -127,9 +127,9 @@ def test_gpt2_vocabulary_is_used_where_the_model_has_it(gpt2x: Cli, launch: Path
 
 
 def test_only_matrices_decay() -> None:
+    from gpt2x.config.schema import TrainConfig
     from gpt2x.model.config import GPT2Config
     from gpt2x.model.gpt2 import GPT2
-    from gpt2x.schema import TrainConfig
     from gpt2x.tasks.train import make_optimizer
 
     model = GPT2(GPT2Config(vocab_size=8, n_positions=4, n_embd=4, n_layer=1, n_head=1))
@@ -143,7 +143,7 @@ def test_only_matrices_decay() -> None:
 
 
 def test_learning_rate_warms_up_and_falls_to_the_minimum() -> None:
-    from gpt2x.schema import TrainConfig
+    from gpt2x.config.schema import TrainConfig
     from gpt2x.tasks.train import learning_rate
 
     settings = {"batch_size": 1, "weight_decay": 0.0, "beta2": 0.9, "grad_clip": 1.0, "dropout": 0.0, "eval_every": 1}

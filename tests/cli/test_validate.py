@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from gpt2x.config.schema import STAGES
 from gpt2x.model.attention import Attention
 from gpt2x.model.block import MLP, Block
 from gpt2x.model.gpt2 import GPT2, Transformer
-from gpt2x.schema import STAGES
 from tests.conftest import NANO, Cli, read_csv, run_dir
 
 FAST = ("decode.max_new_tokens=8",)

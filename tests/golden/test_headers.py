@@ -4,7 +4,8 @@ from dataclasses import fields
 
 import pytest
 
-from gpt2x.results import TABLES, JobRow
+from gpt2x.runs.tables import JobRow
+from gpt2x.tasks.registry import TABLES
 
 HEADERS = {
     "generations.csv": "prompt_id,sample,prompt,completion,n_prompt_tokens,n_new_tokens,finish_reason,logprob,model,"

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from gpt2x.config.decode import DecodeConfig
 from gpt2x.decoding import engine
 from gpt2x.decoding import generate as decoding
 from gpt2x.decoding.generate import Completion
-from gpt2x.decoding.lookup import Lookup
+from gpt2x.decoding.search.lookup import Lookup
 from gpt2x.decoding.stop import StopStrings
 from gpt2x.model.gpt2 import GPT2
-from gpt2x.schema import DecodeConfig
 from gpt2x.tokenizer import train_tokenizer
 from tests.conftest import NANO, tiny_hf
 from tests.parity.test_generation import complete, hf_greedy, load, pair

@@ -11,11 +11,12 @@ from transformers import GPT2LMHeadModel
 
 from gpt2x.checkpoints.load import empty_model, load_checkpoint, model_of
 from gpt2x.checkpoints.names import full_names, to_model
-from gpt2x.decoding import beams
-from gpt2x.decoding.beams import beam_search
+from gpt2x.config.model import ModelConfig
+from gpt2x.config.weights import WeightsConfig
 from gpt2x.decoding.engine import decode_one_token
+from gpt2x.decoding.search import beams
+from gpt2x.decoding.search.beams import beam_search
 from gpt2x.model.config import GPT2Config
-from gpt2x.schema import ModelConfig, WeightsConfig
 from tests.conftest import NANO, tiny_hf
 
 EOS = 7

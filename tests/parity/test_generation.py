@@ -9,10 +9,12 @@ from transformers import GPT2LMHeadModel, LogitsProcessorList
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from gpt2x.checkpoints.load import load_checkpoint
-from gpt2x.decoding.filters import filter_logits
+from gpt2x.config.decode import DecodeConfig
+from gpt2x.config.model import ModelConfig
+from gpt2x.config.weights import WeightsConfig
+from gpt2x.decoding.filters.warpers import filter_logits
 from gpt2x.decoding.generate import Request, generate
 from gpt2x.decoding.sampler import Sampler
-from gpt2x.schema import DecodeConfig, ModelConfig, WeightsConfig
 from gpt2x.tokenizer import Tokenizer, train_tokenizer
 from tests.conftest import NANO, read_csv, run_dir, tiny_hf
 

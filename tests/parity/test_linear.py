@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt2x import linear
-from gpt2x.linear import Linear
+from gpt2x.model.kernels import linear
+from gpt2x.model.kernels.linear import Linear
 from tests.conftest import Cli, read_csv, run_dir
 
 IN, OUT = 768, 1024  # large enough for all ways to be taken

@@ -7,11 +7,12 @@ import torch
 
 from gpt2x.checkpoints.load import empty_model, load_checkpoint
 from gpt2x.checkpoints.sizes import known_sizes
+from gpt2x.config.model import ModelConfig
+from gpt2x.config.weights import WeightsConfig
 from gpt2x.decoding import engine
 from gpt2x.model import gpt2
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
-from gpt2x.schema import ModelConfig, WeightsConfig
 from gpt2x.tokenizer import train_tokenizer
 from tests.conftest import tiny_hf
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpt2x.cache import KVCache
-from gpt2x.decoding import engine, filters, processors, sampler
+from gpt2x.decoding import engine, sampler
+from gpt2x.decoding.filters import processors
+from gpt2x.decoding.filters import warpers as filters
+from gpt2x.model.cache import KVCache
 from gpt2x.model.gpt2 import GPT2
 from tests.conftest import read_csv, run_dir
 from tests.parity.conftest import Validate, summary_of
@@ -78,7 +80,7 @@ def wrong_min_new_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """The prompt counts as new."""
     process = processors.process_logits
     monkeypatch.setattr(
-        "gpt2x.parity.decoding.process_logits",
+        "gpt2x.parity.stages.decoding.process_logits",
         lambda logits, texts, n_prompts, *rest: process(logits, texts, [0] * len(texts), *rest),
     )
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gpt2x.schema import STAGES
+from gpt2x.config.schema import STAGES
 from tests.conftest import Cli, read_csv, run_dir
 from tests.parity.conftest import PLAIN, Validate, summary_of
 

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt2x.decoding.filters import filter_logits
-from gpt2x.decoding.processors import process_logits
-from gpt2x.reference import reference_filter, reference_process
-from gpt2x.schema import DecodeConfig
+from gpt2x.config.decode import DecodeConfig
+from gpt2x.decoding.filters.processors import process_logits
+from gpt2x.decoding.filters.warpers import filter_logits
+from gpt2x.parity.reference.oracle import reference_filter, reference_process
 
 SOME = settings(deadline=None, derandomize=True, max_examples=200)
 P = st.none() | st.floats(0.01, 0.99)

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from transformers import GPT2LMHeadModel
 
+from gpt2x.checkpoints.export import save_checkpoint
 from gpt2x.checkpoints.load import load_checkpoint
-from gpt2x.checkpoints.write import save_checkpoint
+from gpt2x.config.model import ModelConfig
+from gpt2x.config.weights import WeightsConfig
 from gpt2x.decoding.engine import prefill
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
-from gpt2x.schema import ModelConfig, WeightsConfig
 from gpt2x.tokenizer import train_tokenizer
 
 FEW = settings(deadline=None, derandomize=True, max_examples=30)

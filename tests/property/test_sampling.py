@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt2x.decoding.filters import filter_logits
+from gpt2x.config.decode import DecodeConfig
+from gpt2x.decoding.filters.warpers import filter_logits
 from gpt2x.decoding.generate import Request, generate
 from gpt2x.decoding.sampler import Sampler
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
-from gpt2x.schema import DecodeConfig
 from tests.conftest import read_csv, run_dir
 
 FEW = settings(deadline=None, derandomize=True, max_examples=25)

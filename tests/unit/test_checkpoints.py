@@ -11,13 +11,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gpt2x.checkpoints import find, hub
-from gpt2x.checkpoints.find import find_weights
+from gpt2x.checkpoints import hub
+from gpt2x.checkpoints import locate as find
+from gpt2x.checkpoints.export import save_checkpoint
 from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
-from gpt2x.checkpoints.write import save_checkpoint
+from gpt2x.checkpoints.locate import find_weights
+from gpt2x.config.model import ModelConfig
+from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
 from gpt2x.paths import bundled
-from gpt2x.schema import ModelConfig, WeightsConfig
 from tests.conftest import tiny_hf
 
 CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gpt2x.journal import Journal
-from gpt2x.results import GenerationRow, TokenRow
+from gpt2x.decoding.rows import GenerationRow, TokenRow
+from gpt2x.runs.journal import Journal
 
 NASTY = ['"', '""', '","', "\n", "\r\n", "\r", 'a"\r\n"b', "", "é😀", "\x00\u2028", "1\r\n2,3\r\n"]
 

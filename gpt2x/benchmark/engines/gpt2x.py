@@ -5,11 +5,13 @@ from pathlib import Path
 import torch
 
 from gpt2x.checkpoints.load import load_checkpoint
+from gpt2x.config.decode import DecodeConfig
+from gpt2x.config.model import ModelConfig
+from gpt2x.config.weights import WeightsConfig
 from gpt2x.decoding.generate import Request, generate
 from gpt2x.decoding.sampler import Sampler
-from gpt2x.linear import takes_int8
-from gpt2x.runtime import find_dtype
-from gpt2x.schema import DecodeConfig, ModelConfig, WeightsConfig
+from gpt2x.device import find_dtype
+from gpt2x.model.kernels.linear import takes_int8
 
 
 def dtypes() -> set[str]:

@@ -1,0 +1,25 @@
+"""What settings of all groups are checked with: each raises UserError with the setting and what it may be."""
+
+from typing import Any
+
+from gpt2x.errors import UserError, nearest
+
+
+def choose(key: str, value: str, options: tuple[str, ...]) -> None:
+    if value not in options:
+        raise UserError(f"{key}={value}: not one of {', '.join(options)}{nearest(value, options)}")
+
+
+def at_least(key: str, value: float | None, least: float) -> None:
+    if value is not None and not value >= least:  # not >=: NaN fails too
+        raise UserError(f"{key}={value}: must be at least {least}")
+
+
+def check_seed(key: str, value: int) -> None:
+    if not 0 <= value < 2**63:  # what torch's generators take
+        raise UserError(f"{key}={value}: must be at least 0 and below 2**63")
+
+
+def check_text(key: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise UserError(f"{key}={value}: not text; put quotes inside the quotes: '{key}=\"{value}\"'")

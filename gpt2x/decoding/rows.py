@@ -1,0 +1,57 @@
+"""The rows of generations.csv and tokens.csv."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class GenerationRow:
+    """generations.csv: one row a sample."""
+
+    prompt_id: str
+    sample: int
+    prompt: str
+    completion: str
+    n_prompt_tokens: int
+    n_new_tokens: int
+    """The end-of-text token counts, though it is not part of the completion."""
+    finish_reason: str
+    """length | eos | stop."""
+    logprob: float
+    """Sum over the new tokens, nats, under the unfiltered model."""
+    model: str
+    weights: str
+    greedy: bool
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    typical_p: float | None
+    repetition_penalty: float
+    no_repeat_ngram_size: int | None
+    min_new_tokens: int
+    stop: str | None
+    """The stop strings, as a JSON list."""
+    num_beams: int
+    length_penalty: float
+    on_overflow: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)  # there may be millions
+class TokenRow:
+    """tokens.csv: with decode.logprobs=k, for each new token a row for each of the k likeliest, and for itself."""
+
+    prompt_id: str
+    sample: int
+    step: int
+    """0 for the first new token."""
+    rank: int
+    """1 for the likeliest."""
+    token_id: int
+    token: str
+    """Its text alone; bytes that are not UTF-8 are U+FFFD."""
+    logprob: float
+    """Nats, under the unfiltered model."""
+    chosen: bool
+    kept: int
+    """Tokens that could have been chosen at this step, after all filters; 1 if greedy."""

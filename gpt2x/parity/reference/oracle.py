@@ -1,0 +1,124 @@
+"""The oracle: transformers' GPT2LMHeadModel with eager attention. The only importer of its model code."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gpt2x.checkpoints.load import Checkpoint
+from gpt2x.checkpoints.names import to_file
+from gpt2x.checkpoints.read import read_tensors
+from gpt2x.config.decode import DecodeConfig
+from gpt2x.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
+
+
+def load_reference(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> "GPT2LMHeadModel":
+    """The same weights in transformers, which reads them itself, by its own rules for names and layout.
+
+    Random weights come from our model. Raises UserError if transformers misses a tensor.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "eager", "output_loading_info": True}
+    path = checkpoint.path
+    if path is not None and path.is_dir():
+        model, info = GPT2LMHeadModel.from_pretrained(path, local_files_only=True, **options)
+    else:
+        architecture = asdict(checkpoint.model.config)
+        del architecture["dropout"]  # ours alone; the rest are Hugging Face's names
+        model, info = GPT2LMHeadModel.from_pretrained(
+            None,
+            config=GPT2Config(
+                **architecture,
+                bos_token_id=checkpoint.tokenizer.eos_id,
+                eos_token_id=checkpoint.tokenizer.eos_id,
+            ),
+            state_dict=to_file(checkpoint.model) if path is None else read_tensors(path),
+            **options,
+        )
+    missing = set(info["missing_keys"]) - {"lm_head.weight"}
+    if missing:
+        raise UserError(f"{checkpoint.weights}: transformers finds no {sorted(missing)[0]} in it")
+    return model.to(device).eval().requires_grad_(False)
+
+
+def reference_parameters(model: "GPT2LMHeadModel") -> dict[str, Tensor]:
+    """The reference's weights by name less `transformer.`, in its own (Conv1D) layout, the tied head left out."""
+    return {
+        name.removeprefix("transformer."): parameter.detach()
+        for name, parameter in model.named_parameters()
+        if name != "lm_head.weight"
+    }
+
+
+@torch.inference_mode()
+def reference_greedy(model: "GPT2LMHeadModel", ids: list[int], max_new_tokens: int, eos_id: int | None) -> list[int]:
+    """New tokens of transformers' greedy generate, the end-of-text token included."""
+    output = model.generate(
+        torch.tensor([ids], device=model.device),
+        attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=model.device),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=eos_id,
+        pad_token_id=eos_id if eos_id is not None else 0,
+    )
+    return output[0, len(ids) :].tolist()
+
+
+def reference_filter(logits: Tensor, decode: DecodeConfig) -> Tensor:
+    """logits [B, V] -> [B, V], as transformers' own processors for the settings of sampling leave them."""
+    import transformers
+
+    warpers = {
+        "temperature": transformers.TemperatureLogitsWarper,
+        "top_k": transformers.TopKLogitsWarper,
+        "top_p": transformers.TopPLogitsWarper,
+        "min_p": transformers.MinPLogitsWarper,
+        "typical_p": transformers.TypicalLogitsWarper,
+    }
+    for key, warper in warpers.items():
+        if decode.first_set(key):
+            logits = warper(getattr(decode, key))(torch.zeros(len(logits), 0, dtype=torch.long), logits)
+    return logits
+
+
+def reference_process(
+    logits: Tensor, texts: list[list[int]], n_prompts: list[int], decode: DecodeConfig, eos_id: int
+) -> Tensor:
+    """logits [N, V] -> [N, V], as transformers' own processors of the text so far leave them, row by row."""
+    from transformers import (
+        LogitsProcessorList,
+        MinNewTokensLengthLogitsProcessor,
+        NoRepeatNGramLogitsProcessor,
+        RepetitionPenaltyLogitsProcessor,
+    )
+
+    rows = []
+    for row, text, n_prompt in zip(logits, texts, n_prompts, strict=True):
+        processors = LogitsProcessorList()
+        if decode.repetition_penalty != 1.0:
+            processors.append(RepetitionPenaltyLogitsProcessor(decode.repetition_penalty))
+        if decode.no_repeat_ngram_size is not None:
+            processors.append(NoRepeatNGramLogitsProcessor(decode.no_repeat_ngram_size))
+        if decode.min_new_tokens:
+            processors.append(MinNewTokensLengthLogitsProcessor(n_prompt, decode.min_new_tokens, eos_id))
+        rows.append(processors(torch.tensor([text]), row[None]))
+    return torch.cat(rows)
+
+
+def reference_tokenize(directory: Path, texts: list[str]) -> list[tuple[list[int], str]]:
+    """Ids from transformers' GPT-2 tokenizer over the same vocabulary files, and the text back from them."""
+    from transformers import GPT2TokenizerFast
+
+    tokenizer = GPT2TokenizerFast.from_pretrained(directory, local_files_only=True)
+    ids = [tokenizer(text)["input_ids"] for text in texts]
+    return [(each, tokenizer.decode(each, clean_up_tokenization_spaces=False)) for each in ids]
