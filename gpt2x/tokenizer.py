@@ -70,7 +70,7 @@ def train_tokenizer(text: str, vocab_size: int) -> Tokenizer:
     tokenizer.train_from_iterator([text], trainer)
     if tokenizer.get_vocab_size() != vocab_size:
         raise UserError(
-            f"model.vocab_size={vocab_size}: train.data gives a vocabulary of {tokenizer.get_vocab_size()}; "
+            f"model.vocab_size={vocab_size}: task.data gives a vocabulary of {tokenizer.get_vocab_size()}; "
             "ask for that many or fewer (at least 257), or use a longer text"
         )
     return Tokenizer(tokenizer)

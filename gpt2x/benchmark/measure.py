@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from gpt2x.benchmark.worker import Worker
-from gpt2x.config.schema import TaskConfig
+from gpt2x.config.tasks.benchmark import BenchmarkTask
 
 # Seconds before a turn: threads of some OpenMP runtimes keep a core busy for 0.2 s after their work (KMP_BLOCKTIME).
 _SETTLE = 0.25
@@ -58,7 +58,7 @@ def draw_prompts(rows: int, n_tokens: int, vocab_size: int, seed: int) -> list[l
 
 @contextmanager
 def loaded(
-    task: TaskConfig, directory: Path, threads: int, left_out: Callable[[str], None], advance: Callable[[str], None]
+    task: BenchmarkTask, directory: Path, threads: int, left_out: Callable[[str], None], advance: Callable[[str], None]
 ) -> Iterator[list[Measured]]:
     """The engines that can take part, loaded from a Hugging Face directory one after another.
 
@@ -86,7 +86,9 @@ def loaded(
         yield found
 
 
-def measure(found: list[Measured], prompts: list[list[int]], task: TaskConfig, advance: Callable[[str], None]) -> None:
+def measure(
+    found: list[Measured], prompts: list[list[int]], task: BenchmarkTask, advance: Callable[[str], None]
+) -> None:
     """Fills in the turns, after one that warms up, and the peak memory."""
     for batch in dict.fromkeys(task.batch_sizes):
         for number in range(-1, task.rounds):

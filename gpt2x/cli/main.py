@@ -30,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gpt2x import __version__
 from gpt2x.config.schema import Config
+from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import DoesNotFitError, UserError, nearest
 from gpt2x.paths import bundled, shown, silence_stdout, write_text
 from gpt2x.runs import manifest as runtime
@@ -140,7 +141,7 @@ def _run_task(cfg: DictConfig, run_dir: Path, facts: dict[str, Any], start: floa
     if not gc.isenabled():  # of what is imported, nothing is ever garbage
         gc.freeze()
         gc.enable()
-    outcome = task.run(config, run_dir)
+    outcome = task.run(config, config.task, run_dir)
     hashing.join()
 
     from gpt2x.runs import tables as results
@@ -157,10 +158,13 @@ def _run_task(cfg: DictConfig, run_dir: Path, facts: dict[str, Any], start: floa
 def _config(cfg: DictConfig) -> Config:
     """The settings as dataclasses; texts as they are, though one may look like OmegaConf's `???` for missing."""
     container = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    prompts = {key: container[key] for key in ("prompt", "gen_prompt")}
-    rest = OmegaConf.merge(cfg, dict.fromkeys(prompts), {"decode": {"stop": None}})
+    rest = OmegaConf.merge(cfg, {"prompt": None, "decode": {"stop": None}})
+    if "gen_prompt" in cfg.task:
+        rest.task.gen_prompt = None
     config = cast(Config, OmegaConf.to_object(rest))
-    return replace(config, decode=replace(config.decode, stop=container["decode"]["stop"]), **prompts)
+    if "gen_prompt" in cfg.task:
+        config.task = replace(config.task, gen_prompt=container["task"]["gen_prompt"])
+    return replace(config, decode=replace(config.decode, stop=container["decode"]["stop"]), prompt=container["prompt"])
 
 
 def _run_hydra_on(argv: list[str], session: _Session) -> None:
@@ -171,6 +175,8 @@ def _run_hydra_on(argv: list[str], session: _Session) -> None:
         return
     hydra_version.setbase("1.3")
     ConfigStore.instance().store("schema", Config)
+    for name, schema in SCHEMAS.items():
+        ConfigStore.instance().store(name, schema, group="schema/task")
     OmegaConf.register_new_resolver("job_key", _job_key, replace=True)
     OmegaConf.register_new_resolver("stamp", lambda: session.stamp, replace=True)
     args = parser.parse_intermixed_args(argv)  # Hydra's own call fails on overrides before and after a flag
@@ -190,7 +196,7 @@ def _checked(overrides: list[str]) -> list[str]:
     Prompts and stops are text: `${` in one is not an interpolation, nor does a backslash before it escape it.
     """
     groups = {folder.name for folder in bundled("conf").iterdir() if folder.is_dir() and folder.name != "hydra"}
-    known = {*groups, *_keys(Config)}
+    known = {*groups, *_keys(Config), *(key for schema in SCHEMAS.values() for key in _keys(schema, "task."))}
     checked, keys = [], set()
     for override in overrides:
         key, (_, equals, value) = _key(override), override.partition("=")
@@ -201,9 +207,9 @@ def _checked(overrides: list[str]) -> list[str]:
         if key not in known and not key.startswith(("hydra.", "hydra/")):
             raise UserError(f"{key}: no such setting{_nearest_key(key)}")
         keys.add(key)
-        text = key in ("prompt", "gen_prompt", "decode.stop")
+        text = key in ("prompt", "task.gen_prompt", "decode.stop")
         checked.append(re.sub(r"(\\*)\$\{", r"\1\1\\${", override) if text else override)
-    recorded = ("prompt", "gen_prompt", "decode.max_new_tokens")
+    recorded = ("prompt", "task.gen_prompt", "decode.max_new_tokens")
     for one, other in (("prompt", "prompts_file"), *(("task.reference", key) for key in recorded)):
         if {one, other} <= keys:
             raise UserError(f"{one} and {other} contradict each other: give one of them")

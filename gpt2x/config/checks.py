@@ -20,6 +20,8 @@ def check_seed(key: str, value: int) -> None:
         raise UserError(f"{key}={value}: must be at least 0 and below 2**63")
 
 
-def check_text(key: str, value: Any) -> None:
-    if not isinstance(value, str):
-        raise UserError(f"{key}={value}: not text; put quotes inside the quotes: '{key}=\"{value}\"'")
+def check_texts(key: str, value: Any) -> None:
+    """None, one text or a list of texts. A number is refused: Hydra reads an unquoted 007 as 7."""
+    for text in value if isinstance(value, list) else [value]:
+        if text is not None and not isinstance(text, str):
+            raise UserError(f"{key}={text}: not text; put quotes inside the quotes: '{key}=\"{text}\"'")

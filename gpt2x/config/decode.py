@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from gpt2x.config.checks import at_least, check_text, choose
+from gpt2x.config.checks import at_least, check_texts, choose
 from gpt2x.errors import UserError
 from gpt2x.paths import is_utf8
 
@@ -53,8 +53,8 @@ class DecodeConfig:
         at_least("decode.min_new_tokens", self.min_new_tokens, 0)
         choose("decode.on_overflow", self.on_overflow, ("refuse", "crop"))
         self.stop = [] if self.stop is None else self.stop if isinstance(self.stop, list) else [self.stop]
+        check_texts("decode.stop", self.stop)
         for text in self.stop:
-            check_text("decode.stop", text)
             if not text:
                 raise UserError("decode.stop: an empty text would stop everywhere; leave it out")
             if not is_utf8(text):

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from gpt2x.config.schema import STAGES
+from gpt2x.config.tasks.validate import Stage
 from gpt2x.parity.diagnosis.diagnose import Diagnosis
 from gpt2x.parity.measures import ERROR_RATIO, RELATIVE_TOLERANCE
 from gpt2x.parity.reference.record import Record
@@ -128,7 +128,7 @@ class Report:
         for row in self.rows:
             if row.status == "skipped" and row.metric != "error_ratio":
                 reasons.setdefault(row.note, []).append(row.site or row.stage)
-        left = [stage for stage in STAGES if stage not in self.stages]
+        left = [stage for stage in Stage if stage not in self.stages]
         return reasons | ({"not asked for": left} if left else {})
 
     def _passed(self) -> str:

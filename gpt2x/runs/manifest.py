@@ -4,10 +4,7 @@ import hashlib
 import platform
 import subprocess
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,30 +16,10 @@ from gpt2x.config.schema import Config
 from gpt2x.errors import UserError
 
 if TYPE_CHECKING:
-    import torch
-
-    from gpt2x.checkpoints.load import Checkpoint
+    pass
 
 
-@dataclass
-class Outcome:
-    """What a task tells the command line."""
-
-    passed: bool = True
-    """False if parity does not hold."""
-    device: "torch.device | None" = None
-    checkpoint: "Checkpoint | None" = None
-    timings: dict[str, float] = field(default_factory=dict)
-    """Stage -> seconds."""
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
-
-
-def manifest(config: dict[str, Any], outcome: Outcome, seconds: float) -> dict[str, Any]:
+def manifest(config: dict[str, Any], outcome: Any, seconds: float) -> dict[str, Any]:
     """What it takes to know, later, where a run came from."""
     packages = ("torch", "transformers", "tokenizers", "safetensors", "hydra-core", "omegaconf", "pandas")
     facts: dict[str, Any] = {

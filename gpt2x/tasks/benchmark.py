@@ -13,25 +13,24 @@ from gpt2x.benchmark.rows import BenchmarkRow
 from gpt2x.benchmark.summarize import benchmark_rows
 from gpt2x.checkpoints.export import save_checkpoint
 from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
-from gpt2x.config.schema import Config, TaskConfig
+from gpt2x.config.schema import Config
+from gpt2x.config.tasks.benchmark import BenchmarkTask
 from gpt2x.errors import UserError
 from gpt2x.memory import check_fits
 from gpt2x.paths import shown
 from gpt2x.reports import console
 from gpt2x.reports.benchmark import show
 from gpt2x.reports.benchmark_chart import draw
-from gpt2x.runs.manifest import Outcome
 from gpt2x.runs.tables import write_rows
+from gpt2x.tasks.outcome import Outcome
 
 
-def run(config: Config, run_dir: Path) -> Outcome:
+def run(config: Config, task: BenchmarkTask, run_dir: Path) -> Outcome:
     """Measures, and writes benchmark.csv and benchmark.png.
 
     Outcome.passed is False where gpt2x in float32 generates other tokens than transformers does, near ties apart.
     UserError for what cannot be measured.
     """
-    task = config.task
-    _check_settings(config)
     outcome = Outcome(device=torch.device("cpu"))
     with outcome.timed("load"):
         checkpoint = load_checkpoint(config.model, config.weights, torch.float32, torch.device("cpu"))
@@ -76,21 +75,7 @@ def _say(line: str) -> None:
     console.out.print(line, soft_wrap=True)
 
 
-def _check_settings(config: Config) -> None:
-    if config.device.name not in ("auto", "cpu"):
-        raise UserError(f"device={config.device.name}: task=benchmark measures the CPU; leave device out")
-    if config.dtype != "float32":
-        raise UserError(f"dtype={config.dtype}: task=benchmark takes several, as task.dtypes=[{config.dtype}]")
-    if config.batch_size != "auto":
-        raise UserError(f"batch_size={config.batch_size}: task=benchmark takes several, as task.batch_sizes=[1,8]")
-    if config.prompts_file is not None:
-        raise UserError("prompts_file is for task=generate; benchmark draws random prompts")
-    key = config.decode.first_set_but("greedy")
-    if key is not None:
-        raise UserError(f"decode.{key} is for task=generate; benchmark decodes greedily")
-
-
-def _check_sizes(checkpoint: Checkpoint, task: TaskConfig) -> None:
+def _check_sizes(checkpoint: Checkpoint, task: BenchmarkTask) -> None:
     n_positions = checkpoint.model.config.n_positions
     if task.prompt_tokens + task.new_tokens > n_positions:
         raise UserError(

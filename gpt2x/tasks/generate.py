@@ -11,6 +11,7 @@ from rich.text import Text
 
 from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
 from gpt2x.config.schema import Config
+from gpt2x.config.tasks.generate import GenerateTask
 from gpt2x.decoding.generate import check_length
 from gpt2x.decoding.rows import GenerationRow
 from gpt2x.decoding.run import GENERATIONS, Job, Sample
@@ -18,12 +19,12 @@ from gpt2x.device import find_device, find_dtype
 from gpt2x.paths import shown
 from gpt2x.prompts import Prompt, read_prompts
 from gpt2x.reports import console
-from gpt2x.runs.manifest import Outcome
+from gpt2x.tasks.outcome import Outcome
 
 _SHOWN = 20  # samples in the table on the console
 
 
-def run(config: Config, run_dir: Path) -> Outcome:
+def run(config: Config, task: GenerateTask, run_dir: Path) -> Outcome:
     """Continues every prompt num_samples times; UserError before any work if one of them cannot be.
 
     A run that was killed goes on from its folder, and ends in the same bytes.

@@ -13,38 +13,33 @@ from torch.nn import functional as F
 
 from gpt2x.checkpoints.export import save_checkpoint
 from gpt2x.checkpoints.load import Checkpoint, complete_config, load_checkpoint
-from gpt2x.config.schema import Config, TrainConfig
+from gpt2x.config.schema import Config
+from gpt2x.config.tasks.train import TrainTask
 from gpt2x.device import find_device, find_dtype, has_fast_bf16
 from gpt2x.errors import UserError
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.paths import bundled, read_utf8, shown, write_whole
 from gpt2x.reports import console
-from gpt2x.runs.manifest import Outcome
 from gpt2x.runs.tables import write_rows
+from gpt2x.tasks.outcome import Outcome
 from gpt2x.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from gpt2x.training.rows import TrainRow
 
 TRAIN_SHARE = 0.9  # of the text's characters; the rest is the validation split
 
 
-def run(config: Config, run_dir: Path) -> Outcome:
-    """Trains to train.steps, from the run folder's last checkpoint if it has one.
+def run(config: Config, train: TrainTask, run_dir: Path) -> Outcome:
+    """Trains to task.steps, from the run folder's last checkpoint if it has one.
 
     Writes checkpoint/ (the weights of the lowest validation loss so far), train.csv and state.pt.
     Raises UserError for bad data or settings, and for a run folder begun with other settings.
     """
-    train = config.train
-    if train.data is None:
-        raise UserError("task=train: name a text file with train.data=FILE")
-    if config.dtype != "float32":
-        raise UserError(
-            f"dtype={config.dtype}: train keeps its weights in float32, and uses bfloat16 where that is fast"
-        )
+    assert train.data is not None  # the schema refuses it
     device = find_device(config.device.name)
     outcome = Outcome(device=device)
     with outcome.timed("prepare"):
         train_text, val_text = _split(Path(train.data))
-        model, tokenizer, outcome.checkpoint = _start(config, train_text, device)
+        model, tokenizer, outcome.checkpoint = _start(config, train, train_text, device)
         seed = config.weights.seed
         origin = outcome.checkpoint.weights if outcome.checkpoint else f"random weights (seed {seed})"
         data = _encode(tokenizer, train_text, "training", model.config.n_positions)
@@ -88,7 +83,7 @@ def run(config: Config, run_dir: Path) -> Outcome:
             )
             losses.clear()
             if not math.isfinite(row.val_loss):
-                raise UserError(f"step {step}: the loss is {row.val_loss}; use a smaller train.lr than {train.lr}")
+                raise UserError(f"step {step}: the loss is {row.val_loss}; use a smaller task.lr than {train.lr}")
             if all(row.val_loss < earlier.val_loss for earlier in state.rows):
                 save_checkpoint(run_dir / "checkpoint", model, tokenizer, find_dtype(train.save_dtype))
             state.rows.append(row)
@@ -108,7 +103,7 @@ def run(config: Config, run_dir: Path) -> Outcome:
     return outcome
 
 
-def train_step(model: GPT2, optimizer: torch.optim.AdamW, data: Tensor, train: TrainConfig, bf16: bool) -> float:
+def train_step(model: GPT2, optimizer: torch.optim.AdamW, data: Tensor, train: TrainTask, bf16: bool) -> float:
     """One step on a random batch, in bfloat16 where asked for; returns the loss before it, nats a token."""
     device = model.lm_head.weight.device
     inputs, targets = _batch(data, train.batch_size, model.config.n_positions, device)
@@ -123,7 +118,7 @@ def train_step(model: GPT2, optimizer: torch.optim.AdamW, data: Tensor, train: T
     return loss.item()
 
 
-def learning_rate(step: int, train: TrainConfig) -> float:
+def learning_rate(step: int, train: TrainTask) -> float:
     """Linear from 0 to lr over the warm-up, then down a cosine that ends in min_lr."""
     if step < train.warmup_steps:
         return train.lr * (step + 1) / train.warmup_steps
@@ -150,14 +145,16 @@ def validation_nats(model: GPT2, ids: Tensor, batch_size: int = 16) -> float:
 
 
 def _split(path: Path) -> tuple[str, str]:
-    text = read_utf8(path, "train.data")
+    text = read_utf8(path, "task.data")
     cut = int(len(text) * TRAIN_SHARE)
     return text[:cut], text[cut:]
 
 
-def _start(config: Config, train_text: str, device: torch.device) -> tuple[GPT2, Tokenizer, Checkpoint | None]:
+def _start(
+    config: Config, train: TrainTask, train_text: str, device: torch.device
+) -> tuple[GPT2, Tokenizer, Checkpoint | None]:
     """The model to begin with, and the checkpoint it is from: pretrained if weights are named, else random."""
-    dropout = config.train.dropout
+    dropout = train.dropout
     if config.weights.path is not None or config.weights.source == "auto":
         checkpoint = load_checkpoint(config.model, config.weights, torch.float32, device)
         model = GPT2(replace(checkpoint.model.config, dropout=dropout)).to(device)
@@ -176,7 +173,7 @@ def _start(config: Config, train_text: str, device: torch.device) -> tuple[GPT2,
 def _encode(tokenizer: Tokenizer, text: str, split: str, context: int) -> Tensor:
     ids = torch.tensor(tokenizer.encode(text))
     if len(ids) <= context:
-        raise UserError(f"train.data: its {split} split has {len(ids)} tokens; at least {context + 1} are needed")
+        raise UserError(f"task.data: its {split} split has {len(ids)} tokens; at least {context + 1} are needed")
     return ids
 
 
@@ -187,7 +184,7 @@ def _batch(data: Tensor, batch_size: int, T: int, device: torch.device) -> tuple
     return windows[:, :-1], windows[:, 1:]
 
 
-def make_optimizer(model: GPT2, train: TrainConfig) -> torch.optim.AdamW:
+def make_optimizer(model: GPT2, train: TrainTask) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter, arXiv:1711.05101) that decays matrices, not biases and norms."""
     groups = [
         {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": train.weight_decay},

@@ -8,7 +8,8 @@ import torch
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
-from gpt2x.config.schema import STAGES, Config
+from gpt2x.config.schema import Config
+from gpt2x.config.tasks.validate import Stage, ValidateTask
 from gpt2x.decoding.generate import check_length
 from gpt2x.device import find_device, find_dtype
 from gpt2x.errors import UserError
@@ -27,8 +28,8 @@ from gpt2x.prompts import Prompt, read_prompts
 from gpt2x.reports import console
 from gpt2x.reports.heat_map import heat_map
 from gpt2x.reports.validation import Report
-from gpt2x.runs.manifest import Outcome
 from gpt2x.runs.tables import write_rows
+from gpt2x.tasks.outcome import Outcome
 
 _STAGES: dict[str, Callable[[Comparison], list[ParityRow]]] = {
     "config": config_rows,
@@ -46,11 +47,9 @@ _STAGES: dict[str, Callable[[Comparison], list[ParityRow]]] = {
 _RAISES = "raises"  # the metric of the row that says what the subject's own code raised
 
 
-def run(config: Config, run_dir: Path) -> Outcome:
+def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
     """Compares stage by stage; the verdict is in Outcome.passed. UserError for what cannot be begun."""
-    stages = [stage for stage in STAGES if stage in config.task.stages]
-    if not stages:
-        raise UserError(f"task.stages is empty: name some of {', '.join(STAGES)}")
+    stages = [stage for stage in Stage if stage in task.stages]
     if config.dtype == "int8" and config.subject.target is not None:
         raise UserError("dtype=int8 is of gpt2x's own model; leave subject.target out")
     source = Source(config.subject, import_target(config.subject.target) if config.subject.target else None)
@@ -64,10 +63,10 @@ def run(config: Config, run_dir: Path) -> Outcome:
         outcome.checkpoint = checkpoint
         bar.update(step, advance=1, description="asking the reference")
         with outcome.timed("reference"):
-            record = _reference(config, checkpoint, stages)
+            record = _reference(config, task, checkpoint, stages)
         bar.update(step, advance=1)
         with outcome.timed("compare"):
-            found = _compare(source, checkpoint, record, config, stages, (bar, step))
+            found = _compare(source, checkpoint, record, config, stages, task.reference is None, (bar, step))
         outcome.passed = not found.bad and any(row.status == "ok" for row in found.rows)
         if found.bad:
             bar.update(step, description="looking for the cause")
@@ -100,19 +99,19 @@ class _Found:
         return [row for row in self.rows if row.bad]
 
 
-def _reference(config: Config, checkpoint: Checkpoint, stages: list[str]) -> Record:
-    if config.task.reference is not None:
-        return load_record(Path(config.task.reference).expanduser(), checkpoint).with_thirds()
-    saved = Path(config.task.save_reference).expanduser() if config.task.save_reference is not None else None
+def _reference(config: Config, task: ValidateTask, checkpoint: Checkpoint, stages: list[str]) -> Record:
+    if task.reference is not None:
+        return load_record(Path(task.reference).expanduser(), checkpoint).with_thirds()
+    saved = Path(task.save_reference).expanduser() if task.save_reference is not None else None
     if saved is not None:
         check_savable(saved)
-    prompt, gen_prompts = _prompts(config)
+    prompt, gen_prompts = _prompts(config, task)
     encode, n_positions = checkpoint.tokenizer.encode, checkpoint.model.config.n_positions
     check_length(len(encode(prompt)), 0, n_positions, "prompt")
-    wanted = set(STAGES if saved else stages)
+    wanted = set(Stage if saved else stages)
     if "generation" in wanted:
         for each in gen_prompts:
-            check_length(len(encode(each.text)), config.decode.max_new_tokens, n_positions, "gen_prompt")
+            check_length(len(encode(each.text)), config.decode.max_new_tokens, n_positions, "task.gen_prompt")
     dtype = checkpoint.model.lm_head.weight.dtype
     fits, with_gradients = _fits(checkpoint, len(encode(prompt)), 1 if config.subject.target is None else 2)
     if not with_gradients:
@@ -141,16 +140,11 @@ def _fits(checkpoint: Checkpoint, n_tokens: int, copies: int) -> tuple[bool, boo
     return weights + in_dtype + traces < free, 2 * weights + in_dtype + traces < free
 
 
-def _prompts(config: Config) -> tuple[str, list[Prompt]]:
-    if config.prompts_file is not None:
-        raise UserError("prompts_file is for task=generate; validate takes prompt and gen_prompt")
-    key = config.decode.first_set_but("greedy", "max_new_tokens")
-    if key is not None:
-        raise UserError(f"decode.{key} is for task=generate; validate compares greedy text")
+def _prompts(config: Config, task: ValidateTask) -> tuple[str, list[Prompt]]:
     prompts = read_prompts(config.prompt, None)
     if len(prompts) != 1:
-        raise UserError("prompt: validate compares the logits of one prompt; give more texts as gen_prompt")
-    return prompts[0].text, read_prompts(config.gen_prompt, None, key="gen_prompt")
+        raise UserError("prompt: validate compares the logits of one prompt; give more texts as task.gen_prompt")
+    return prompts[0].text, read_prompts(task.gen_prompt, None, key="task.gen_prompt")
 
 
 def _compare(
@@ -159,6 +153,7 @@ def _compare(
     record: Record,
     config: Config,
     stages: list[str],
+    live: bool,
     progress: tuple[Progress, TaskID],
 ) -> _Found:
     """Runs the stages. What the subject's own code raises ends the comparison, with a row that says so."""
@@ -170,9 +165,7 @@ def _compare(
         same = record.exact == dtype
         exact = build(source, checkpoint, record, record.exact, asked_device if same else torch.device("cpu"))
         subject = exact if same else build(source, checkpoint, record, dtype, asked_device)
-        comparison = found.comparison = Comparison(
-            record, checkpoint, exact, subject, config.dtype, live=config.task.reference is None
-        )
+        comparison = found.comparison = Comparison(record, checkpoint, exact, subject, config.dtype, live=live)
         for each in {exact, subject}:
             each.logits(comparison.ids(each))  # once: whether it answers for all positions is then known
         for stage in stages:

@@ -1,0 +1,42 @@
+"""One schema per task, and none shared: the settings under `task.` that this task alone has.
+
+`uses` lists the shared settings that the task reads (groups, or single settings by dotted key); all others are
+refused when they are set. `neutral` lists those among them that do not change the task's results.
+"""
+
+from dataclasses import fields
+from typing import ClassVar, Protocol
+
+from gpt2x.config.tasks.benchmark import BenchmarkTask
+from gpt2x.config.tasks.generate import GenerateTask
+from gpt2x.config.tasks.train import TrainTask
+from gpt2x.config.tasks.validate import ValidateTask
+
+
+class TaskSettings(Protocol):
+    """What all schemas of tasks have in common."""
+
+    uses: ClassVar[tuple[str, ...]]
+    neutral: ClassVar[tuple[str, ...]]
+    name: str
+
+
+SCHEMAS: dict[str, type[TaskSettings]] = {
+    "validate": ValidateTask,
+    "generate": GenerateTask,
+    "train": TrainTask,
+    "benchmark": BenchmarkTask,
+}
+
+
+def tasks_with(key: str) -> list[str]:
+    """Names of the tasks that read a setting, given by its dotted key or as a group."""
+    if key.startswith("task."):
+        leaf = key.removeprefix("task.").partition(".")[0]
+        return [name for name, schema in SCHEMAS.items() if leaf in {field.name for field in fields(schema)}]  # type: ignore[arg-type]
+    return [name for name, schema in SCHEMAS.items() if reads(schema, key)]
+
+
+def reads(schema: type[TaskSettings], key: str) -> bool:
+    """Whether a task reads a shared setting, or a part of it."""
+    return any(key == used or key.startswith(f"{used}.") or used.startswith(f"{key}.") for used in schema.uses)

@@ -1,0 +1,17 @@
+"""The settings of task=generate: all of them are shared ones, such as `prompt` and `decode`."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass
+class GenerateTask:
+    """Continues prompts, each num_samples times."""
+
+    uses: ClassVar = (
+        *("model", "weights", "device", "dtype", "seed"),
+        *("prompt", "prompts_file", "batch_size", "decode"),
+    )
+    neutral: ClassVar = ("batch_size",)
+
+    name: str = "generate"
