@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2x.runs.tables import JobRow
+from gpt2x.runs.sweep import JobRow
 from gpt2x.tasks.registry import TABLES
 from tests.conftest import NANO, REPO
 from tests.parity.test_broken import IN_LOADING, IN_MODULES, IN_WIRING
