@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 from hydra import version as hydra_version
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -17,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from gpt2x.cli.composition import VERSION_BASE, stamp, to_container
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.help import groups_help, settings_help
-from gpt2x.cli.identity import identity_of
+from gpt2x.cli.identity import key_of_job
 from gpt2x.config.schema import Config
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import UserError
@@ -28,7 +27,7 @@ from gpt2x.runs.sweep import begin_sweep
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Hydra's flags and the overrides, in any order. Raises UserError for a flag that does not exist."""
     parser = get_args_parser()
-    parser.error = _refuse
+    parser.error = _refuse  # type: ignore[method-assign]
     return parser.parse_intermixed_args(argv)  # Hydra's own call fails on overrides before and after a flag
 
 
@@ -87,10 +86,10 @@ class Callbacks(Callback):
         except Exception as error:
             launched.errors.append(error)
 
-    def on_run_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        launched.exit_code = job_return.return_value
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        launched.exit_code = kwargs["job_return"].return_value
 
 
 def _job_key(*, _root_: DictConfig) -> str:
-    """The name of a job's folder in a sweep: a hash, so that no prompt ever becomes a path."""
-    return identity_of(to_container(_root_)).key()
+    """For `${job_key:}` in conf/config.yaml."""
+    return key_of_job(to_container(_root_))

@@ -1,5 +1,7 @@
-"""Which run a configuration describes: its settings without their defaults, and the content of its input files."""
+"""Which run a configuration describes: its settings, and the content of its input files."""
 
+import hashlib
+import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from gpt2x.checkpoints.locate import find_weights
 from gpt2x.cli.composition import default_settings
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.settings import flatten, non_default
+from gpt2x.config.tasks import is_used
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
 from gpt2x.runs.job import Identity
@@ -21,7 +24,7 @@ def identity_of(container: dict[str, Any]) -> Identity:
     A file that cannot be read counts by its path: the task reports what is wrong with it.
     """
     task = TASKS[container["task"]["name"]]
-    settings = non_default(flatten(container), default_settings(task.name)) | {"task.name": task.name}
+    settings = used_settings(container)
     inputs: dict[str, list[str]] = {}
     for key in task.inputs:
         path = settings.get(key)
@@ -36,3 +39,22 @@ def identity_of(container: dict[str, Any]) -> Identity:
             inputs["weights"] = sorted(checkpoint_digests(path).values())
             settings.pop("weights.path", None)
     return Identity(settings, inputs)
+
+
+def used_settings(container: dict[str, Any]) -> dict[str, Any]:
+    """The settings that the task reads, by dotted key."""
+    task = container["task"]["name"]
+    return {key: value for key, value in flatten(container).items() if is_used(task, key)}
+
+
+def key_of_job(container: dict[str, Any]) -> str:
+    """The name of a job's folder in a sweep: 12 hexadecimal digits, so that no prompt ever becomes a path.
+
+    They come from the settings that differ from their defaults, so that a setting which a later gpt2x adds does not
+    rename old jobs, and from the content of the input files.
+    """
+    identity = identity_of(container)
+    name = container["task"]["name"]
+    settings = non_default(identity.settings, default_settings(name)) | {"task.name": name}
+    text = json.dumps([settings, identity.inputs], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

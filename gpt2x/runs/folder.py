@@ -55,7 +55,7 @@ class RunFolder:
         """
         if not self.is_unfinished:
             return
-        if self.previous is None or self.previous.identity is None:
+        if self.previous is None:
             raise UserError(f"{shown(self.path)}: no {JOB} says which run was begun here; give another hydra.run.dir")
         recorded, now = self.previous.identity.without(neutral), identity.without(neutral)
         if recorded == now:

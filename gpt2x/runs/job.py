@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +36,9 @@ class Identity:
     """What makes two runs the same run: their settings, and the content of the files that they read."""
 
     settings: dict[str, Any]
-    """By dotted key; without paths of input files."""
+    """Those that the task uses, by dotted key; without paths of input files."""
     inputs: dict[str, list[str]] = field(default_factory=dict)
     """Setting, or `weights` -> sha256 of each of its files, sorted: names and places of files do not count."""
-
-    def key(self) -> str:
-        """The name of the job's folder in a sweep: 12 hexadecimal digits."""
-        text = json.dumps([self.settings, self.inputs], sort_keys=True, ensure_ascii=True)
-        return sha256(text.encode()).hexdigest()[:12]
 
     def without(self, keys: tuple[str, ...]) -> "Identity":
         """The same without some settings."""
@@ -60,15 +54,14 @@ class Job:
     """As given on the command line."""
     chosen: dict[str, Any]
     """Key of each override -> its value as composed; the name of the option for a group."""
-    settings: dict[str, Any]
-    """All settings that the task uses, by dotted key."""
+    identity: Identity
+    """Its inputs are filled in before the task starts."""
     invocation: str = ""
     """The time stamp of the command that the job belongs to."""
     number: int = 0
     """The job's place among those of its command."""
     attempt: int = 1
     """How often this job has been started in its folder, this time included."""
-    identity: Identity | None = None
     status: Status = Status.RUNNING
     passed: bool | None = None
     """False if the job is done and parity does not hold; None until it is done."""
@@ -119,7 +112,7 @@ def read_job(folder: Path) -> Job | None:
         known = {each.name for each in fields(Job)}
         job = Job(**{key: value for key, value in content.items() if key in known})
         job.status = Status(job.status)
-        job.identity = Identity(**content["identity"]) if content["identity"] is not None else None
+        job.identity = Identity(**content["identity"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{shown(file)}: not a job of gpt2x ({error}); remove the folder, or give another") from None
     return job
