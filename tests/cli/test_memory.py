@@ -134,7 +134,7 @@ def test_the_automatic_batch_size_follows_memory(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_automatic_batch_size_is_used(job: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpt2x.decoding.run.automatic_batch_size", lambda model, capacity: 4)
+    monkeypatch.setattr("gpt2x.decoding.parts.automatic_batch_size", lambda model, capacity: 4)
     tried = fail_above(monkeypatch, 99, ERRORS[0])
     assert job().code == 0
     assert set(tried) == {4}
