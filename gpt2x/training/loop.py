@@ -61,7 +61,7 @@ def train(
 
 
 def train_step(model: GPT2, optimizer: torch.optim.AdamW, ids: Tensor, settings: TrainTask, bf16: bool) -> float:
-    """One step on random windows of ids, in bfloat16 autocast if bf16; returns the loss before it, in nats per token."""
+    """One step on random windows of ids, with bfloat16 autocast if bf16; returns the loss before it, nats per token."""
     device = model.lm_head.weight.device
     inputs, targets = random_windows(ids, settings.batch_size, model.config.n_positions, device)
     model.train()
