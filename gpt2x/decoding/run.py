@@ -38,7 +38,6 @@ class Generated:
 class Progress:
     """How far a run is. It is one object, which changes as the run goes on."""
 
-    n_samples: int
     n_finished: int
     """Samples whose rows are in the store."""
     n_in_flight: int = 0
@@ -70,7 +69,7 @@ def generate_samples(
     run = _Run(checkpoint, decode, seed)
     store = MemoryStore() if store is None else store
     plan, parts = plan_parts(checkpoint.model, samples, decode, batch_size, store)
-    progress = Progress(len(samples), len(store.rows[GenerationRow]))
+    progress = Progress(len(store.rows[GenerationRow]))
 
     def count(token: int) -> None:
         progress.token = token
