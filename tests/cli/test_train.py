@@ -127,14 +127,16 @@ def test_gpt2_vocabulary_is_used_where_the_model_has_it(gpt2x: Cli, launch: Path
 
 
 def test_only_matrices_decay() -> None:
-    from gpt2x.config.schema import TrainConfig
+    from gpt2x.config.tasks.train import TrainTask
     from gpt2x.model.config import GPT2Config
     from gpt2x.model.gpt2 import GPT2
-    from gpt2x.tasks.train import make_optimizer
+    from gpt2x.training.optimizer import make_optimizer
 
     model = GPT2(GPT2Config(vocab_size=8, n_positions=4, n_embd=4, n_layer=1, n_head=1))
     settings = {"steps": 1, "batch_size": 1, "min_lr": 0.0, "warmup_steps": 0, "grad_clip": 1.0, "dropout": 0.0}
-    train = TrainConfig(lr=1.0, beta2=0.9, weight_decay=0.1, eval_every=1, save_dtype="float32", **settings)
+    train = TrainTask(
+        data="text.txt", lr=1.0, beta2=0.9, weight_decay=0.1, eval_every=1, save_dtype="float32", **settings
+    )
     decay = {
         id(p): group["weight_decay"] for group in make_optimizer(model, train).param_groups for p in group["params"]
     }
@@ -143,11 +145,11 @@ def test_only_matrices_decay() -> None:
 
 
 def test_learning_rate_warms_up_and_falls_to_the_minimum() -> None:
-    from gpt2x.config.schema import TrainConfig
-    from gpt2x.tasks.train import learning_rate
+    from gpt2x.config.tasks.train import TrainTask
+    from gpt2x.training.optimizer import learning_rate
 
     settings = {"batch_size": 1, "weight_decay": 0.0, "beta2": 0.9, "grad_clip": 1.0, "dropout": 0.0, "eval_every": 1}
-    train = TrainConfig(steps=100, lr=1.0, min_lr=0.1, warmup_steps=10, save_dtype="float32", **settings)
+    train = TrainTask(data="text.txt", steps=100, lr=1.0, min_lr=0.1, warmup_steps=10, save_dtype="float32", **settings)
     rates = [learning_rate(step, train) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == rates[10] == 1.0
