@@ -21,7 +21,7 @@ from gpt2x.parity.rows import ParityRow
 from gpt2x.parity.stages.layers import aligned
 from gpt2x.parity.stages.statics import STATEFUL
 from gpt2x.parity.subject import SubjectError
-from gpt2x.parity.subject.module import HEAD, whole_site
+from gpt2x.parity.subject.names import HEAD, whole_site
 from gpt2x.parity.trace import trace
 
 # A trial explains the subject if it comes this much closer to it than the reference does. In float64 the
