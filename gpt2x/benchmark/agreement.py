@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gpt2x.benchmark.engines import Variant
 from gpt2x.benchmark.measured import Measured, Turn
 
-_TIE = 1e-3  # of logits: differences that rounding in float32 can reverse
+_TIE = 1e-3  # in units of logits: rounding in float32 can reverse a difference as small as this
 _BASELINES = (Variant("transformers", "float32"), Variant("gpt2x", "float32"))
 
 
@@ -47,8 +47,8 @@ def differences(
 ) -> list[Difference]:
     """The rows of the engines in float32 that differ from the baseline's.
 
-    A row that differs in the same place in several rounds counts once. `margin` is that of the baseline, and is
-    asked with the tokens before the difference.
+    A row that differs in the same place in several rounds counts once. `margin` is the baseline's
+    method; it is called with the tokens before the difference.
     """
     places = {
         (each.variant, batch, row, where): prompts[row] + theirs[:where]

@@ -33,4 +33,4 @@ class Measured:
     turns: dict[int, list[Turn]] = field(default_factory=dict)
     """Batch size -> one turn per round."""
     peak_rss: int = 0
-    """Bytes of its process over its whole life; mapped files count as far as they were read."""
+    """Largest resident memory of its process, in bytes; mapped files count as far as they were read."""

@@ -20,7 +20,7 @@ class LeftOut:
     variant: Variant
     reason: str
     failed: bool
-    """True if it began and failed; False if it is not installed, or does not have the dtype here."""
+    """True if it was started and failed; False if it is not installed, or does not have the dtype on this machine."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Participants:
 
     @contextmanager
     def guarded(self, worker: Worker) -> Iterator[None]:
-        """Inside the context, an error of this engine leaves it out and ends the context, and nothing else."""
+        """An EngineError inside the context ends the context and leaves this engine out; it is not raised further."""
         try:
             yield
         except EngineError as error:
@@ -69,7 +69,7 @@ def loaded(variants: list[Variant], directory: Path, threads: int, progress: Pro
                     waiting.append(worker)
                 else:
                     participants.leave_out(worker, reason, failed=False)
-        for done, worker in enumerate(waiting):  # only now: while others import, loading would take longer
+        for done, worker in enumerate(waiting):  # after all imports, which would slow down the loading
             progress(f"loading {worker.variant}", done, len(waiting))
             with participants.guarded(worker):
                 if worker.has_format():
@@ -81,7 +81,7 @@ def loaded(variants: list[Variant], directory: Path, threads: int, progress: Pro
 
 
 def _convert(variant: Variant, directory: Path, threads: int) -> None:
-    """In a process of its own, so that the memory for it does not count as the engine's."""
+    """Converts in a separate process, so that the memory that it takes does not count as the engine's."""
     with Worker(variant, directory, threads) as converter:
         converter.unavailable()
         converter.convert()

@@ -23,7 +23,7 @@ class EngineError(Exception):
 
 
 class Worker:
-    """The parent's end. Its process starts with its imports, which several workers may do at the same time.
+    """The parent's end of a worker. The process starts with the imports, in parallel with those of other workers.
 
     Every method raises EngineError if the engine fails, or if its process dies.
     """

@@ -12,7 +12,7 @@ from gpt2x.parity.subject.module import first_tensor
 
 @dataclass
 class Trace:
-    """Tensors by site. If a module is called several times, those of the first call."""
+    """Tensors by site; those of the first call if a module is called several times."""
 
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)

@@ -41,7 +41,7 @@ class EngineModule(Protocol):
 
 @runtime_checkable
 class Converter(Protocol):
-    """A module of an engine with a file format of its own."""
+    """A module of an engine that has its own file format."""
 
     def convert(self, directory: Path, dtype: str) -> None:
         """Writes the checkpoint in `directory` there a second time, in the engine's format."""

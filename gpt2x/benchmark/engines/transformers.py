@@ -21,7 +21,7 @@ class Engine:
         torch.set_num_threads(threads)
         model = GPT2LMHeadModel.from_pretrained(directory, dtype=getattr(torch, dtype), local_files_only=True)
         self.model = model.eval().requires_grad_(False)
-        # Of this class whenever the model can generate; the declared type is wider.
+        # It is a GenerationConfig for every model that can generate; the declared type is wider.
         cast(Any, self.model.generation_config).eos_token_id = None
 
     def generate(self, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:

@@ -21,7 +21,7 @@ class Mistake:
 
     cause: str
     forwards: Mapping[nn.Module, Forward]
-    """Module -> the forward function that takes the place of its own."""
+    """Module -> the forward function that replaces its own."""
     layers: tuple[Transformer, list[int]] | None = None
     """A transformer, and the indices of the blocks that it runs, in this order; None if it runs its own."""
 

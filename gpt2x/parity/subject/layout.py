@@ -79,7 +79,7 @@ class Layout:
     def _multiplies_transposed(self, name: str) -> bool:
         """Whether the module of a square matrix, whose shape tells nothing, computes x W^T, as nn.Linear does.
 
-        If the parameter has no layer of its own, or that cannot be called, the subject's other matrices decide.
+        If the parameter belongs to no layer that can be called alone, the subject's other matrices decide.
         """
         layer, parameter = self._sites.get(name.rpartition(".")[0]), self._parameters[name]
         if layer is not None and not list(layer.children()):
