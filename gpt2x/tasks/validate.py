@@ -16,7 +16,9 @@ from gpt2x.errors import UserError
 from gpt2x.memory import available_memory
 from gpt2x.parity.comparison import Comparison, failed, skipped
 from gpt2x.parity.diagnosis.diagnose import Diagnosis, diagnose
-from gpt2x.parity.reference.record import Record, check_savable, load_record, record_reference, save_record
+from gpt2x.parity.reference.ask import ask_oracle
+from gpt2x.parity.reference.record import Record
+from gpt2x.parity.reference.saved import check_savable, load_record, save_record
 from gpt2x.parity.rows import ParityRow, SideBySideRow, SummaryRow
 from gpt2x.parity.stages.decoding import cache_rows, generation_rows, padding_rows, sampling_rows
 from gpt2x.parity.stages.layers import layer_rows
@@ -117,7 +119,7 @@ def _reference(config: Config, task: ValidateTask, checkpoint: Checkpoint, stage
     if not with_gradients:
         wanted.discard("gradients")
     exact = torch.float64 if fits else dtype
-    record = record_reference(checkpoint, prompt, gen_prompts, config.decode.max_new_tokens, wanted, exact)
+    record = ask_oracle(checkpoint, prompt, gen_prompts, config.decode.max_new_tokens, wanted, exact)
     if saved is not None:
         save_record(record, saved)
     return record.with_thirds()

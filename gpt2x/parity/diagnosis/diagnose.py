@@ -14,12 +14,14 @@ from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.measures import ERROR_RATIO, ROUNDED, relative_difference, rounded
-from gpt2x.parity.mistakes.modules import Mistake, mistakes_in, wiring_mistakes
+from gpt2x.parity.mistakes import mistakes_in
+from gpt2x.parity.mistakes.mistake import Mistake
+from gpt2x.parity.mistakes.wiring import wiring_mistakes
 from gpt2x.parity.rows import ParityRow
 from gpt2x.parity.stages.layers import aligned
 from gpt2x.parity.stages.statics import STATEFUL
 from gpt2x.parity.subject import SubjectError
-from gpt2x.parity.subject.module import HEAD, whole_site
+from gpt2x.parity.subject.names import HEAD, whole_site
 from gpt2x.parity.trace import trace
 
 # A trial explains the subject if it comes this much closer to it than the reference does. In float64 the

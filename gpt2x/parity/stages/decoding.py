@@ -15,7 +15,7 @@ from gpt2x.decoding.sampler import Sampler
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.parity.comparison import Comparison, checked, device_of, skipped
 from gpt2x.parity.measures import ERROR_RATIO, RELATIVE_TOLERANCE, first_difference, relative_difference
-from gpt2x.parity.reference.oracle import reference_filter, reference_process
+from gpt2x.parity.reference.oracle import oracle_filter, oracle_process
 from gpt2x.parity.rows import ParityRow, SideBySideRow
 
 _CACHED = 64  # tokens of the prompt that the cache is tried on: the work grows with their square
@@ -105,7 +105,7 @@ def sampling_rows(c: Comparison) -> list[ParityRow]:
     rows = []
     for settings in _FILTERS:
         decode = DecodeConfig(**settings)
-        rows += _distribution_rows(settings, filter_logits(logits, decode), reference_filter(logits, decode))
+        rows += _distribution_rows(settings, filter_logits(logits, decode), oracle_filter(logits, decode))
     # Texts that have begun to repeat the prompt, so that something is forbidden: the token that came next in it.
     ids = c.ids(c.exact)[0].tolist()
     texts = [ids + ids[: i + 1] for i in where]
@@ -113,7 +113,7 @@ def sampling_rows(c: Comparison) -> list[ParityRow]:
     eos_id = int(logits[0].argmax())  # any token may stand for it, and the likeliest is missed most
     for settings in _PROCESSORS:
         args = (logits, texts, n_prompts, DecodeConfig(**settings), eos_id)
-        rows += _distribution_rows(settings, process_logits(*args), reference_process(*args))
+        rows += _distribution_rows(settings, process_logits(*args), oracle_process(*args))
     return [*rows, _chi_square(logits[-1:])]
 
 
@@ -132,7 +132,7 @@ def _distribution_rows(settings: dict[str, Any], ours: Tensor, theirs: Tensor) -
 def _chi_square(logits: Tensor) -> ParityRow:
     """Pearson's test of the sampler's draws; seeds are fixed, so that it fails always or never."""
     decode = DecodeConfig(top_k=8)
-    probabilities = reference_filter(logits, decode).softmax(-1)[0]  # [V]
+    probabilities = oracle_filter(logits, decode).softmax(-1)[0]  # [V]
     counts = torch.zeros_like(probabilities)
     sampler = Sampler(decode, 0, None)
     for start in range(0, _DRAWS, 256):

@@ -15,10 +15,10 @@ from gpt2x.parity.measures import (
     relative_difference,
     rms,
 )
-from gpt2x.parity.reference.record import context_losses, loss_of, sample
+from gpt2x.parity.reference.losses import context_losses, loss_of, sample
 from gpt2x.parity.rows import ParityRow
-from gpt2x.parity.subject.module import float32_is_float64
-from gpt2x.parity.subject.target import subject_code
+from gpt2x.parity.subject.code import subject_code
+from gpt2x.parity.subject.float64 import float32_is_float64
 
 _NAMES = ("max_abs_difference", "mean_abs_difference", "relative_difference", "mean_kl", "top1_agreement")
 

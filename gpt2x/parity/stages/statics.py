@@ -10,7 +10,7 @@ from gpt2x.checkpoints.names import dtype_name, is_conv1d
 from gpt2x.parity.comparison import Comparison, checked, failed, skipped
 from gpt2x.parity.measures import ROUNDED, first_difference, relative_difference, rounded
 from gpt2x.parity.rows import ParityRow
-from gpt2x.parity.subject.module import HEAD
+from gpt2x.parity.subject.names import HEAD
 from gpt2x.parity.texts import TEXTS
 
 STATEFUL = "it keeps something from one call to the next (a cache that is not reset?): runs with one seed differ"
