@@ -16,6 +16,7 @@ from gpt2x.checkpoints.load import Checkpoint, complete_config, load_checkpoint
 from gpt2x.config.schema import Config, TrainConfig
 from gpt2x.device import find_device, find_dtype, has_fast_bf16
 from gpt2x.errors import UserError
+from gpt2x.model import kernels
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.paths import bundled, read_utf8, shown, write_whole
 from gpt2x.reports import console
@@ -162,6 +163,7 @@ def _start(config: Config, train_text: str, device: torch.device) -> tuple[GPT2,
         checkpoint = load_checkpoint(config.model, config.weights, torch.float32, device)
         model = GPT2(replace(checkpoint.model.config, dropout=dropout)).to(device)
         model.load_state_dict(checkpoint.model.state_dict())
+        kernels.swap_in(model)  # for the validation loss; steps take the plain product
         return model, checkpoint.tokenizer, checkpoint
     architecture = complete_config(config.model)
     if config.model.tokenizer == "own":
@@ -170,6 +172,7 @@ def _start(config: Config, train_text: str, device: torch.device) -> tuple[GPT2,
         tokenizer = load_tokenizer(bundled("data") / "gpt2")
     model = GPT2(replace(architecture, dropout=dropout))
     model.init_weights(config.weights.seed)
+    kernels.swap_in(model)
     return model.to(device), tokenizer, None
 
 

@@ -19,7 +19,6 @@ from gpt2x.checkpoints.names import dtype_name
 from gpt2x.model.attention import Attention
 from gpt2x.model.block import Block
 from gpt2x.model.gpt2 import Transformer
-from gpt2x.model.kernels.linear import Linear
 from gpt2x.parity.measures import ROUNDED, rounded
 from gpt2x.parity.mistakes.attention import WRONG_ORDERS, attention_mistakes
 
@@ -59,16 +58,17 @@ def mistakes_in(whole: nn.Module, parts: bool = True) -> Iterator[Mistake]:
     kinds: dict[type, Callable[[Any], Iterator[tuple[str, Callable]]]] = {
         nn.GELU: _activation,
         nn.LayerNorm: _norm,
-        Linear: _linear,
+        nn.Linear: _linear,
         nn.Embedding: _embedding,
         Attention: attention_mistakes,
         Block: _block,
     }
     for name, part in whole.named_modules() if parts else [("", whole)]:
         place = f" (in {name})" if name else ""
-        for cause, forward in kinds.get(type(part), lambda _: iter(()))(part):
-            yield Mistake(cause + place, {part: forward})
-        if type(part) in kinds:
+        kind = next((kind for kind in kinds if isinstance(part, kind)), None)  # FastLinear is an nn.Linear
+        if kind is not None:
+            for cause, forward in kinds[kind](part):
+                yield Mistake(cause + place, {part: forward})
             for half in ROUNDED:
                 called = dtype_name(half)
                 yield Mistake(f"output rounded to {called}{place}", {part: partial(_rounded, part.forward, half)})
@@ -143,7 +143,7 @@ def _over_positions(x: Tensor, m: nn.LayerNorm) -> Tensor:
     return normed * m.weight + m.bias
 
 
-def _linear(m: Linear) -> Iterator[tuple[str, Callable]]:
+def _linear(m: nn.Linear) -> Iterator[tuple[str, Callable]]:
     w, b = m.weight, m.bias
     if b is not None:
         yield "missing bias", lambda x: x @ w.t()
