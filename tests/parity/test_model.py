@@ -102,6 +102,24 @@ def test_a_cut_row_forgets(tmp_path):
         assert relative_difference(logits[row], expected) <= 1e-12
 
 
+def test_only_the_cache_changes_its_lengths(tmp_path):
+    cache = pair(tmp_path, torch.float64)[0].new_cache(3, 12)
+    cache.add_rows([4, 9, 2])
+    cache.advance(2)
+    assert cache.lengths == (6, 11, 4)
+    with pytest.raises(AttributeError):
+        cache.lengths = (1, 1, 1)
+    for lengths in ([6, 12, 4], [6, 11], [7, 3, 3]):
+        with pytest.raises(ValueError, match=r"truncate|zip"):
+            cache.truncate(lengths)
+    cache.truncate([6, 0, 3])
+    cache.remove(0)
+    assert cache.lengths == (3, 0)
+    cache.reorder(torch.tensor([0, 0, 1]))
+    assert cache.lengths == (3, 3, 0)
+    assert cache.unused(1).lengths == ()
+
+
 @pytest.mark.parametrize(
     ("name", "count"),
     [
