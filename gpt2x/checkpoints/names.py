@@ -59,9 +59,8 @@ def to_model(tensors: dict[str, Tensor], model: GPT2, path: Path, asked: str) ->
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise UserError(f"{where} {names[0]} {problem}{more} for {asked}{_fitting(tensors)}")
     wte, head = tensors["transformer.wte.weight"], tensors.get("lm_head.weight")
-    tied = (
-        head is not None and head.data_ptr() == wte.data_ptr() and head.shape == wte.shape
-    )  # torch.save stores both once
+    # torch.save stores a tied head and wte once, so that they are at the same address.
+    tied = head is not None and head.data_ptr() == wte.data_ptr() and head.shape == wte.shape
     for name, tensor in tensors.items():
         if name != "lm_head.weight" or not tied:
             _check_finite(name, tensor, where)

@@ -2,7 +2,10 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -363,6 +366,24 @@ def test_without_an_operator_the_product_is_the_same_function(
     assert capabilities.takes_int8(torch.device("cpu")) == (operator not in (*INT8, "qint8"))
     if capabilities.has_int8():
         assert_correct(copied(Int8Linear))
+
+
+def test_without_any_of_them_gpt2x_is_imported_and_loads(tmp_path: Path) -> None:
+    program = """
+import torch
+
+torch.ops.mkldnn = torch.ops.quantized = torch.backends.quantized = None
+del torch.cpu._is_vnni_supported, torch.quantize_per_channel, torch.qint8, torch.ScriptObject
+import gpt2x.tasks.generate, gpt2x.tasks.validate
+from gpt2x.checkpoints.load import load_checkpoint
+from gpt2x.config.model import ModelConfig
+from gpt2x.config.weights import WeightsConfig
+
+model = load_checkpoint(ModelConfig("auto"), WeightsConfig("local"), torch.float32, torch.device("cpu")).model
+print(model(torch.zeros(1, 1, dtype=torch.long)).isfinite().all().item())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.split() == ["True"]
 
 
 def test_wrong_numbers_count_as_absent(monkeypatch: pytest.MonkeyPatch, probed: Callable[[], None]) -> None:

@@ -43,8 +43,8 @@ def takes_int8(device: torch.device) -> bool:
     return device.type == "cpu" and has_int8()
 
 
-def quantize_rows(weight: Tensor) -> torch.ScriptObject:
-    """A float32 weight [out, in], rounded to int8 with one scale per output, in the order of linear_dynamic."""
+def quantize_rows(weight: Tensor) -> object:
+    """A float32 weight [out, in], rounded to int8 with one scale per output, packed for linear_dynamic."""
     scales = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny).double() / 127  # [out]
     zeros = torch.zeros_like(scales, dtype=torch.long)
     with warnings.catch_warnings():

@@ -14,10 +14,10 @@ class Int8Linear(nn.Linear):
     While the weight is trainable, and where the input needs a gradient, the product is that of the weight itself.
     """
 
-    int8: WeightCopy[torch.ScriptObject] | None = None
+    int8: WeightCopy[object] | None = None
     """The weight in int8."""
 
-    def quantize(self) -> torch.ScriptObject:
+    def quantize(self) -> object:
         """The weight in int8, rounded anew where it has changed. Raises RuntimeError where int8 is impossible."""
         weight = self.weight
         if self.int8 is None or not self.int8.is_of(weight):
