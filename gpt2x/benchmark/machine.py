@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from gpt2x.model.gpt2 import GPT2
-from gpt2x.model.kernels.linear import Linear
+from gpt2x.model.kernels.linear import FastLinear
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 _MOST_BYTES = 1 << 29  # read to measure the bandwidth: more than fits in caches
@@ -46,7 +46,7 @@ def measure_floors(model: GPT2) -> Floors:
     """Takes the best of a few sums of a vector, and of a few products by MKL and oneDNN: one to two seconds in all."""
     n_weights = sum(parameter.numel() for parameter in model.parameters()) - model.transformer.wpe.weight.numel()
     vector = torch.ones(min(n_weights, _MOST_BYTES // 4))
-    x, linear = torch.randn(_ROWS, _WIDTH), Linear(_WIDTH, _WIDTH)
+    x, linear = torch.randn(_ROWS, _WIDTH), FastLinear(_WIDTH, _WIDTH).requires_grad_(False)
     linear.pack()
     by_mkl, by_onednn = partial(F.linear, x, linear.weight), partial(linear.forward, x)
     return Floors(

@@ -1,1 +1,1 @@
-"""Finding, reading and writing weights; nothing else in gpt2x opens a weights file."""
+"""Finding, reading and writing weights. No other room of gpt2x opens a weights file."""

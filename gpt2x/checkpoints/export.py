@@ -1,4 +1,4 @@
-"""Writes Hugging Face checkpoint directories, which transformers and gpt2x both load."""
+"""Writes Hugging Face checkpoint directories, which both transformers and gpt2x load."""
 
 import json
 import shutil
@@ -16,15 +16,16 @@ from gpt2x.tokenizer import Tokenizer
 
 
 def save_checkpoint(directory: Path, model: GPT2, tokenizer: Tokenizer, dtype: torch.dtype) -> None:
-    """config.json, model.safetensors in `dtype`, vocab.json, merges.txt and tokenizer_config.json.
+    """Writes config.json, vocab.json, merges.txt, tokenizer_config.json, and model.safetensors in `dtype`.
 
-    Each file is moved into place whole, model.safetensors last: a kill leaves the old one or the new one.
+    Each file is moved into place whole, model.safetensors last, so that a killed process leaves the old weights or
+    the new ones.
     """
     from safetensors.torch import save_file
 
     directory.mkdir(parents=True, exist_ok=True)
     architecture = asdict(model.config)
-    dropout = architecture.pop("dropout")  # ours alone; the rest are Hugging Face's names
+    dropout = architecture.pop("dropout")  # gpt2x's own name; the others are those of Hugging Face
     write_text(
         directory / "config.json",
         json.dumps(

@@ -1,4 +1,4 @@
-"""Weights from the Hugging Face cache or hub: only for weights=auto."""
+"""Weights from the Hugging Face cache or hub, for weights=auto only."""
 
 import os
 import threading
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from gpt2x.errors import UserError
 
-_SECONDS = 2.0  # for the hub to answer before we say that there is no network
+_SECONDS = 2.0  # without an answer of the hub; then there is no network
 _FILES = ("config.json", "model.safetensors")
 
 
 def fetch(name: str, repository: str | None, revision: str | None) -> Path:
     """The directory of a model's snapshot, downloaded (with a progress bar) unless it is in the cache.
 
-    Raises UserError within seconds where the hub cannot be reached, saying what to put where.
+    Raises UserError within seconds where the hub cannot be reached, with the place where to put the weights instead.
     """
     if repository is None:
         raise UserError(f"no weights for {name}, and none on the hub: name a file with weights.path=FILE")
@@ -25,7 +25,7 @@ def fetch(name: str, repository: str | None, revision: str | None) -> Path:
     try:
         _knock(repository, revision)
         paths = [hf_hub_download(repository, file, revision=revision) for file in _FILES]
-    except Exception as error:  # many kinds, of two HTTP libraries
+    except Exception as error:  # many kinds, from two HTTP libraries
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(
             f"cannot download {repository} from {os.environ.get('HF_ENDPOINT', 'huggingface.co')} ({reason}): "
@@ -35,10 +35,10 @@ def fetch(name: str, repository: str | None, revision: str | None) -> Path:
 
 
 def _knock(repository: str, revision: str | None) -> None:
-    """Asks the hub for one file's metadata, once; raises what went wrong, TimeoutError after _SECONDS.
+    """Asks the hub for the metadata of one file, once. Raises what went wrong, and TimeoutError after _SECONDS.
 
-    A download on its own tries for a minute, and a name server may keep silent for longer than any
-    timeout of an HTTP library: hence the thread, which is left behind.
+    A download would retry for a minute, and the timeout of an HTTP library does not cover a name server that does
+    not answer. So the question runs in a thread, which is abandoned after _SECONDS.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 

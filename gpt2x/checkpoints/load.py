@@ -1,4 +1,4 @@
-"""From a configuration to a model ready to run, with its tokenizer."""
+"""From a configuration to a model that is ready for inference, with its tokenizer."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -6,17 +6,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gpt2x.checkpoints.architecture import infer_config, read_config
+from gpt2x.checkpoints.formats import read_tensors
 from gpt2x.checkpoints.locate import checkpoint_directory, find_weights, weight_files
-from gpt2x.checkpoints.names import full_names, infer_config, to_model
-from gpt2x.checkpoints.read import read_config, read_tensors
+from gpt2x.checkpoints.names import full_names, to_model
 from gpt2x.checkpoints.sizes import ARCHITECTURE, known_sizes, size_like
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
 from gpt2x.memory import check_fits
+from gpt2x.model import kernels
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
-from gpt2x.model.kernels.linear import Linear, takes_int8
+from gpt2x.model.kernels.capabilities import takes_int8
 from gpt2x.paths import bundled, shown
 from gpt2x.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
@@ -26,26 +28,26 @@ _SMALL_FILES = ("config.json", "vocab.json", "merges.txt", "tokenizer.json")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded model and where it came from."""
+    """A loaded model, its tokenizer, and where they come from."""
 
     model: GPT2
     tokenizer: Tokenizer
     tokenizer_dir: Path
     name: str
-    """The model size, or 'custom'."""
+    """The name of the model size, or 'custom'."""
     weights: str
-    """What the CSVs say of the weights: a path, or 'random' with its seed."""
+    """The weights as the CSVs name them: a path, or 'random' with the seed."""
     path: Path | None
-    """The file or directory read; None for random weights."""
+    """The file or directory that was read; None for random weights."""
     stamp: _Stamp
-    """Path, time in ns and size of each file read: others mean other weights."""
+    """Path, modification time in ns and size of each file that was read; where they differ, the weights may too."""
 
 
 def load_checkpoint(model: ModelConfig, weights: WeightsConfig, dtype: torch.dtype, device: torch.device) -> Checkpoint:
-    """Finds, reads and checks the weights; the last one loaded is kept for the next job of a sweep.
+    """Finds, reads and checks the weights. The last checkpoint loaded is kept, for the next job of a sweep.
 
-    With torch.int8 they are float32, and the matrices of the products int8 as well. Raises UserError for
-    whatever is wrong with them.
+    With torch.int8, the weights are float32, and the products multiply copies in int8. Raises UserError for weights
+    that are missing, damaged or do not fit the configuration.
     """
     if dtype == torch.int8 and not takes_int8(device):
         raise UserError(f"dtype=int8: not on {device.type} with this torch; use device=cpu, or dtype=bfloat16")
@@ -58,13 +60,13 @@ def load_checkpoint(model: ModelConfig, weights: WeightsConfig, dtype: torch.dty
         stored = torch.float32 if dtype == torch.int8 else dtype
         checkpoint = _load(model, path, stamp, weights.seed, stored, device)
         if dtype == torch.int8:
-            quantize(checkpoint.model)
+            kernels.quantize(checkpoint.model)
         _loaded[key] = checkpoint
     return _loaded[key]
 
 
-# The last checkpoint, by all that makes it: files that changed since have another stamp.
-_loaded: dict[tuple, Checkpoint] = {}
+# The last checkpoint, under everything that it depends on; files that have changed since have another stamp.
+_loaded: dict[tuple[object, ...], Checkpoint] = {}
 
 
 def _load(
@@ -92,9 +94,9 @@ def _load(
         model.to_empty(device="cpu").tie()
         model.init_weights(seed)
         _disturb(model, seed)
-        model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        _prepare(model.to(device=device, dtype=dtype))
     else:
-        # Tensor by tensor, so that a file in another dtype is never whole in memory twice.
+        # One tensor at a time, so that a file in another dtype is never in memory twice as a whole.
         for name in list(state):
             state[name] = state[name].to(device=device, dtype=dtype)
         _fill(model, state)
@@ -102,23 +104,16 @@ def _load(
 
 
 @torch.no_grad()
-def quantize(model: GPT2) -> None:
-    for module in model.modules():
-        if isinstance(module, Linear):
-            module.quantize()
-
-
-@torch.no_grad()
 def _disturb(model: GPT2, seed: int) -> None:
-    """Moves biases and norms off the 0 and 1 of GPT-2's own initialisation: there, no check would see them."""
+    """Moves biases and norms away from GPT-2's initial 0 and 1, with which no check would notice a missing one."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if name.endswith("bias") or ".ln_" in name:
-            parameter += torch.empty_like(parameter).normal_(0.0, 0.02, generator=generator)
+            parameter.add_(torch.empty_like(parameter).normal_(0.0, 0.02, generator=generator))
 
 
 def model_of(state: dict[str, Tensor], config: GPT2Config) -> GPT2:
-    """A model for inference around these very tensors; the head is wte, and what is not named has no memory."""
+    """A model for inference around these very tensors. The head is wte; parameters without a tensor have no memory."""
     model = empty_model(config)
     _fill(model, state)
     return model
@@ -127,17 +122,23 @@ def model_of(state: dict[str, Tensor], config: GPT2Config) -> GPT2:
 def _fill(model: GPT2, state: dict[str, Tensor]) -> None:
     model.load_state_dict(state, assign=True, strict=False)
     model.tie()
+    _prepare(model)
+
+
+def _prepare(model: GPT2) -> None:
+    """Makes a model with weights ready for inference."""
     model.eval().requires_grad_(False)
+    kernels.swap_in(model)
 
 
 def empty_model(config: GPT2Config) -> GPT2:
-    """A model without memory for its weights."""
+    """A model on the meta device: its weights have no memory."""
     with torch.device("meta"):
         return GPT2(config)
 
 
 def complete_config(asked: ModelConfig) -> GPT2Config:
-    """The architecture a model=NAME states in full; UserError if it leaves something to a checkpoint."""
+    """The architecture that model=NAME states. Raises UserError where it leaves a part to the checkpoint."""
     given = {key: getattr(asked, key) for key in ARCHITECTURE}
     if None in given.values():
         raise UserError(f"model={asked.name}: without a checkpoint, say which model: model=nano, model=gpt2, ...")
@@ -145,10 +146,10 @@ def complete_config(asked: ModelConfig) -> GPT2Config:
 
 
 def _config(asked: ModelConfig, path: Path, tensors: dict[str, Tensor]) -> GPT2Config:
-    """The checkpoint's own architecture, overruled by what was asked for: to_model then tells where they differ."""
+    """The checkpoint's architecture, overridden by what was asked for; to_model reports where tensors do not fit it."""
     config = read_config(path)
     if config is None:
-        # A whole architecture was asked for: if it is another, to_model shall complain of shapes, not of heads.
+        # With n_embd, a whole architecture was asked for: to_model then reports shapes, which tell more than heads.
         n_head = 1 if asked.n_embd and asked.n_head else asked.n_head
         config = infer_config(tensors, n_head, path)
     elif asked.n_head not in (None, config.n_head) and asked.n_embd in (None, config.n_embd):
@@ -165,7 +166,7 @@ def _name(config: GPT2Config) -> str:
 
 
 def _tokenizer_dir(path: Path | None, config: GPT2Config) -> Path:
-    """Beside the weights, else the bundled vocabulary that the model was made for."""
+    """The directory of the tokenizer: beside the weights, else the bundled one with as many tokens as the model."""
     if path is not None and has_tokenizer(checkpoint_directory(path)):
         return checkpoint_directory(path)
     if config.vocab_size == GPT2Config().vocab_size:

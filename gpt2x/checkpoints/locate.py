@@ -1,7 +1,8 @@
-"""Which files a configuration means by its weights. Touches no tensor, and needs no torch."""
+"""Which files a configuration means by its weights. Needs no torch, as it opens no weights file."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.weights import WeightsConfig
@@ -10,10 +11,10 @@ from gpt2x.paths import bundled, shown
 
 
 def find_weights(model: ModelConfig, weights: WeightsConfig) -> Path | None:
-    """The file or directory to load, or None for weights=random; UserError if there is none.
+    """The file or directory to load; None for weights=random. Raises UserError where there is none.
 
-    local: weights.path, else the data folder of the launch directory, else the bundled one.
-    auto: the same, then the Hugging Face cache, then the hub; model=auto then means gpt2.
+    With local, that is weights.path, else the data folder in the launch directory, else the bundled data folder. With
+    auto, the Hugging Face cache and the hub come next; model=auto then means gpt2.
     """
     if weights.source == "random":
         return None
@@ -45,20 +46,23 @@ def find_weights(model: ModelConfig, weights: WeightsConfig) -> Path | None:
 def _in_data(name: str) -> Path | None:
     for data in (Path("data"), bundled("data")):
         for file in (data / f"{name}_weights.safetensors", data / f"{name}_weights.pt"):
-            if file.is_file() or file.is_symlink():  # a broken link is for the reader to complain of
+            if file.is_file() or file.is_symlink():  # the reader reports a broken link
                 return file
-        if (data / name / "config.json").is_file():  # data/gpt2 may hold the vocabulary only
+        if (data / name / "config.json").is_file():  # without it, the folder holds a vocabulary only
             return data / name
     return None
 
 
 def checkpoint_directory(path: Path) -> Path:
-    """Where a checkpoint's config.json and tokenizer would be: the directory itself, or the file's."""
+    """Where the config.json and the tokenizer of a checkpoint are: in the directory itself, or in that of the file."""
     return path if path.is_dir() else path.parent
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The files that hold a checkpoint's tensors: itself, or model.safetensors or its shards."""
+    """The files that hold a checkpoint's tensors: the file itself, or a directory's model.safetensors or its shards.
+
+    Raises UserError for a directory without them.
+    """
     if path.is_file():
         return [path]
     index = path / "model.safetensors.index.json"
@@ -72,7 +76,8 @@ def weight_files(path: Path) -> list[Path]:
     raise UserError(f"{shown(path)}: no model.safetensors in this directory")
 
 
-def read_json(file: Path) -> dict:
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises UserError where there is none."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

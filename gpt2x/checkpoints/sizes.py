@@ -1,4 +1,4 @@
-"""The known model sizes, as conf/model/*.yaml has them."""
+"""The known model sizes, from conf/model/*.yaml."""
 
 from functools import cache
 
@@ -10,7 +10,7 @@ ARCHITECTURE = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
 
 @cache
 def known_sizes() -> dict[str, GPT2Config]:
-    """Name -> architecture, of every conf/model/*.yaml that states one."""
+    """Name -> architecture, for every conf/model/*.yaml that states one."""
     import yaml
 
     models = [yaml.safe_load(file.read_text()) for file in sorted(bundled("conf").glob("model/*.yaml"))]
@@ -20,7 +20,7 @@ def known_sizes() -> dict[str, GPT2Config]:
 
 
 def size_like(config: GPT2Config, but_for: tuple[str, ...] = ()) -> str | None:
-    """The name of the known size with this architecture, leaving out the keys in `but_for`."""
+    """The name of the known size with this architecture, apart from the keys in `but_for`; None if there is none."""
     keys = [key for key in ARCHITECTURE if key not in but_for]
     for name, size in known_sizes().items():
         if all(getattr(size, key) == getattr(config, key) for key in keys):

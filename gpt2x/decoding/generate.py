@@ -149,7 +149,7 @@ class _Batch:
         else:
             logits = decode_one_token(self.model, [row.ids[-1] for row in self.rows], self.cache)[:, None]
         picked = self._pick(self.rows, logits, drafts)
-        self.cache.lengths = [length + len(picks) for length, (_, picks) in zip(lengths, picked, strict=True)]
+        self.cache.truncate([length + len(picks) for length, (_, picks) in zip(lengths, picked, strict=True)])
         return picked
 
     def _pick(self, rows: list[_Row], logits: Tensor, drafts: list[list[int]]) -> list[tuple[_Row, list[Pick]]]:

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from gpt2x.model.cache import KVCache
 from gpt2x.model.config import GPT2Config
-from gpt2x.model.kernels.linear import Linear
 
 
 class Attention(nn.Module):
@@ -19,15 +18,15 @@ class Attention(nn.Module):
         super().__init__()
         self.n_head = config.n_head
         self.layer = layer
-        self.c_attn = Linear(config.n_embd, 3 * config.n_embd)
-        self.c_proj = Linear(config.n_embd, config.n_embd)
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
         self.attn_dropout = nn.Dropout(config.dropout)
         self.resid_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
-        """x [B, T, C] -> [B, T, C]; mask [B, 1, T, S] is True where a query may look.
+        """x [B, T, C] -> [B, T, C]; mask [B or 1, 1, T, S] is True where a query may attend.
 
-        Without a mask, T tokens are causal among themselves, and one token sees all of the cache.
+        Without a mask, several tokens attend causally to each other, and a single token to everything in the cache.
         """
         B, T, C = x.shape
         q, k, v = (

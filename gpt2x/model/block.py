@@ -1,21 +1,20 @@
-"""One transformer block: attention and MLP, each after its norm and added to the residual stream."""
+"""One transformer block: attention and MLP, each behind a norm, each added to the residual stream."""
 
 from torch import Tensor, nn
 
 from gpt2x.model.attention import Attention
 from gpt2x.model.cache import KVCache
 from gpt2x.model.config import GPT2Config
-from gpt2x.model.kernels.linear import Linear
 
 
 class MLP(nn.Module):
-    """Two projections with the tanh approximation of GELU between (Hendrycks & Gimpel, arXiv:1606.08415)."""
+    """Two projections with the tanh approximation of GELU between them (Hendrycks & Gimpel, arXiv:1606.08415)."""
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
-        self.c_fc = Linear(config.n_embd, 4 * config.n_embd)
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
         self.act = nn.GELU(approximate="tanh")
-        self.c_proj = Linear(4 * config.n_embd, config.n_embd)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -24,7 +23,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm block: x + attn(ln_1(x)), then x + mlp(ln_2(x))."""
+    """A pre-norm block: x + attn(ln_1(x)), then x + mlp(ln_2(x))."""
 
     def __init__(self, config: GPT2Config, layer: int) -> None:
         super().__init__()

@@ -1,55 +1,81 @@
-"""The KV cache: what attention has computed of the tokens so far. Shapes as in model/attention.py."""
+"""The KV cache: the keys and values that attention has computed for the tokens so far. Shapes as in attention.py."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 
 class KVCache:
-    """Keys and values of every layer, in memory set aside once, for some texts of up to `capacity` tokens.
+    """Keys and values of every layer for several texts of up to `capacity` tokens, in memory allocated once.
 
-    A row's tokens stand at 0 to its length. What lies past that counts for nothing (but must be finite), and
-    is overwritten: lowering a length drops its last tokens.
+    The first rows of the memory are in use, one per text. A row's tokens fill positions 0 to its length; positions
+    past the length are ignored and overwritten, but must be finite.
     """
 
     def __init__(self, k: Tensor, v: Tensor) -> None:
         self.k, self.v = k, v  # [n_layer, rows, H, capacity, D]
-        self.lengths: list[int] = []
-        """Of the rows in use: the first ones of the memory."""
+        self._lengths: tuple[int, ...] = ()
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens in each row in use."""
+        return self._lengths
+
+    def add_rows(self, lengths: Sequence[int]) -> None:
+        """Takes the next rows into use, whose memory holds so many tokens already."""
+        self._lengths += tuple(lengths)
+
+    def advance(self, n: int) -> None:
+        """Counts the n tokens per row that every layer has appended."""
+        self._lengths = tuple(length + n for length in self._lengths)
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """Drops each row's last tokens, down to the given lengths. Raises ValueError where a row has fewer."""
+        if any(new > old for new, old in zip(lengths, self._lengths, strict=True)):
+            raise ValueError(f"rows of lengths {self._lengths} cannot be truncated to {tuple(lengths)}")
+        self._lengths = tuple(lengths)
 
     def unused(self, rows: int) -> "KVCache":
-        """The next rows that are not in use yet, in the same memory."""
-        start = len(self.lengths)
+        """A cache without tokens, in the memory of the next rows that are not in use."""
+        start = len(self._lengths)
         return KVCache(self.k[:, start : start + rows], self.v[:, start : start + rows])
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Makes a row hold the first `length` tokens of another."""
+        """Writes the first `length` tokens of a row into the memory of another; no length changes."""
         for memory in (self.k, self.v):
             memory[:, target, :, :length] = memory[:, source, :, :length]
 
     def remove(self, row: int) -> None:
-        """Takes a row out of use; the last one moves into its place."""
-        last = len(self.lengths) - 1
-        if row < last:
-            self.copy(last, row, self.lengths[last])
-        self.lengths[row] = self.lengths[last]
-        self.lengths.pop()
+        """Takes a row out of use; the last row moves into its place."""
+        *lengths, last = self._lengths
+        if row < len(lengths):
+            self.copy(len(lengths), row, last)
+            lengths[row] = last
+        self._lengths = tuple(lengths)
 
     def reorder(self, rows: Tensor, start: int = 0) -> None:
-        """Makes row i what row rows[i] is, and drops the rows past those; before `start` they are the same already."""
-        B, S = len(rows), max(self.lengths)
-        for memory in (*self.k, *self.v):  # a layer at a time, for there is a copy in between
+        """Makes row i a copy of row rows[i], and takes rows past those out of use.
+
+        The tokens before `start` must be the same in all of these rows: they are not copied.
+        """
+        B, S = len(rows), max(self._lengths)
+        for memory in (*self.k, *self.v):  # one layer at a time, as indexing makes a temporary copy
             memory[:B, :, start:S] = memory[rows, :, start:S]
-        self.lengths = [self.lengths[row] for row in rows.tolist()]
+        self._lengths = tuple(self._lengths[row] for row in rows.tolist())
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes k and v, [B, H, T, D], after each row's tokens, not yet counted; returns views, [B, H, S, D]."""
+        """Writes k and v [B, H, T, D] behind each row's tokens; returns views of all keys and values [B, H, S, D].
+
+        The lengths change with `advance`, after the last layer.
+        """
         B, _, T, _ = k.shape
-        S = max(self.lengths) + T
+        S = max(self._lengths) + T
         keys, values = self.k[layer, :B], self.v[layer, :B]
-        if min(self.lengths) + T == S:
+        if min(self._lengths) + T == S:
             keys[:, :, S - T : S], values[:, :, S - T : S] = k, v
         else:
-            at = torch.tensor(self.lengths, device=k.device)[:, None] + torch.arange(T, device=k.device)  # [B, T]
+            at = torch.tensor(self._lengths, device=k.device)[:, None] + torch.arange(T, device=k.device)  # [B, T]
             rows = torch.arange(B, device=k.device)[:, None]  # [B, 1]
             for memory, new in ((keys, k), (values, v)):
                 memory.transpose(1, 2)[rows, at] = new.transpose(1, 2)  # [B, T, H, D]

@@ -1,11 +1,11 @@
-"""The numbers that fix a GPT-2's architecture, under Hugging Face's names."""
+"""The architecture of a GPT-2, under Hugging Face's names."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class GPT2Config:
-    """Architecture of a GPT-2; the defaults are the 124M model's.
+    """The architecture of a GPT-2; the defaults are those of the 124M model.
 
     Source: https://github.com/openai/gpt-2/blob/master/src/model.py (default_hparams) and the
     published sizes of Radford et al., "Language Models are Unsupervised Multitask Learners" (2019).
@@ -16,18 +16,18 @@ class GPT2Config:
     n_positions: int = 1024
     """Rows of wpe: the longest context, in tokens."""
     n_embd: int = 768
-    """Width of the residual stream; a multiple of n_head."""
+    """Width of the residual stream, a multiple of n_head."""
     n_layer: int = 12
-    """Blocks."""
+    """Number of blocks."""
     n_head: int = 12
-    """Attention heads a block, each n_embd / n_head wide."""
+    """Attention heads per block, each n_embd / n_head wide."""
     layer_norm_epsilon: float = 1e-5
     """Added to the variance in every LayerNorm."""
     dropout: float = 0.0
-    """Probability, in training only, after the embeddings, the attention weights and each c_proj."""
+    """Dropout probability in training: after the embeddings, on the attention weights, and after each c_proj."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for sizes that no GPT-2 can have."""
+        """Raises ValueError for sizes that are not positive, and for an n_embd that n_head does not divide."""
         for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")

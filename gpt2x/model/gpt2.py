@@ -1,4 +1,4 @@
-"""GPT-2 with Hugging Face's module and parameter names, and Linear where Hugging Face has Conv1D."""
+"""GPT-2 with Hugging Face's module and parameter names, and nn.Linear where Hugging Face has Conv1D."""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from gpt2x.model.block import Block
 from gpt2x.model.cache import KVCache
 from gpt2x.model.config import GPT2Config
-from gpt2x.model.kernels.linear import Linear
 
 
 class Transformer(nn.Module):
@@ -15,49 +14,47 @@ class Transformer(nn.Module):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         self.config = config
-        # With its weight given, nn.Embedding draws no numbers: on the meta device that draw costs seconds of imports.
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd, _weight=torch.empty(config.vocab_size, config.n_embd))
-        self.wpe = nn.Embedding(
-            config.n_positions, config.n_embd, _weight=torch.empty(config.n_positions, config.n_embd)
-        )
+        # nn.Embedding would draw its weight; on the meta device, that draw costs seconds of imports inside torch.
+        self.wte = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.n_embd), freeze=False)
+        self.wpe = nn.Embedding.from_pretrained(torch.empty(config.n_positions, config.n_embd), freeze=False)
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
 
     def forward(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """input_ids [B, T] -> hidden states [B, T, C]; adds T tokens to each row of the cache, or to B new rows.
+        """input_ids [B, T] -> hidden states [B, T, C]. Adds T tokens to each row of the cache, or to B new rows.
 
-        Raises ValueError past n_positions.
+        Raises ValueError where a row would exceed n_positions.
         """
         B, T = input_ids.shape
-        lengths = cache.lengths if cache and cache.lengths else [0] * B
-        if cache:
-            cache.lengths = lengths
+        if cache is not None and not cache.lengths:
+            cache.add_rows([0] * B)
+        lengths = cache.lengths if cache is not None else (0,)
         S = max(lengths) + T
         if self.config.n_positions < S:
             raise ValueError(f"{S} tokens do not fit in n_positions {self.config.n_positions}")
         starts = torch.tensor(lengths if min(lengths) < max(lengths) else lengths[:1], device=input_ids.device)
         positions = starts[:, None] + torch.arange(T, device=input_ids.device)  # [B or 1, T]
         x = self.drop(self.wte(input_ids) + self.wpe(positions))  # [B, T, C]
-        # None where attention needs none: no row has tokens yet, or one token each sees all there are.
+        # Attention needs no mask where the rows are empty, nor for one token per row behind rows of equal length.
         mask = None
         if T < S and (T > 1 or len(starts) > 1):
             mask = (torch.arange(S, device=input_ids.device) <= positions[:, :, None])[:, None]  # [B or 1, 1, T, S]
         for block in self.h:
             x = block(x, mask, cache)
-        if cache:
-            cache.lengths = [length + T for length in lengths]
+        if cache is not None:
+            cache.advance(T)
         return self.ln_f(x)
 
 
 class GPT2(nn.Module):
-    """The language model: a Transformer and a head that shares wte's weight."""
+    """The language model: a Transformer, and a head that shares the weight of wte."""
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         self.config = config
         self.transformer = Transformer(config)
-        self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.tie()
 
     def forward(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
@@ -65,20 +62,20 @@ class GPT2(nn.Module):
         return self.lm_head(self.transformer(input_ids, cache))
 
     def tie(self) -> None:
-        """Makes lm_head use wte's weight; again after anything that replaces wte's weight."""
+        """Makes lm_head use the weight of wte; to be repeated after that weight is replaced."""
         self.lm_head.weight = self.transformer.wte.weight
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
-        """An empty cache for `rows` texts of up to `capacity` tokens, in the model's dtype and on its device."""
+        """A cache for `rows` texts of up to `capacity` tokens, none in use, in the model's dtype and on its device."""
         c = self.config
         return KVCache(*self.lm_head.weight.new_zeros(2, c.n_layer, rows, c.n_head, capacity, c.n_embd // c.n_head))
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Draws all weights from one seeded generator.
+        """Draws all weights from one seeded generator (Radford et al., 2019, section 2.3).
 
-        Normal with std 0.02, biases 0, norms 1, and each c_proj smaller by sqrt(2 n_layer), one for
-        every addition to the residual stream (Radford et al., 2019, section 2.3).
+        Matrices are normal with a standard deviation of 0.02, that of c_proj divided by sqrt(2 n_layer), as there
+        are 2 n_layer additions to the residual stream. Biases are 0, and the weights of norms 1.
         """
         generator = torch.Generator(self.lm_head.weight.device).manual_seed(seed)
         residual_std = 0.02 / (2 * self.config.n_layer) ** 0.5

@@ -10,6 +10,7 @@ from gpt2x.checkpoints.load import Checkpoint, complete_config, load_checkpoint
 from gpt2x.config.schema import Config
 from gpt2x.config.tasks.train import TrainTask
 from gpt2x.device import find_device, find_dtype
+from gpt2x.model import kernels
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.paths import bundled, read_utf8
 from gpt2x.reports.training import progress_bar, show_end, show_evaluation, show_start
@@ -63,6 +64,7 @@ def _initial_model(
         checkpoint = load_checkpoint(config.model, config.weights, torch.float32, device)
         model = GPT2(replace(checkpoint.model.config, dropout=dropout)).to(device)
         model.load_state_dict(checkpoint.model.state_dict())
+        kernels.swap_in(model)  # for the validation loss; steps take the plain product
         return model, checkpoint.tokenizer, checkpoint
     architecture = complete_config(config.model)
     if config.model.tokenizer == "own":
@@ -71,4 +73,5 @@ def _initial_model(
         tokenizer = load_tokenizer(bundled("data") / "gpt2")
     model = GPT2(replace(architecture, dropout=dropout))
     model.init_weights(config.weights.seed)
+    kernels.swap_in(model)
     return model.to(device), tokenizer, None

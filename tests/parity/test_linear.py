@@ -1,22 +1,27 @@
-"""The linear layer: however it is computed, it is the function of nn.Linear."""
+"""The fast linear layers: however the product is computed, it is the function of nn.Linear."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2x.model.kernels import linear
-from gpt2x.model.kernels.linear import Linear
+from gpt2x.model.kernels.int8 import Int8Linear
+from gpt2x.model.kernels.linear import FastLinear
 from tests.conftest import Cli, read_csv, run_dir
 
 IN, OUT = 768, 1024  # large enough for all ways to be taken
 
 
-def layer(dtype: torch.dtype = torch.float32, as_in_files: bool = True, bias: bool = True) -> Linear:
+def layer(
+    dtype: torch.dtype = torch.float32, as_in_files: bool = True, bias: bool = True, kind: type = FastLinear
+) -> Any:
+    """A layer of this kind, with the weight in memory as in files ([in, out]) or as nn.Linear makes it ([out, in])."""
     generator = torch.Generator().manual_seed(0)
-    made = Linear(IN, OUT, bias=bias)
+    made = kind(IN, OUT, bias=bias)
     weight = torch.randn(IN, OUT, generator=generator)
     made.weight.data = (weight.t() if as_in_files else weight.t().contiguous()).to(dtype)
     if bias:
@@ -28,7 +33,7 @@ def inputs(rows: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(1, rows, IN, generator=torch.Generator().manual_seed(rows)).to(dtype)  # [1, rows, IN]
 
 
-def relative_error(actual: Tensor, x: Tensor, of: Linear) -> float:
+def relative_error(actual: Tensor, x: Tensor, of: nn.Linear) -> float:
     bias = None if of.bias is None else of.bias.double()
     expected = F.linear(x.double(), of.weight.double(), bias)
     assert actual.shape == expected.shape
@@ -61,7 +66,7 @@ def test_a_copy_of_the_weights_changes_no_bit_of_one_row(as_in_files: bool) -> N
 
 
 def test_without_onednn_it_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "_ONEDNN", False)
+    monkeypatch.setattr(linear, "has_onednn", lambda dtype: False)
     ours, x = layer(), inputs(5)
     ours.pack()
     assert ours.packed is None
@@ -84,8 +89,7 @@ def test_gradients_flow() -> None:
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_int8_is_close_and_a_row_does_not_depend_on_its_batch(bias: bool) -> None:
-    ours = layer(bias=bias)
-    ours.quantize()
+    ours = layer(bias=bias, kind=Int8Linear)
     x = inputs(9) * torch.logspace(-3, 3, 9)[:, None]  # rows of very different sizes
     x[0, 4] = 0
     together = ours(x)

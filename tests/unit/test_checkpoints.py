@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gpt2x.checkpoints import hub
+from gpt2x.checkpoints import formats, hub
 from gpt2x.checkpoints import locate as find
 from gpt2x.checkpoints.export import save_checkpoint
 from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
@@ -121,6 +122,31 @@ def test_hugging_face_directory(folder: Path, hf: Any, shard: str) -> None:
     files = list(folder.glob("*.safetensors"))
     assert (len(files) > 1) == (folder / "model.safetensors.index.json").exists() == (shard == "40KB")
     assert_same_weights(load(folder, n_head=None).model, hf)
+
+
+def test_a_format_whose_package_is_missing_takes_no_other_down(
+    folder: Path, hf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(hf.state_dict(), folder / "model.safetensors")
+    save(hf.state_dict(), folder / "model.pt")
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(UserError, match=r"model\.safetensors: .*not installed.*pip install safetensors"):
+        load(folder / "model.safetensors")
+    assert_same_weights(load(folder / "model.pt").model, hf)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("a.safetensors", "safetensors"), ("a.pt", "torch.save"), ("a.bin", "torch.save")]
+)
+def test_the_first_format_that_matches_reads_a_file(
+    file: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / file).write_bytes(b"weights")
+    for format in formats.FORMATS:
+        found = {format.name: torch.zeros(1)}
+        monkeypatch.setattr(type(format), "read", lambda self, path, found=found: found)
+    assert list(formats.read_tensors(tmp_path / file)) == [name]
+    assert len({format.name for format in formats.FORMATS}) == len(formats.FORMATS)
 
 
 def test_shard_that_is_missing(folder: Path, hf: Any) -> None:

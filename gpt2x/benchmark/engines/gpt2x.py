@@ -11,7 +11,7 @@ from gpt2x.config.weights import WeightsConfig
 from gpt2x.decoding.generate import Request, generate
 from gpt2x.decoding.sampler import Sampler
 from gpt2x.device import find_dtype
-from gpt2x.model.kernels.linear import takes_int8
+from gpt2x.model.kernels.capabilities import takes_int8
 
 
 def dtypes() -> set[str]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from gpt2x.checkpoints.formats import read_tensors
 from gpt2x.checkpoints.load import Checkpoint
 from gpt2x.checkpoints.names import to_file
-from gpt2x.checkpoints.read import read_tensors
 from gpt2x.config.decode import DecodeConfig
 from gpt2x.errors import UserError
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from gpt2x.checkpoints.load import Checkpoint, model_of
 from gpt2x.config.subject import SubjectConfig
+from gpt2x.model.kernels.int8 import Int8Linear
 from gpt2x.parity.comparison import OURS
 from gpt2x.parity.reference.record import Record
 from gpt2x.parity.subject.code import SubjectError, subject_code
@@ -53,7 +54,7 @@ def build(source: Source, checkpoint: Checkpoint, record: Record, dtype: torch.d
 
 def _ours(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> nn.Module:
     model = checkpoint.model
-    computes_in = torch.int8 if model.lm_head.int8 is not None else model.lm_head.weight.dtype
+    computes_in = torch.int8 if isinstance(model.lm_head, Int8Linear) else model.lm_head.weight.dtype
     if computes_in == dtype and model.lm_head.weight.device == device:
         return model
     state = {name: tensor.to(device=device, dtype=dtype) for name, tensor in model.transformer.state_dict().items()}

@@ -1,0 +1,26 @@
+"""safetensors files (https://huggingface.co/docs/safetensors)."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from gpt2x.errors import UserError
+from gpt2x.paths import shown
+
+
+class Safetensors:
+    """Files named *.safetensors."""
+
+    name = "safetensors"
+
+    def matches(self, path: Path) -> bool:
+        return path.suffix == ".safetensors"
+
+    def read(self, path: Path) -> dict[str, Tensor]:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise UserError(f"{shown(path)}: truncated, or not a safetensors file ({error})") from None
