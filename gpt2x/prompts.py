@@ -13,15 +13,18 @@ from gpt2x.paths import is_utf8, read_utf8
 
 @dataclass(frozen=True)
 class Prompt:
+    """A text to continue, and its id, which is unique in a run."""
+
     id: str
     text: str
 
 
 def read_prompts(prompt: str | list[str] | None, prompts_file: str | None, key: str = "prompt") -> list[Prompt]:
-    """The prompts of a run, never none; ids are given in the file, or count from 0.
+    """The prompts of a run, at least one. Ids are those of the file, or count from 0.
 
-    prompts_file wins: .txt one a line (blank lines are skipped), .jsonl or .csv with `prompt` and
-    optional `id`. Raises UserError for what cannot be read, and for empty prompts and doubled ids.
+    A prompts_file is read in place of `prompt`: .txt has one prompt per line (blank lines are skipped), .jsonl and
+    .csv have `prompt` and, optionally, `id`. `key` is the setting that errors about `prompt` name.
+    Raises UserError if the file cannot be read, if a prompt is empty or not UTF-8, and if two prompts have one id.
     """
     if prompts_file is None:
         texts = [prompt] if isinstance(prompt, str) else prompt or []
@@ -50,6 +53,7 @@ def read_prompts(prompt: str | list[str] | None, prompts_file: str | None, key: 
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
+    """The entries of a file of prompts; UserError if it cannot be read."""
     where = f"prompts_file={path}"
     text = read_utf8(path, "prompts_file")
     if path.suffix == ".txt":

@@ -1,4 +1,4 @@
-"""Byte-level BPE through `tokenizers`: GPT-2's own vocabulary, a checkpoint's, or one trained here."""
+"""Byte-level BPE, by the package `tokenizers`: GPT-2's vocabulary, that of a checkpoint, or one trained here."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 class Tokenizer:
-    """Text to token ids and back. `<|endoftext|>` inside a text is the special token, as in transformers."""
+    """Converts text to token ids and back. `<|endoftext|>` in a text is the special token, as in transformers."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         backend.no_padding()
@@ -25,21 +25,22 @@ class Tokenizer:
         return self.backend.encode(text).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Bytes that are not UTF-8 (half a character, say) become U+FFFD."""
+        """The text of these tokens. Bytes that are not UTF-8 (a part of a character, for example) become U+FFFD."""
         return self.backend.decode(list(ids), skip_special_tokens=False)
 
     def stream(self) -> Callable[[int], str]:
-        """A function from each new token to the text that it completes: '' while a character is half done."""
+        """A function from each new token to the text that it completes: '' while a character is incomplete."""
         decoder = tokenizers.decoders.DecodeStream(skip_special_tokens=False)
         return lambda token: decoder.step(self.backend, token) or ""
 
     def save(self, directory: Path) -> None:
-        """Writes vocab.json, merges.txt and tokenizer_config.json, which transformers reads too."""
+        """Writes vocab.json, merges.txt and tokenizer_config.json, which transformers can read too."""
         self.backend.model.save(str(directory))
         (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}\n')
 
 
 def has_tokenizer(directory: Path) -> bool:
+    """Whether load_tokenizer finds files to read in this folder."""
     return (directory / "merges.txt").is_file() or (directory / "tokenizer.json").is_file()
 
 
@@ -50,14 +51,14 @@ def load_tokenizer(directory: Path) -> Tokenizer:
             bpe = tokenizers.models.BPE.from_file(str(directory / "vocab.json"), str(directory / "merges.txt"))
             return Tokenizer(_byte_level(bpe))
         return Tokenizer(tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json")))
-    except Exception as error:  # the Rust side raises plain Exception
+    except Exception as error:  # tokenizers, written in Rust, raises no class of its own
         raise UserError(f"{shown(directory)}: its tokenizer cannot be read: {error}") from None
 
 
 def train_tokenizer(text: str, vocab_size: int) -> Tokenizer:
     """Trains a byte-level BPE on `text`; the vocabulary starts with <|endoftext|> and the 256 bytes.
 
-    Raises UserError if the text is too short or too plain to fill the vocabulary.
+    Raises UserError if the text is too short or too repetitive to fill the vocabulary.
     """
     tokenizer = _byte_level(tokenizers.models.BPE())
     trainer = tokenizers.trainers.BpeTrainer(

@@ -22,6 +22,6 @@ def check_seed(key: str, value: int) -> None:
 
 def check_texts(key: str, value: Any) -> None:
     """None, one text or a list of texts. A number is refused: Hydra reads an unquoted 007 as 7."""
-    for text in value if isinstance(value, list) else [value]:
-        if text is not None and not isinstance(text, str):
+    for text in value if isinstance(value, list) else [value] if value is not None else []:
+        if not isinstance(text, str):
             raise UserError(f"{key}={text}: not text; put quotes inside the quotes: '{key}=\"{text}\"'")

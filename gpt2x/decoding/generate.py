@@ -1,8 +1,9 @@
-"""The decoding loop: texts of any lengths side by side, each leaving as it ends and the next taking its place."""
+"""The decoding loop: a batch of texts of any lengths. A text that ends leaves it, and the next one takes its place."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
@@ -13,40 +14,46 @@ from gpt2x.decoding.stop import StopStrings
 from gpt2x.errors import UserError
 from gpt2x.model.gpt2 import GPT2
 
-# Laying the weights out anew costs about what 30 passes gain by it, from 4 rows on (124M, two AVX-512 cores).
+# Packing the weights costs about as much time as 30 passes over 4 or more rows save (124M, two AVX-512 cores).
 _PACK_ROWS, _PACK_PASSES = 4, 32
-# Tokens that a pass over guesses may have, of all rows: more of them take longer than the guesses save.
-_VERIFIED = 32
+# Tokens of all rows together in a pass that verifies drafts: more of them take longer than the drafts save.
+_MOST_VERIFIED = 32
+
+
+FinishReason = Literal["", "length", "eos", "stop"]
+"""Why a completion ended: max_new_tokens, the end-of-text token or a stop string; empty while it goes on."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A text to go on with."""
+    """A text to continue."""
 
     ids: list[int]
     prompt: str = ""
+    """With `sample`, and the seed of the sampler, this determines the request's random numbers."""
     sample: int = 0
-    """With the prompt, what its random numbers are drawn from."""
 
 
 @dataclass
 class Completion:
-    """What a model adds to a prompt."""
+    """What the model adds to a prompt."""
 
     ids: list[int] = field(default_factory=list)
-    """New tokens, the end-of-text token and those of a stop string included."""
-    finish_reason: str = ""
-    """length, eos or stop; nothing while it goes on."""
+    """New tokens, including the end-of-text token and the tokens of a stop string."""
+    finish_reason: FinishReason = ""
     logprob: float = 0.0
     """Sum over the new tokens, in nats, under the unfiltered model."""
     text_length: int | None = None
-    """Characters before a stop string."""
+    """Characters before the stop string; None if no stop string ended the text."""
     picks: list[Pick] = field(default_factory=list)
-    """How each token was chosen, with decode.logprobs."""
+    """How each token was chosen; empty without decode.logprobs."""
 
 
 def check_length(n_prompt: int, max_new_tokens: int, n_positions: int, what: str, otherwise: str = "") -> None:
-    """UserError, saying what to do, or `otherwise`, if a prompt is empty or does not fit with its new tokens."""
+    """Raises UserError if a prompt is empty, or does not fit in the context together with its new tokens.
+
+    The message names the prompt as `what`, and ends with `otherwise`: another way to mend it.
+    """
     if n_prompt == 0:
         raise UserError(f"{what} is empty")
     if n_prompt > n_positions:
@@ -61,7 +68,7 @@ def check_length(n_prompt: int, max_new_tokens: int, n_positions: int, what: str
 
 
 class _Row:
-    """A text as it grows."""
+    """A text that grows: one row of the batch."""
 
     def __init__(self, index: int, request: Request, sampler: Sampler, stop: StopStrings | None) -> None:
         self.index, self.sampler, self.stop = index, sampler, stop
@@ -72,16 +79,18 @@ class _Row:
         self.lookup = Lookup() if sampler.decode.lookup else None
 
     def draft(self, room: int) -> list[int]:
+        """Up to `room` tokens that may come next; none without decode.lookup."""
         left = self.sampler.decode.max_new_tokens - len(self.completion.ids) - 1
         return self.lookup.draft(self.ids, min(room, left)) if self.lookup else []
 
     def uniform(self, t: int) -> Tensor:
-        """The random numbers of new token t."""
+        """The random numbers for new token t."""
         while len(self.drawn) <= t:
             self.drawn.append(next(self.uniforms))
         return self.drawn[t]
 
     def take(self, pick: Pick) -> None:
+        """Adds a token, and sets finish_reason if the text ends with it."""
         new = self.completion
         self.ids.append(pick.token)
         new.ids.append(pick.token)
@@ -97,7 +106,7 @@ class _Row:
 
 
 class _Batch:
-    """The texts in work: row i of `rows` is row i of the cache."""
+    """The texts in flight: row i of `rows` is row i of the cache."""
 
     def __init__(self, model: GPT2, sampler: Sampler, size: int, capacity: int) -> None:
         self.model, self.sampler = model, sampler
@@ -106,13 +115,17 @@ class _Batch:
         self.rows: list[_Row] = []
 
     def remove(self, row: _Row) -> None:
+        """Takes a row out; as in the cache, the last row moves into its place."""
         i = self.rows.index(row)
         self.cache.remove(i)
         self.rows[i] = self.rows[-1]
         self.rows.pop()
 
     def remove_full(self) -> list[_Row]:
-        """Rows whose window must slide to go on: all they hold gets another position."""
+        """Takes out the rows that fill the context and returns them.
+
+        Their window must slide: every token gets another position, so their cached keys and values are of no use.
+        """
         lengths = self.cache.lengths
         full = [row for row, length in zip(self.rows, lengths, strict=True) if length == self.n_positions]
         for row in full:
@@ -120,15 +133,15 @@ class _Batch:
         return full
 
     def add(self, rows: list[_Row]) -> list[tuple[_Row, list[Pick]]]:
-        """Takes new rows in; returns each one's next token."""
+        """Prefills new rows and returns the next token of each."""
         logits = prefill(self.model, [row.ids[-self.n_positions :] for row in rows], self.cache)  # [B, V]
         self.rows += rows
         return self._pick(rows, logits[:, None], [[] for _ in rows])
 
     def step(self) -> list[tuple[_Row, list[Pick]]]:
-        """The next token of each row, and those after it that were guessed right."""
+        """The next token of each row, and the drafted tokens that it confirms."""
         lengths = self.cache.lengths
-        room = min(self.capacity - max(lengths), _VERIFIED // len(lengths)) - 1
+        room = min(self.capacity - max(lengths), _MOST_VERIFIED // len(lengths)) - 1
         drafts = [row.draft(room) for row in self.rows]
         if any(drafts):
             tokens = [[row.ids[-1], *draft] for row, draft in zip(self.rows, drafts, strict=True)]
@@ -140,7 +153,7 @@ class _Batch:
         return picked
 
     def _pick(self, rows: list[_Row], logits: Tensor, drafts: list[list[int]]) -> list[tuple[_Row, list[Pick]]]:
-        """logits [B, T, V] after a row's last token and each of its draft -> the picks up to the first wrong guess."""
+        """Logits [B, T, V] after each row's last token and its drafted tokens -> picks up to the first wrong draft."""
         B, T, _ = logits.shape
         spots = [(b, t) for b, draft in enumerate(drafts) for t in range(len(draft) + 1)]
         flat = logits.flatten(0, 1)  # [B * T, V]
@@ -170,10 +183,10 @@ def generate(
     batch_size: int = 8,
     on_token: Callable[[int, int], None] = lambda request, token: None,
 ) -> Iterator[tuple[int, Completion]]:
-    """Goes on with all requests, up to batch_size at once, in their order; yields (request, completion) as they end.
+    """Continues the requests in their order, up to batch_size at once; yields (request index, completion) as they end.
 
-    on_token is called with the request and its token, for each new one. Past n_positions the last n_positions
-    tokens are the context of the next: the window slides, and is computed anew each time.
+    on_token is called with the request index and the token, for each new token. Where a text is longer than
+    n_positions, its last n_positions tokens are the context: the window slides, and is prefilled again for each token.
     """
     decode, size = sampler.decode, min(batch_size, len(requests))
     if (size >= _PACK_ROWS or decode.lookup) and decode.max_new_tokens * len(requests) // size >= _PACK_PASSES:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class GenerationRow:
-    """generations.csv: one row a sample."""
+    """generations.csv: one row per sample."""
 
     prompt_id: str
     sample: int
@@ -13,11 +13,11 @@ class GenerationRow:
     completion: str
     n_prompt_tokens: int
     n_new_tokens: int
-    """The end-of-text token counts, though it is not part of the completion."""
+    """Including the end-of-text token, which is not part of the completion."""
     finish_reason: str
-    """length | eos | stop."""
+    """length | eos | stop: max_new_tokens, the end-of-text token or a stop string."""
     logprob: float
-    """Sum over the new tokens, nats, under the unfiltered model."""
+    """Sum over the new tokens, in nats, under the unfiltered model."""
     model: str
     weights: str
     greedy: bool
@@ -39,7 +39,7 @@ class GenerationRow:
 
 @dataclass(frozen=True, slots=True)  # there may be millions
 class TokenRow:
-    """tokens.csv: with decode.logprobs=k, for each new token a row for each of the k likeliest, and for itself."""
+    """tokens.csv, with decode.logprobs=k: per new token, one row per token of the k likeliest, and one for itself."""
 
     prompt_id: str
     sample: int
@@ -49,9 +49,9 @@ class TokenRow:
     """1 for the likeliest."""
     token_id: int
     token: str
-    """Its text alone; bytes that are not UTF-8 are U+FFFD."""
+    """The text of this token alone; bytes that are not UTF-8 become U+FFFD."""
     logprob: float
-    """Nats, under the unfiltered model."""
+    """In nats, under the unfiltered model."""
     chosen: bool
     kept: int
-    """Tokens that could have been chosen at this step, after all filters; 1 if greedy."""
+    """Number of tokens that all filters left to choose from at this step; 1 if greedy."""

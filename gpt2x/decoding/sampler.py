@@ -1,4 +1,4 @@
-"""Choosing the next token. Every sample has its own random numbers, so nothing else can change it."""
+"""Choosing the next token. Each sample has its own random numbers, so no other sample can change it."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -13,38 +13,38 @@ from gpt2x.decoding.filters.processors import process_logits
 from gpt2x.decoding.filters.warpers import filter_logits
 from gpt2x.errors import UserError
 
-_HALVINGS = 32  # random numbers a token: for a vocabulary of up to as many bits
+_HALVINGS = 32  # random numbers per token, one per halving of the vocabulary: enough for 2**32 tokens
 
 
 @dataclass(frozen=True)
 class Pick:
-    """A chosen token, and with decode.logprobs what it was chosen from."""
+    """A chosen token. The fields after `logprob` are filled in with decode.logprobs only."""
 
     token: int
     logprob: float
-    """Nats, under the unfiltered model, as are all here."""
+    """In nats, under the unfiltered model, as all log-probabilities here."""
     rank: int = 0
-    """1 for the likeliest of all tokens."""
+    """Among all tokens; 1 for the likeliest."""
     kept: int = 0
-    """Tokens that could have been drawn; 1 if greedy."""
+    """Number of tokens that could have been drawn; 1 if greedy."""
     likeliest: list[tuple[int, float]] | None = None
-    """decode.logprobs tokens and their log-probabilities."""
+    """The decode.logprobs likeliest tokens, each with its log-probability."""
 
     def ranked(self) -> list[tuple[int, tuple[int, float]]]:
-        """The likeliest tokens and, if it is none of them, the chosen one, each with its rank."""
+        """(rank, (token, log-probability)) of the likeliest tokens and, if it is not among them, of the chosen one."""
         best = list(enumerate(self.likeliest or [], 1))
-        chosen = any(token == self.token for _, (token, _) in best)
-        return best if chosen else [*best, (self.rank, (self.token, self.logprob))]
+        among_them = any(token == self.token for _, (token, _) in best)
+        return best if among_them else [*best, (self.rank, (self.token, self.logprob))]
 
 
 class Sampler:
-    """Picks tokens under the settings of one run."""
+    """Picks tokens under the decode settings and the seed of one run."""
 
     def __init__(self, decode: DecodeConfig, seed: int, eos_id: int | None) -> None:
         self.decode, self.seed, self.eos_id = decode, seed, eos_id
 
     def uniforms(self, prompt: str, sample: int) -> Iterator[Tensor]:
-        """The random numbers of a sample, in [0, 1): [_HALVINGS] for each of its tokens, without end."""
+        """Yields the random numbers of a sample, without end: [_HALVINGS] in [0, 1) for each of its tokens."""
         digest = hashlib.sha256(f"{self.seed}/{sample}/{prompt}".encode("utf-8", "surrogatepass")).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)  # torch's seeds are signed
         while True:
@@ -53,9 +53,11 @@ class Sampler:
     def pick(
         self, logits: Tensor, texts: list[list[int]], n_prompts: list[int], uniforms: Iterable[Tensor]
     ) -> list[Pick]:
-        """logits [N, V], and of each row the ids so far, how many of them are the prompt's, and its random numbers.
+        """Picks one token per row of logits [N, V].
 
-        Greedy picks take none of the numbers, so a generator need not draw them.
+        For each row, `texts` has all token ids so far, n_prompts says how many of them are the prompt's, and
+        `uniforms` has [_HALVINGS] random numbers. Greedy picks do not read `uniforms`, so a generator draws nothing.
+        Raises UserError if the filters leave no token.
         """
         logits = logits.float()
         processed = process_logits(logits, texts, n_prompts, self.decode, self.eos_id)
@@ -70,7 +72,7 @@ class Sampler:
             tokens = draw(filtered, torch.stack(list(uniforms))).to(logits.device)  # [N]
         logprobs = logits.log_softmax(-1)  # [N, V]
         chosen = logprobs.gather(-1, tokens[:, None])  # [N, 1]
-        fields = [tokens.tolist(), chosen[:, 0].tolist()]  # of Pick, each for all rows
+        fields = [tokens.tolist(), chosen[:, 0].tolist()]  # one list per field of Pick
         if self.decode.logprobs is not None:
             ranks = (logprobs > chosen).sum(-1) + 1
             best = logprobs.topk(min(self.decode.logprobs, logprobs.shape[-1]))
@@ -82,13 +84,13 @@ class Sampler:
 def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
     """Token ids [N] drawn from filtered logits [N, V] by uniform numbers [N, _HALVINGS].
 
-    The vocabulary is halved until one token is left, and each time a number of its own says which half stays.
-    So only that many comparisons can be upset by how the logits are rounded (in another batch size, say), where
-    a search in the cumulative distribution has one for each token.
+    The vocabulary is halved until one token is left; each time, another random number decides which half stays.
+    Rounding of the logits, which depends on the batch size, can change the result only at one of these few
+    comparisons. A search in the cumulative distribution has a border at every token that rounding can move.
     """
     V = logits.shape[-1]
     halvings = (V - 1).bit_length()
-    masses = [F.pad(logits.softmax(-1), (0, 2**halvings - V))]  # of single tokens, then of spans of 2, 4, ...
+    masses = [F.pad(logits.softmax(-1), (0, 2**halvings - V))]  # probabilities of tokens, then of spans of 2, 4, ...
     for _ in range(halvings):
         masses.append(masses[-1][:, 0::2] + masses[-1][:, 1::2])
     both, *halves = reversed(masses)

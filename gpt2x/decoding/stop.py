@@ -1,25 +1,28 @@
-"""Stop strings: texts that end a completion where they begin."""
+"""Stop strings: a completion ends before the first of them."""
 
 from collections.abc import Callable, Sequence
 
 
 class StopStrings:
-    """Looks for the first of some strings in a text that grows token by token."""
+    """Finds the first of some strings in a text that grows token by token."""
 
     def __init__(self, strings: Sequence[str], decode: Callable[[list[int]], str]) -> None:
         self.strings = strings
         self.decode = decode
-        # A token is a byte at least, so whatever ends in the last token has begun within as many.
+        # A token has at least one byte, so a string that ends in the last token begins within this many tokens.
         self.reach = max((len(string.encode()) for string in strings), default=0)
 
     def find(self, ids: list[int]) -> int | None:
-        """Where the text of these new tokens, looked at after each of them, shall end; None if it goes on."""
+        """The length in characters at which the text of these new tokens ends; None if it goes on.
+
+        It must be called after each new token, so that a stop string can only end in the last one.
+        """
         if not any(string in self.decode(ids[-self.reach :]) for string in self.strings):
             return None
         return self._first(self.decode(ids))
 
     def visible(self, text: str) -> int:
-        """How much of a text that is still growing can be shown: up to what is a stop string, or may become one."""
+        """How many characters of a growing text can be shown: those before a stop string, or what may become one."""
         first = self._first(text)
         if first is not None:
             return first

@@ -1,79 +1,89 @@
-"""The tables of a long job: rows appended and flushed as they come, and taken up again where a kill left them."""
+"""The tables of a long job: rows are appended and flushed as they come, and read back where a kill left them."""
 
 import csv
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gpt2x.errors import UserError
 from gpt2x.paths import shown, write_text
 from gpt2x.runs.tables import row_values, rows_of, to_csv, write_rows
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Rows = dict[type, list[Any]]
+"""Row type -> rows of that type, one entry per table."""
+Facts = TypeVar("Facts", bound="DataclassInstance")
+
 STATE = "state.json"
-"""In a run folder while the job in it is unfinished."""
+"""In a run folder while its job is unfinished: a folder with this file can be continued."""
 
 
-class Journal:
-    """Some tables of one run folder, written to until `finish`. Nothing is on disk before the first row is."""
+class Journal(Generic[Facts]):
+    """Some tables of one run folder, appended to until `finish`. No file is written before the first row is there."""
 
-    def __init__(self, run_dir: Path, tables: dict[str, type], settings: dict[str, Any]) -> None:
-        """Takes up what is there; UserError if that was begun with other settings."""
+    def __init__(self, run_dir: Path, tables: dict[str, type], facts_type: type[Facts]) -> None:
+        """Reads what an unfinished job left; `tables` maps file names to row types.
+
+        Raises UserError if the state file cannot be read. A table loses its last row if that row is incomplete.
+        """
         self.run_dir, self.tables = run_dir, tables
-        self.facts: dict[str, Any] = {"settings": settings}
-        self.rows: dict[str, list[Any]] = {name: [] for name in tables}
+        self.facts: Facts | None = None
+        """What the job needs to continue, beside its rows; None for a new job."""
+        self.rows: Rows = {row_type: [] for row_type in tables.values()}
         state = run_dir / STATE
         self.begun = state.is_file()
         if not self.begun:
             return
         try:
-            self.facts = json.loads(state.read_text(encoding="utf-8"))
-            same = self.facts["settings"] == json.loads(json.dumps(settings))
-        except (OSError, ValueError, KeyError, TypeError):
+            self.facts = facts_type(**json.loads(state.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
             raise UserError(f"{shown(state)}: cannot be read; give another hydra.run.dir") from None
-        if not same:
-            raise UserError(f"{shown(run_dir)}: begun with other settings; give another hydra.run.dir")
         for name, row_type in tables.items():
             if (run_dir / name).is_file():
-                self.rows[name] = _whole_rows(run_dir / name, row_type)
+                self.rows[row_type] = _complete_rows(run_dir / name, row_type)
 
-    def rewrite(self, rows: dict[str, list[Any]], **facts: Any) -> None:
-        """Makes these all the rows there are, and notes what else it takes to go on."""
-        self.facts |= facts
-        self.rows = {name: list(table) for name, table in rows.items()}
+    def rewrite(self, rows: Rows, facts: Facts) -> None:
+        """Replaces all rows and facts."""
+        self.facts = facts
+        self.rows = {row_type: list(table) for row_type, table in rows.items()}
         if self.begun:
             self._write()
 
-    def append(self, rows: dict[str, list[Any]]) -> None:
-        """Adds rows to the tables, in the order of `tables`: the last one's say that those before are whole.
+    def append(self, rows: Rows) -> None:
+        """Adds rows in the order of `tables`: a row in the last table shows that the rows in the others are complete.
 
-        Raises UserError if a file cannot be written (a full disk, say).
+        Raises UserError if a file cannot be written (because the disk is full, for example).
         """
         if not self.begun:
             self._write()
             self.begun = True
-        for name in self.tables:
-            self.rows[name] += rows[name]
+        for name, row_type in self.tables.items():
+            self.rows[row_type] += rows[row_type]
             try:
                 with (self.run_dir / name).open("a", encoding="utf-8", newline="") as stream:
-                    stream.write(to_csv(None, map(row_values, rows[name])))
+                    stream.write(to_csv(None, map(row_values, rows[row_type])))
             except OSError as error:
                 raise UserError(f"cannot write {shown(self.run_dir / name)}: {error.strerror}") from None
 
-    def finish(self, rows: dict[str, list[Any]]) -> None:
-        """Writes the tables as they shall stand."""
+    def finish(self, rows: Rows) -> None:
+        """Writes the final tables and removes the state file."""
         for name, row_type in self.tables.items():
-            write_rows(self.run_dir / name, row_type, rows[name])
+            write_rows(self.run_dir / name, row_type, rows[row_type])
         (self.run_dir / STATE).unlink(missing_ok=True)
 
     def _write(self) -> None:
+        assert self.facts is not None  # `rewrite` comes before the first `append`
         for name, row_type in self.tables.items():
-            write_rows(self.run_dir / name, row_type, self.rows[name])
-        write_text(self.run_dir / STATE, json.dumps(self.facts, ensure_ascii=False))
+            write_rows(self.run_dir / name, row_type, self.rows[row_type])
+        write_text(self.run_dir / STATE, json.dumps(asdict(self.facts), ensure_ascii=False))
 
 
-def _whole_rows(path: Path, row_type: type) -> list[Any]:
-    """The rows of a table but for a last one that is not written to its end."""
+def _complete_rows(path: Path, row_type: type) -> list[Any]:
+    """The rows of a table, without a last one that was not written to its end."""
     text = path.read_bytes().decode("utf-8", errors="ignore")
     rows = []
     records = csv.DictReader(io.StringIO(text, newline=""), strict=True)

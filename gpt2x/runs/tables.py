@@ -2,8 +2,6 @@
 
 import csv
 import io
-import json
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -43,19 +41,6 @@ def row_values(row: Any) -> list[Any]:
     return [getattr(row, field.name) for field in fields(row)]
 
 
-@dataclass(frozen=True)
-class JobRow:
-    """jobs.csv of a sweep: one row a job."""
-
-    job: str
-    """The job's folder: a hash of its configuration."""
-    overrides: str
-    status: str
-    """done | failed | skipped (does not fit in memory) | interrupted."""
-    error: str | None
-    seconds: float
-
-
 def read_rows(path: Path, row_type: type) -> list[Any]:
     """Rows as written by write_rows, with their types; an empty text reads as '' or None, as the field allows."""
     with path.open(encoding="utf-8", newline="") as stream:
@@ -76,33 +61,3 @@ def _parse(text: str, hint: Any) -> Any:
     if types[0] is bool:
         return text == "True"
     return types[0](text)
-
-
-def collect_sweep(sweep_dir: Path, jobs: list[tuple[Path, dict[str, Any]]], tables: dict[str, type]) -> None:
-    """Writes jobs.csv, and each table of the jobs concatenated, with the job and the swept settings before it.
-
-    `jobs` are folders and their manifests' facts, in the order of the sweep.
-    """
-    settings = [facts["settings"] for _, facts in jobs]
-    keys = dict.fromkeys(key for setting in settings for key in setting)
-    swept = [key for key in keys if any(setting.get(key) != settings[0].get(key) for setting in settings)]
-    rows = [
-        JobRow(folder.name, shlex.join(facts["overrides"]), facts["status"], facts["error"], facts["seconds"])
-        for folder, facts in jobs
-    ]
-    write_rows(sweep_dir / "jobs.csv", JobRow, rows)
-    for name, row_type in tables.items():
-        columns = [field.name for field in fields(row_type)]
-        extra = [key for key in swept if key not in columns]  # a swept prompt is in its table already
-        table = [
-            [folder.name, *(_cell(facts["settings"].get(key)) for key in extra), *row_values(row)]
-            for folder, facts in jobs
-            if facts["status"] == "done" and (folder / name).is_file()
-            for row in read_rows(folder / name, row_type)
-        ]
-        if table:
-            write_text(sweep_dir / name, to_csv(["job", *extra, *columns], table))
-
-
-def _cell(value: Any) -> Any:
-    return value if isinstance(value, (str, int, float, type(None))) else json.dumps(value, ensure_ascii=False)

@@ -4,7 +4,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from gpt2x.checkpoints.digest import weight_digests
 
 if TYPE_CHECKING:
     import torch
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outcome:
-    """What a task tells the command line."""
+    """How a task ended, and what the manifest records of it."""
 
     passed: bool = True
     """False if parity does not hold."""
@@ -25,6 +27,23 @@ class Outcome:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
+        """Adds the time that the block takes to the stage's time."""
         start = time.perf_counter()
         yield
         self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
+
+    def facts(self) -> dict[str, Any]:
+        """For the manifest: times, and where they are known the device, the threads and the checkpoint."""
+        facts: dict[str, Any] = {"timings": self.timings}
+        if self.device is not None:
+            import torch
+
+            facts |= {"device": str(self.device), "threads": torch.get_num_threads()}
+        if self.checkpoint is not None:
+            path = self.checkpoint.path
+            facts["checkpoint"] = {
+                "weights": self.checkpoint.weights,
+                "path": str(path.resolve()) if path else None,
+                "sha256": weight_digests(path),
+            }
+        return facts

@@ -1,18 +1,75 @@
-"""The tables that tasks write."""
+"""The tasks: what each of them runs, and which files it may leave in its run folder. Importing this loads no torch."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from gpt2x.benchmark.rows import BenchmarkRow
+from gpt2x.config.schema import Config
+from gpt2x.config.weights import WeightsConfig
 from gpt2x.decoding.rows import GenerationRow, TokenRow
 from gpt2x.parity.rows import ParityRow, SideBySideRow, SummaryRow
 from gpt2x.runs.tables import TimingRow
+from gpt2x.tasks.outcome import Outcome
 from gpt2x.training.rows import TrainRow
 
-TABLES = {
-    "generations.csv": GenerationRow,
-    "tokens.csv": TokenRow,
-    "summary.csv": SummaryRow,
-    "parity.csv": ParityRow,
-    "side_by_side.csv": SideBySideRow,
-    "train.csv": TrainRow,
-    "benchmark.csv": BenchmarkRow,
-    "timing.csv": TimingRow,
+
+@dataclass(frozen=True)
+class Task:
+    """A task of the command line. Its settings are the schema of the same name in gpt2x.config.tasks."""
+
+    name: str
+    tables: dict[str, type]
+    """File name -> type of its rows."""
+    files: tuple[str, ...] = ()
+    """Other files and folders that it writes."""
+    state: str | None = None
+    """The file from which a run that was killed goes on."""
+    inputs: tuple[str, ...] = field(default=())
+    """Settings that name a file to read, by dotted key: its content identifies the run, and not its path."""
+    reads_weights: Callable[[WeightsConfig], bool] = lambda weights: True
+    """Whether weights are read at all."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """All that the task may leave in its run folder."""
+        return (*self.tables, *self.files)
+
+    def load(self) -> Callable[[Config, Any, Path], Outcome]:
+        """The function `run(config, settings of the task, run folder)`; importing it imports torch."""
+        run: Callable[[Config, Any, Path], Outcome] = importlib.import_module(f"gpt2x.tasks.{self.name}").run
+        return run
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            "validate",
+            {"summary.csv": SummaryRow, "parity.csv": ParityRow, "side_by_side.csv": SideBySideRow},
+            files=("parity.png",),
+            inputs=("task.reference",),
+        ),
+        Task(
+            "generate",
+            {"generations.csv": GenerationRow, "tokens.csv": TokenRow},
+            state="state.json",
+            inputs=("prompts_file",),
+        ),
+        Task(
+            "train",
+            {"train.csv": TrainRow},
+            files=("checkpoint",),
+            state="state.pt",
+            inputs=("task.data",),
+            reads_weights=lambda weights: weights.path is not None or weights.source == "auto",
+        ),
+        Task("benchmark", {"benchmark.csv": BenchmarkRow}, files=("benchmark.png",)),
+    )
 }
+
+TABLES: dict[str, type] = {name: row for task in TASKS.values() for name, row in task.tables.items()}
+"""All tables of all tasks, and the one of every run."""
+TABLES["timing.csv"] = TimingRow

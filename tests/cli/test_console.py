@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gpt2x.decoding import generate as decoding
-from gpt2x.tasks import generate as task
+from gpt2x.reports import generation as report
 from tests.conftest import Cli, read_csv
 
 ARGS = ("task=generate", "decode=greedy", "hydra.run.dir=out")
@@ -104,7 +104,7 @@ def test_off_a_terminal_there_is_one_line(gpt2x_process: Cli, launch: Path) -> N
 def test_text_comes_while_it_is_made(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch, stop: Any) -> None:
     events: list[str | None] = []  # a text that is written, or None for a pass of the model
 
-    def write(text: str, style: Any = None, original: Any = task._write) -> None:
+    def write(text: str, style: Any = None, original: Any = report._write) -> None:
         events.append(text)
         original(text, style)
 
@@ -112,7 +112,7 @@ def test_text_comes_while_it_is_made(gpt2x: Cli, launch: Path, monkeypatch: pyte
         events.append(None)
         return original(*args)
 
-    monkeypatch.setattr(task, "_write", write)
+    monkeypatch.setattr(report, "_write", write)
     monkeypatch.setattr(decoding, "decode_one_token", decode)
     result = gpt2x(*ARGS, "prompt=Now", "decode.max_new_tokens=30", *stop)
     assert result.out == "".join(event or "" for event in events)

@@ -1,5 +1,6 @@
 """Bad input: one line on stderr that names it, exit code 2, no traceback, nothing half-written; a bug stays a bug."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from tests.cli.conftest import Refused, assert_in
-from tests.conftest import NANO, Cli
+from tests.conftest import NANO, Cli, run_dir
 
 # The command line
 
@@ -39,7 +40,7 @@ from tests.conftest import NANO, Cli
         (["~prompt"], ["~prompt"]),
         (["task.name=foo"], ["task=foo", "validate"]),
         (["-m", "+top_p=0.1,0.9"], ["top_p", "did you mean 'decode.top_p'?"]),
-        (["task=train", "train.data=x", "train.beta2=1"], ["train.beta2=1", "below 1"]),
+        (["task=train", "task.data=x", "task.beta2=1"], ["task.beta2=1", "below 1"]),
         (["weights.seed=99999999999999999999999"], ["weights.seed", "2**63"]),
         (["weights=auto", "model=nano", "weights.revision=abc"], ["weights.revision=abc", "nano"]),
         (["hydra.run.dir=/proc/nowhere"], ["/proc/nowhere", "hydra.run.dir"]),
@@ -134,7 +135,7 @@ def test_bad_decoding(refused: Refused, args: list[str], words: list[str]) -> No
 )
 def test_validate_takes_no_decoding_of_its_own(refused: Refused, setting: str) -> None:
     key = setting.partition("=")[0]
-    assert_in(refused(f"decode.{setting}"), f"decode.{key} is for task=generate")
+    assert_in(refused(f"decode.{setting}"), f"decode.{key}", "task=validate does not use it", "task=generate")
 
 
 # Prompts
@@ -209,18 +210,18 @@ def test_prompts_file_that_is_missing(refused: Refused) -> None:
 def test_bad_training_data(refused: Refused, tmp_path: Path, content: bytes, words: list[str]) -> None:
     file = tmp_path / "text.txt"
     file.write_bytes(content)
-    assert_in(refused("task=train", f"train.data={file}", f"weights.path={NANO}"), "train.data", *words)
+    assert_in(refused("task=train", f"task.data={file}", f"weights.path={NANO}"), "task.data", *words)
 
 
 def test_training_data_too_plain_for_a_vocabulary(refused: Refused, tmp_path: Path) -> None:
     file = tmp_path / "text.txt"
     file.write_text("ha " * 1000)
-    assert_in(refused("task=train", f"train.data={file}", "model=nano"), "train.data", "model.vocab_size=1024")
+    assert_in(refused("task=train", f"task.data={file}", "model=nano"), "task.data", "model.vocab_size=1024")
 
 
 def test_training_data_that_is_missing(refused: Refused) -> None:
-    assert_in(refused("task=train", "train.data=none.txt", "model=nano"), "train.data=none.txt", "No such file")
-    assert_in(refused("task=train", "model=nano"), "train.data=FILE")
+    assert_in(refused("task=train", "task.data=none.txt", "model=nano"), "task.data=none.txt", "No such file")
+    assert_in(refused("task=train", "model=nano"), "task.data=FILE")
 
 
 # The run folder
@@ -262,17 +263,20 @@ def test_a_sweep_that_cannot_start_leaves_nothing(refused: Refused) -> None:
 
 
 def test_a_bug_keeps_its_traceback(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def bug(config: Any, run_dir: Path) -> None:
+    def bug(config: Any, task: Any, run_dir: Path) -> None:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr("gpt2x.tasks.generate.run", bug)
-    with pytest.raises(RuntimeError, match="a bug"):
-        gpt2x("task=generate")
-    assert list(launch.iterdir()) == []
+    result = gpt2x("task=generate")
+    assert result.code == 70
+    assert "Traceback" in result.err
+    assert result.err.splitlines()[-1] == "RuntimeError: a bug"
+    job = json.loads((run_dir(launch, "generate") / "job.json").read_text())
+    assert (job["status"], job["error"]) == ("failed", "RuntimeError: a bug")
 
 
 def test_an_interrupt_exits_with_130(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(config: Any, run_dir: Path) -> None:
+    def interrupt(config: Any, task: Any, run_dir: Path) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("gpt2x.tasks.generate.run", interrupt)

@@ -78,7 +78,7 @@ def test_a_batch_for_which_memory_is_short_is_halved(
 def test_memory_short_twice_after_rows_were_written_doubles_none(
     job: Callable[..., Any], launch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt2x.decoding import run as jobs
+    from gpt2x.decoding import run as decoding
 
     def fails(model: Any, requests: Any, sampler: Any, stop: Any, size: int, on_token: Any) -> Any:
         for n, found in enumerate(original(model, requests, sampler, stop, size, on_token)):
@@ -86,8 +86,8 @@ def test_memory_short_twice_after_rows_were_written_doubles_none(
                 raise ERRORS[0]
             yield found
 
-    original = jobs.generate
-    monkeypatch.setattr(jobs, "generate", fails)
+    original = decoding.generate
+    monkeypatch.setattr(decoding, "generate", fails)
     assert job("batch_size=16").code == 0
     assert rows_of(launch / "out", "generations.csv", "prompt_id", "sample") == [
         (str(prompt), str(sample)) for prompt in range(20) for sample in range(3)
@@ -134,7 +134,7 @@ def test_the_automatic_batch_size_follows_memory(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_automatic_batch_size_is_used(job: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpt2x.decoding.run.automatic_batch_size", lambda model, capacity: 4)
+    monkeypatch.setattr("gpt2x.decoding.parts.automatic_batch_size", lambda model, capacity: 4)
     tried = fail_above(monkeypatch, 99, ERRORS[0])
     assert job().code == 0
     assert set(tried) == {4}

@@ -132,15 +132,15 @@ def test_stopped_anywhere(
 def test_what_is_done_is_not_done_again(
     run: Run, stopped: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt2x.decoding import run as job
+    from gpt2x.decoding import run as decoding
 
     asked: list[int] = []
 
-    def counted(model: Any, requests: list[Any], *args: Any, original: Any = job.generate) -> Iterator[Any]:
+    def counted(model: Any, requests: list[Any], *args: Any, original: Any = decoding.generate) -> Iterator[Any]:
         asked.append(len(requests))
         return original(model, requests, *args)
 
-    monkeypatch.setattr(job, "generate", counted)
+    monkeypatch.setattr(decoding, "generate", counted)
     assert run().code == 0
     assert asked == [16]
     assert tables(stopped) == whole

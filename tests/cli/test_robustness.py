@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import NANO, Cli, read_csv, run_dir
 
 TRAIN = (
-    *("task=train", "model=nano", "train.data=text", "train.steps=1", "train.batch_size=1"),
+    *("task=train", "model=nano", "task.data=text", "task.steps=1", "task.batch_size=1"),
     *("model.n_layer=1", "model.n_embd=16", "model.n_head=2", "model.n_positions=16", "model.vocab_size=270"),
 )
 TEXT = "to be, or not to be, that is the question. " * 50
@@ -30,7 +30,7 @@ def test_brackets_in_texts_and_paths_are_not_markup(gpt2x: Cli, launch: Path) ->
     assert result.code == 0, result.err
     assert "o[/x]/generations.csv" in result.out
     shutil.copytree(NANO, launch / "m[/v]")
-    result = gpt2x('weights.path="m[/v]"', 'gen_prompt=["[/a]"]', "decode.max_new_tokens=1")
+    result = gpt2x('weights.path="m[/v]"', 'task.gen_prompt=["[/a]"]', "decode.max_new_tokens=1")
     assert result.code == 0, result.err
     assert "m[/v]" in result.out
     assert "[/a]" in result.out
@@ -57,7 +57,7 @@ def test_a_terminal_without_utf8_costs_nothing(gpt2x_process: Cli, launch: Path)
 
 
 def test_files_that_others_make_meanwhile_are_kept(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(config: Any, folder: Path) -> None:
+    def run(config: Any, task: Any, folder: Path) -> None:
         (folder / "thesis").mkdir()
         (folder / "thesis" / "thesis.txt").write_text("years of work")
         raise KeyboardInterrupt

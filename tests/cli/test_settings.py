@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gpt2x.config.schema import Config
+from gpt2x.config.tasks.generate import GenerateTask
 from gpt2x.errors import UserError
 from tests.conftest import Cli
 
@@ -17,7 +18,7 @@ def configured(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> Any
     def run(*args: str) -> Config:
         seen: list[Config] = []
 
-        def task(config: Config, run_dir: Path) -> None:
+        def task(config: Config, settings: GenerateTask, run_dir: Path) -> None:
             seen.append(config)
             raise UserError("enough")
 

@@ -46,7 +46,7 @@ def test_one_table_for_all_jobs_and_one_load(
         (prompt, top_p, top_p) for prompt in PROMPTS for top_p in ("0.5", "0.9")
     ]
     jobs = read_csv(out / "jobs.csv")
-    assert list(jobs[0]) == ["job", "overrides", "status", "error", "seconds"]
+    assert list(jobs[0]) == ["job", "overrides", "status", "attempts", "error", "seconds"]
     assert [job["job"] for job in jobs] == [row["job"] for row in rows]
     assert {(job["status"], job["error"]) for job in jobs} == {("done", "")}
     assert all("decode.max_new_tokens=4" in job["overrides"] for job in jobs)
@@ -120,10 +120,10 @@ def test_a_bad_job_does_not_stop_the_good_ones(gpt2x: Cli, launch: Path) -> None
 def test_a_bug_in_a_job_keeps_its_traceback(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gpt2x.tasks import generate
 
-    def sometimes(config: Any, run_dir: Path, run: Any = generate.run) -> Any:
+    def sometimes(config: Any, task: Any, run_dir: Path, run: Any = generate.run) -> Any:
         if config.seed == 1:
             raise RuntimeError("a bug")
-        return run(config, run_dir)
+        return run(config, task, run_dir)
 
     monkeypatch.setattr(generate, "run", sometimes)
     result = gpt2x(*SWEEP, "seed=0,1,2")
@@ -141,10 +141,10 @@ def test_a_bug_in_a_job_keeps_its_traceback(gpt2x: Cli, launch: Path, monkeypatc
 def test_an_interrupt_keeps_what_is_done(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gpt2x.tasks import generate
 
-    def interrupted(config: Any, run_dir: Path, run: Any = generate.run) -> Any:
+    def interrupted(config: Any, task: Any, run_dir: Path, run: Any = generate.run) -> Any:
         if config.seed == 1:
             raise KeyboardInterrupt
-        return run(config, run_dir)
+        return run(config, task, run_dir)
 
     monkeypatch.setattr(generate, "run", interrupted)
     assert gpt2x(*SWEEP, "seed=0,1,2").code == 130

@@ -21,9 +21,9 @@ TINY = (
     "model.n_embd=32",
     "model.n_positions=32",
     "model.vocab_size=300",
-    "train.batch_size=4",
-    "train.warmup_steps=5",
-    "train.lr=0.01",
+    "task.batch_size=4",
+    "task.warmup_steps=5",
+    "task.lr=0.01",
 )
 
 
@@ -39,7 +39,7 @@ def text(launch: Path) -> Path:
 def test_training_learns_and_both_libraries_load_the_checkpoint(gpt2x: Cli, launch: Path, text: Path) -> None:
     from transformers import AutoTokenizer, GPT2LMHeadModel
 
-    result = gpt2x(*TINY, f"train.data={text}", "train.steps=40", "train.eval_every=20")
+    result = gpt2x(*TINY, f"task.data={text}", "task.steps=40", "task.eval_every=20")
     assert result.code == 0, result.err
     folder = run_dir(launch, "train")
     rows = read_csv(folder / "train.csv")
@@ -51,7 +51,9 @@ def test_training_learns_and_both_libraries_load_the_checkpoint(gpt2x: Cli, laun
     model = GPT2LMHeadModel.from_pretrained(folder / "checkpoint").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "checkpoint")
     assert (
-        gpt2x(f"weights.path={folder / 'checkpoint'}", "decode.max_new_tokens=5", "prompt=the", "gen_prompt=the").code
+        gpt2x(
+            f"weights.path={folder / 'checkpoint'}", "decode.max_new_tokens=5", "prompt=the", "task.gen_prompt=the"
+        ).code
         == 0
     )
 
@@ -70,7 +72,7 @@ def test_training_learns_and_both_libraries_load_the_checkpoint(gpt2x: Cli, laun
 
 
 def test_killed_and_started_again_ends_in_the_same_bytes(gpt2x: Cli, launch: Path, text: Path) -> None:
-    arguments = (*TINY, f"train.data={text}", "train.steps=150", "train.eval_every=5", "train.dropout=0.2")
+    arguments = (*TINY, f"task.data={text}", "task.steps=150", "task.eval_every=5", "task.dropout=0.2")
     whole, killed = launch / "whole", launch / "killed"
     assert gpt2x(*arguments, f"hydra.run.dir={whole}").code == 0
 
@@ -91,16 +93,16 @@ def test_killed_and_started_again_ends_in_the_same_bytes(gpt2x: Cli, launch: Pat
 
 
 def test_a_run_folder_of_other_settings_is_refused(gpt2x: Cli, launch: Path, text: Path) -> None:
-    arguments = (*TINY, f"train.data={text}", "train.eval_every=2", f"hydra.run.dir={launch / 'run'}")
-    assert gpt2x(*arguments, "train.steps=2").code == 0
+    arguments = (*TINY, f"task.data={text}", "task.eval_every=2", f"hydra.run.dir={launch / 'run'}")
+    assert gpt2x(*arguments, "task.steps=2").code == 0
     before = (launch / "run" / "train.csv").read_bytes()
-    assert "other settings" in gpt2x(*arguments, "train.steps=4").error()
+    assert "other settings" in gpt2x(*arguments, "task.steps=4").error()
     assert (launch / "run" / "train.csv").read_bytes() == before
 
 
 def test_fine_tuning_starts_from_the_weights(gpt2x: Cli, launch: Path, text: Path) -> None:
-    hardly = ("train.steps=1", "train.batch_size=1", "train.lr=1e-9", "train.min_lr=0")
-    result = gpt2x("task=train", f"weights.path={NANO}", f"train.data={text}", *hardly)
+    hardly = ("task.steps=1", "task.batch_size=1", "task.lr=1e-9", "task.min_lr=0")
+    result = gpt2x("task=train", f"weights.path={NANO}", f"task.data={text}", *hardly)
     assert result.code == 0, result.err
     checkpoint = run_dir(launch, "train") / "checkpoint"
     assert (checkpoint / "vocab.json").read_bytes() == (NANO / "vocab.json").read_bytes()
@@ -112,7 +114,7 @@ def test_fine_tuning_starts_from_the_weights(gpt2x: Cli, launch: Path, text: Pat
 def test_weights_are_saved_in_the_dtype_asked_for(gpt2x: Cli, launch: Path, text: Path) -> None:
     from safetensors.torch import load_file
 
-    assert gpt2x(*TINY, f"train.data={text}", "train.steps=1", "train.save_dtype=float16").code == 0
+    assert gpt2x(*TINY, f"task.data={text}", "task.steps=1", "task.save_dtype=float16").code == 0
     folder = run_dir(launch, "train") / "checkpoint"
     assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.float16}
     assert json.loads((folder / "config.json").read_text())["dtype"] == "float16"
@@ -120,21 +122,21 @@ def test_weights_are_saved_in_the_dtype_asked_for(gpt2x: Cli, launch: Path, text
 
 def test_gpt2_vocabulary_is_used_where_the_model_has_it(gpt2x: Cli, launch: Path, text: Path) -> None:
     sizes = ("model.n_layer=1", "model.n_embd=16", "model.n_head=2", "model.n_positions=16")
-    assert (
-        gpt2x("task=train", "model=gpt2", *sizes, f"train.data={text}", "train.steps=1", "train.batch_size=1").code == 0
-    )
+    assert gpt2x("task=train", "model=gpt2", *sizes, f"task.data={text}", "task.steps=1", "task.batch_size=1").code == 0
     assert len(json.loads((run_dir(launch, "train") / "checkpoint" / "vocab.json").read_text())) == 50257
 
 
 def test_only_matrices_decay() -> None:
-    from gpt2x.config.schema import TrainConfig
+    from gpt2x.config.tasks.train import TrainTask
     from gpt2x.model.config import GPT2Config
     from gpt2x.model.gpt2 import GPT2
-    from gpt2x.tasks.train import make_optimizer
+    from gpt2x.training.optimizer import make_optimizer
 
     model = GPT2(GPT2Config(vocab_size=8, n_positions=4, n_embd=4, n_layer=1, n_head=1))
     settings = {"steps": 1, "batch_size": 1, "min_lr": 0.0, "warmup_steps": 0, "grad_clip": 1.0, "dropout": 0.0}
-    train = TrainConfig(lr=1.0, beta2=0.9, weight_decay=0.1, eval_every=1, save_dtype="float32", **settings)
+    train = TrainTask(
+        data="text.txt", lr=1.0, beta2=0.9, weight_decay=0.1, eval_every=1, save_dtype="float32", **settings
+    )
     decay = {
         id(p): group["weight_decay"] for group in make_optimizer(model, train).param_groups for p in group["params"]
     }
@@ -143,11 +145,11 @@ def test_only_matrices_decay() -> None:
 
 
 def test_learning_rate_warms_up_and_falls_to_the_minimum() -> None:
-    from gpt2x.config.schema import TrainConfig
-    from gpt2x.tasks.train import learning_rate
+    from gpt2x.config.tasks.train import TrainTask
+    from gpt2x.training.optimizer import learning_rate
 
     settings = {"batch_size": 1, "weight_decay": 0.0, "beta2": 0.9, "grad_clip": 1.0, "dropout": 0.0, "eval_every": 1}
-    train = TrainConfig(steps=100, lr=1.0, min_lr=0.1, warmup_steps=10, save_dtype="float32", **settings)
+    train = TrainTask(data="text.txt", steps=100, lr=1.0, min_lr=0.1, warmup_steps=10, save_dtype="float32", **settings)
     rates = [learning_rate(step, train) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == rates[10] == 1.0

@@ -70,7 +70,7 @@ def test_a_stripped_state_dict_of_unknown_size_passes_with_its_heads_named(gpt2x
 
 
 def test_every_gen_prompt_is_compared(gpt2x: Cli, launch: Path) -> None:
-    assert gpt2x(*FAST, 'gen_prompt=["First, a comma", "It\'s"]').code == 0
+    assert gpt2x(*FAST, 'task.gen_prompt=["First, a comma", "It\'s"]').code == 0
     rows = read_csv(run_dir(launch, "validate") / "side_by_side.csv")
     assert [row["prompt"] for row in rows] == ["First, a comma", "It's"]
 
@@ -84,7 +84,7 @@ def test_results_are_the_same_bytes_twice(gpt2x: Cli, launch: Path) -> None:
 
 def test_pandas_reads_what_was_written(gpt2x: Cli, launch: Path) -> None:
     prompt = 'quotes " and, commas\nand\r\nlines'
-    assert gpt2x(*FAST, f"gen_prompt={quoted(prompt)}").code == 0
+    assert gpt2x(*FAST, f"task.gen_prompt={quoted(prompt)}").code == 0
     table = pd.read_csv(run_dir(launch, "validate") / "side_by_side.csv")
     assert table["prompt"][0] == prompt
 
@@ -248,5 +248,5 @@ def test_a_vocabulary_that_lacks_bytes_is_no_divergence(gpt2x: Cli, launch: Path
     (launch / "m" / "vocab.json").write_text(json.dumps(vocabulary))
     (launch / "m" / "merges.txt").write_text("#version: 0.2\n")
     tiny_hf(vocab_size=len(vocabulary)).save_pretrained(launch / "m")
-    result = gpt2x(*FAST, "weights.path=m", "prompt=to", "gen_prompt=to")
+    result = gpt2x(*FAST, "weights.path=m", "prompt=to", "task.gen_prompt=to")
     assert result.code == 0, result.out

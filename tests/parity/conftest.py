@@ -52,7 +52,7 @@ def validate(gpt2x: Cli, noisy: Path, monkeypatch: pytest.MonkeyPatch) -> Valida
 
     def run(subject: str | None, *args: str, weights: Path = noisy, prompts: bool = True) -> Result:
         target = [] if subject is None else [f"subject.target={subject if ':' in subject else f'{PLAIN}:{subject}'}"]
-        texts = ('prompt="to be, or not"', "gen_prompt=be", "decode.max_new_tokens=4") if prompts else ()
+        texts = ('prompt="to be, or not"', "task.gen_prompt=be", "decode.max_new_tokens=4") if prompts else ()
         return gpt2x(*target, f"weights.path={weights}", *texts, *args)
 
     return run

@@ -72,8 +72,8 @@ def wrong_repetition_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def wrong_ngrams(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of one token more."""
-    completions = processors.completions
-    monkeypatch.setattr(processors, "completions", lambda text, n: completions(text, n + 1))
+    repeating = processors.repeating_tokens
+    monkeypatch.setattr(processors, "repeating_tokens", lambda text, n: repeating(text, n + 1))
 
 
 def wrong_min_new_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

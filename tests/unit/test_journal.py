@@ -6,25 +6,28 @@ from typing import Any
 
 import pytest
 
+from gpt2x.decoding.parts import Plan
 from gpt2x.decoding.rows import GenerationRow, TokenRow
 from gpt2x.runs.journal import Journal
 
 NASTY = ['"', '""', '","', "\n", "\r\n", "\r", 'a"\r\n"b', "", "é😀", "\x00\u2028", "1\r\n2,3\r\n"]
 
+PLAN = Plan(asked="auto", batch_size=2, part=4)
+
 
 @pytest.mark.parametrize("name", ["generations.csv", "tokens.csv"])
 def test_all_rows_before_a_torn_one_are_read(tmp_path: Path, name: str) -> None:
     settings = [*("m", "w", True, 1.0, None, 0.5, None, None, 1.0, None, 0, '["\\n"]', 1, 1.0, "refuse", 10)]
-    rows: dict[str, list[Any]] = {
-        "generations.csv": [
+    rows: dict[type, list[Any]] = {
+        GenerationRow: [
             GenerationRow(f"p{i}", i, text, text[::-1], 10 + i, 12, "stop", -1.5 * i, *settings)
             for i, text in enumerate(NASTY)
         ],
-        "tokens.csv": [TokenRow(f"p{i}", i, 0, 1, 10, text, -0.5, True, 300) for i, text in enumerate(NASTY)],
+        TokenRow: [TokenRow(f"p{i}", i, 0, 1, 10, text, -0.5, True, 300) for i, text in enumerate(NASTY)],
     }
     types = {"tokens.csv": TokenRow, "generations.csv": GenerationRow}
-    written = Journal(tmp_path, types, {"seed": 1})
-    written.rewrite(written.rows, batch_size=2)
+    written = Journal(tmp_path, types, Plan)
+    written.rewrite(written.rows, PLAN)
     ends = []
     for i in range(len(NASTY)):
         written.append({table: [found[i]] for table, found in rows.items()})
@@ -32,6 +35,6 @@ def test_all_rows_before_a_torn_one_are_read(tmp_path: Path, name: str) -> None:
     content = (tmp_path / name).read_bytes()
     for length in range(len(content), -1, -1):
         os.truncate(tmp_path / name, length)
-        read = Journal(tmp_path, types, {"seed": 1})
-        assert read.rows[name] == rows[name][: sum(end <= length for end in ends)], content[:length]
-    assert read.facts["batch_size"] == 2
+        read = Journal(tmp_path, types, Plan)
+        assert read.rows[types[name]] == rows[types[name]][: sum(end <= length for end in ends)], content[:length]
+    assert read.facts == PLAN

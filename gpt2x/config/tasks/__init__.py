@@ -37,6 +37,11 @@ def tasks_with(key: str) -> list[str]:
     return [name for name, schema in SCHEMAS.items() if reads(schema, key)]
 
 
+def is_used(task: str, key: str) -> bool:
+    """Whether a task reads a setting: one under `task.`, or a shared one."""
+    return task in tasks_with(key)
+
+
 def reads(schema: type[TaskSettings], key: str) -> bool:
     """Whether a task reads a shared setting, or a part of it."""
     return any(key == used or key.startswith(f"{used}.") or used.startswith(f"{key}.") for used in schema.uses)

@@ -13,8 +13,8 @@ ENGINES = ("gpt2x", "gpt2x_lookup", "transformers", "ctranslate2", "openvino")
 class BenchmarkTask:
     """How fast does gpt2x generate, beside other engines on the same weights?"""
 
-    uses: ClassVar = ("model", "weights", "seed")
-    neutral: ClassVar = ()
+    uses: ClassVar[tuple[str, ...]] = ("model", "weights", "seed")
+    neutral: ClassVar[tuple[str, ...]] = ()
 
     name: str = "benchmark"
     engines: list[str] = field(default_factory=list)

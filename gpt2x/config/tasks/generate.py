@@ -8,10 +8,10 @@ from typing import ClassVar
 class GenerateTask:
     """Continues prompts, each num_samples times."""
 
-    uses: ClassVar = (
+    uses: ClassVar[tuple[str, ...]] = (
         *("model", "weights", "device", "dtype", "seed"),
         *("prompt", "prompts_file", "batch_size", "decode"),
     )
-    neutral: ClassVar = ("batch_size",)
+    neutral: ClassVar[tuple[str, ...]] = ("batch_size",)
 
     name: str = "generate"

@@ -13,8 +13,8 @@ from gpt2x.errors import UserError
 class TrainTask:
     """Trains a small model from scratch, or fine-tunes the weights that are named."""
 
-    uses: ClassVar = ("model", "weights", "device", "seed")
-    neutral: ClassVar = ()
+    uses: ClassVar[tuple[str, ...]] = ("model", "weights", "device", "seed")
+    neutral: ClassVar[tuple[str, ...]] = ()
 
     name: str = "train"
     data: str | None = None

@@ -28,11 +28,11 @@ class Stage(StrEnum):
 class ValidateTask:
     """Is this GPT-2 the real GPT-2; if not, which module is wrong, and why?"""
 
-    uses: ClassVar = (
+    uses: ClassVar[tuple[str, ...]] = (
         *("model", "weights", "device", "dtype", "subject", "prompt"),
         *("decode.greedy", "decode.max_new_tokens"),
     )
-    neutral: ClassVar = ()
+    neutral: ClassVar[tuple[str, ...]] = ()
 
     name: str = "validate"
     stages: list[str] = field(default_factory=list)

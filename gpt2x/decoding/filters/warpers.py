@@ -1,4 +1,4 @@
-"""What a sampling setting leaves of a distribution: logits in, logits out, -inf where a token is dropped.
+"""The filters of sampling: each takes logits and returns logits, with -inf for the tokens that it drops.
 
 The rules are those of Hugging Face's TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper,
 MinPLogitsWarper and TypicalLogitsWarper (transformers/generation/logits_process.py), applied in this order.
@@ -9,15 +9,15 @@ from torch import Tensor
 
 from gpt2x.config.decode import DecodeConfig
 
-# What top_p and typical_p keep is looked for among so many tokens first: sorting a whole vocabulary takes
-# 15 times as long (32 rows of 50257: 130 ms, against 9), and is seldom needed.
+# top_p and typical_p look at this many tokens first. Sorting the whole vocabulary takes 15 times as long
+# (130 ms instead of 9 ms for 32 rows of 50257 tokens) and is seldom needed.
 _NEAR = 512
 
 
 def filter_logits(logits: Tensor, decode: DecodeConfig) -> Tensor:
-    """logits [B, V] -> [B, V] under temperature, top_k, top_p, min_p and typical_p; what is not set is off."""
+    """logits [B, V] -> [B, V] under temperature, top_k, top_p, min_p and typical_p, where these are set."""
     if decode.temperature != 1.0:
-        # From the largest down, so that no temperature overflows.
+        # Relative to the largest logit, so that no temperature makes them overflow.
         logits = (logits - logits.amax(-1, keepdim=True)) / decode.temperature
     if decode.top_k is not None:
         logits = keep_top_k(logits, decode.top_k)
@@ -39,24 +39,24 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 def keep_top_p(logits: Tensor, p: float, near: int = _NEAR) -> Tensor:
     """Keeps the fewest likeliest tokens of each row [B, V] whose probabilities reach p.
 
-    The token that crosses p stays (nucleus sampling, Holtzman et al., arXiv:1904.09751). They are looked for
-    among the `near` likeliest, then, for the rows that need it, among all.
+    The token that crosses p stays (nucleus sampling, Holtzman et al., arXiv:1904.09751). The `near` likeliest tokens
+    are searched first, and then, for the rows that need it, the whole vocabulary.
     """
     everything = near >= logits.shape[-1]
     ascending, ids = logits.sort() if everything else (found.flip(-1) for found in logits.topk(near))  # [B, K]
     mass = logits.softmax(-1).gather(-1, ids).cumsum(-1)
-    further = 0 if everything else 1 - mass[:, -1:]  # mass of the tokens not among them
+    further = 0 if everything else 1 - mass[:, -1:]  # mass of the tokens that are not searched
     dropped = further + mass <= 1 - p
     dropped[:, -1] = False
     filtered = torch.full_like(logits, -torch.inf).scatter(-1, ids, ascending.masked_fill(dropped, -torch.inf))
-    unsure = ~dropped[:, 0]  # all of the near ones are kept, and others might be
+    unsure = ~dropped[:, 0]  # all searched tokens are kept, and others might have to be
     if not everything and unsure.any():
         filtered[unsure] = keep_top_p(logits[unsure], p, logits.shape[-1])
     return filtered
 
 
 def keep_min_p(logits: Tensor, p: float) -> Tensor:
-    """Keeps the tokens of each row [B, V] with at least p times the likeliest one's probability.
+    """Keeps the tokens of each row [B, V] that have at least p times the probability of the likeliest one.
 
     Nguyen et al., arXiv:2407.01082.
     """
@@ -65,10 +65,10 @@ def keep_min_p(logits: Tensor, p: float) -> Tensor:
 
 
 def keep_typical_p(logits: Tensor, p: float, near: int = _NEAR) -> Tensor:
-    """Keeps the fewest tokens of each row [B, V] of nearest to average information whose probabilities reach p.
+    """Keeps the tokens of each row [B, V] whose information is nearest to the entropy: the fewest that reach p.
 
-    The token that crosses p stays, and any as near to the average, which is the entropy (locally typical
-    sampling, Meister et al., arXiv:2202.00666). They are looked for as those of keep_top_p are.
+    The token that crosses p stays, and so do all tokens as near to the entropy (locally typical sampling,
+    Meister et al., arXiv:2202.00666). The search is as in keep_top_p.
     """
     logprobs = logits.log_softmax(-1)  # [B, V]
     probabilities = logprobs.exp()
@@ -78,7 +78,7 @@ def keep_typical_p(logits: Tensor, p: float, near: int = _NEAR) -> Tensor:
     crossing = (probabilities.gather(-1, ids).cumsum(-1) < p).sum(-1, keepdim=True)  # [B, 1]
     last = ascending.gather(-1, crossing.clamp(max=ascending.shape[-1] - 1))
     filtered = logits.masked_fill(distance > last, -torch.inf)
-    unsure = crossing[:, 0] == near  # all of the near ones do not reach p
+    unsure = crossing[:, 0] == near  # the searched tokens together do not reach p
     if near < logits.shape[-1] and unsure.any():
         filtered[unsure] = keep_typical_p(logits[unsure], p, logits.shape[-1])
     return filtered

@@ -1,17 +1,17 @@
-"""Beam search: every step keeps the num_beams likeliest texts of each prompt, until none can beat those that ended.
+"""Beam search: each step keeps the num_beams likeliest texts of each prompt, until none can beat those that ended.
 
 The rules are those of transformers' generate with early_stopping=False (`_beam_search` in
-transformers/generation/utils.py, the same in 4.57 and 5), for each prompt on its own:
+transformers/generation/utils.py, the same in 4.57 and 5), applied to each prompt alone:
 
-- Of all texts one token longer, the 2 num_beams best are looked at: at most num_beams of them end, so that
-  num_beams go on. One that ends counts only if it is among the num_beams best.
-- A text's score is the sum of its processed log-probabilities, in float32; once it has ended, that divided by
-  its number of new tokens (the end-of-text token included) to the power of length_penalty.
-- The search is over when num_beams texts have ended and the best that goes on, scored as if it ended here, is
-  not above the worst of them; or after max_new_tokens, where the num_beams best end as they are.
+- The candidates are the 2 num_beams best of all texts that are one token longer. At most num_beams of them end,
+  so at least num_beams can go on. A candidate that ends counts only if it is among the num_beams best.
+- A text's score is the sum of its processed log-probabilities, in float32; when it has ended, this sum is
+  divided by its number of new tokens (including the end-of-text token) to the power of length_penalty.
+- The search is over when num_beams texts have ended and the best text that goes on, scored as if it ended
+  here, is not better than the worst of them; or after max_new_tokens, where the num_beams best texts end.
 
-Ties: between texts that go on, torch.topk decides, here as there; between texts that ended, the one that ended
-earlier, then the one that was better before the length penalty, stands first (there, torch.topk again).
+Ties: between texts that go on, torch.topk decides, as in transformers. Between texts that ended, the one that ended
+earlier comes first, then the one that was better before the length penalty; in transformers, torch.topk decides again.
 """
 
 from collections.abc import Callable
@@ -25,20 +25,22 @@ from gpt2x.decoding.engine import decode_one_token, prefill
 from gpt2x.decoding.generate import Completion
 from gpt2x.model.gpt2 import GPT2
 
-# The score of what only fills a place: finite, as in transformers, so that it stands above a token that is banned.
+# The score of a beam that only fills a place: finite, as in transformers, so that it is better than a banned token.
 _PLACEHOLDER = -1e9
 
 
 @dataclass
 class _Beam:
+    """A text of a search."""
+
     ids: list[int] = field(default_factory=list)
     """New tokens."""
     score: float = 0.0
     """Sum of the processed log-probabilities."""
     logprob: float = 0.0
-    """Sum of the model's own."""
+    """Sum of the unprocessed log-probabilities."""
     row: int = 0
-    """The row of the cache that holds all of it but the last token."""
+    """The row of the cache that holds this text without its last token."""
 
 
 class _Search:
@@ -46,15 +48,15 @@ class _Search:
 
     def __init__(self, prompt: list[int], num_beams: int) -> None:
         self.prompt = prompt
-        # They start as the same text: only one may count, or each continuation would be there num_beams times.
+        # All beams start as the same text. Only one may count, or each continuation would appear num_beams times.
         self.running = [_Beam(), *(_Beam(score=_PLACEHOLDER) for _ in range(num_beams - 1))]
-        self.ended = [(_PLACEHOLDER, _Beam())] * num_beams  # with the length penalty, best first
+        self.ended = [(_PLACEHOLDER, _Beam())] * num_beams  # (score with the length penalty, beam), best first
         self.over = False
         self.shared = 0
-        """How many tokens the beams before the last step have in common."""
+        """How many leading tokens the beams before the last step have in common."""
 
     def advance(self, candidates: list[_Beam], eos_id: int | None, length_penalty: float, last: bool) -> None:
-        """candidates are the 2 num_beams best continuations, best first; none go on after the last step."""
+        """Takes one step: candidates are the 2 num_beams best continuations, best first; all end at the last step."""
         n = len(self.running)
         penalty = len(candidates[0].ids) ** length_penalty
         ended = [(beam.score / penalty, beam) for beam in candidates[:n] if last or beam.ids[-1] == eos_id]
@@ -76,15 +78,15 @@ def beam_search(
     eos_id: int | None,
     process: Callable[[Tensor, list[list[int]], list[int]], Tensor],
 ) -> list[list[Completion]]:
-    """For each prompt its num_return (at most num_beams) best completions, best first.
+    """Returns, per prompt, its num_return (at most num_beams) best completions, best first.
 
-    The prompts, of any lengths, share a batch of num_beams rows each, which a prompt leaves when its search
-    is over. process(logprobs [B, V], texts, n_prompts) returns new log-probabilities (nats, not normalised again),
-    given the tokens of each row and how many of them are its prompt's: transformers' logits processors get
-    log-probabilities here, and logits in greedy search, so that a repetition penalty is not the same in both.
-    Where it bans (-inf) so much that fewer than num_beams texts are left, empty completions fill the list.
+    The prompts, of any lengths, share a batch with num_beams rows per prompt. A prompt leaves the batch when its
+    search is over. process(logprobs [B, V], texts, n_prompts) gets the tokens of each row and how many of them are
+    the prompt's, and returns new log-probabilities (in nats, not normalised again). As in transformers, the
+    processors get log-probabilities here but logits in greedy search, so a repetition penalty differs between the
+    two. If they ban (-inf) so many tokens that fewer than num_beams texts are left, empty completions fill the list.
 
-    Raises ValueError where a prompt and its new tokens do not fit in n_positions.
+    Raises ValueError if a prompt and its new tokens do not fit in n_positions.
     """
     searches = going = [_Search(prompt, num_beams) for prompt in prompts]
     rows = [prompt for prompt in prompts for _ in range(num_beams)]
@@ -93,7 +95,7 @@ def beam_search(
     for step in range(1, max_new_tokens + 1):
         for search, candidates in zip(going, _continue(going, logits.float(), process), strict=True):
             search.advance(candidates, eos_id, length_penalty, last=step == max_new_tokens)
-        # Beams differ in their last tokens alone, more often than not: no need to move the rest.
+        # Usually the beams differ only in their last tokens: the cache of the tokens before those need not be moved.
         shared = 0 if any(search.over for search in going) else min(search.shared for search in going)
         going = [search for search in going if not search.over]
         if not going:
@@ -107,7 +109,7 @@ def beam_search(
 def _continue(
     searches: list[_Search], logits: Tensor, process: Callable[[Tensor, list[list[int]], list[int]], Tensor]
 ) -> list[list[_Beam]]:
-    """For each search its 2 num_beams best continuations, best first; logits [B, V] of the beams' next tokens."""
+    """Per search, its 2 num_beams best continuations, best first; logits [B, V] are those of the beams' next tokens."""
     beams = [beam for search in searches for beam in search.running]
     texts = [search.prompt + beam.ids for search in searches for beam in search.running]
     n_prompts = [len(search.prompt) for search in searches for _ in search.running]

@@ -1,0 +1,62 @@
+"""What Hydra has composed, as plain dictionaries and as the dataclasses of gpt2x.config."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import cache
+from typing import Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from gpt2x.config.schema import Config
+from gpt2x.config.settings import flatten
+from gpt2x.paths import bundled
+
+VERSION_BASE = "1.3"
+
+
+def to_container(cfg: DictConfig) -> dict[str, Any]:
+    """All settings as nested dictionaries, interpolations resolved, without Hydra's own part."""
+    settings = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    return cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True))
+
+
+def to_config(cfg: DictConfig) -> Config:
+    """All settings as dataclasses. Raises UserError, or an error of OmegaConf's, for values that are not allowed.
+
+    Texts are taken as they are, although one may look like OmegaConf's mark for a missing value, `???`.
+    """
+    container = to_container(cfg)
+    rest = OmegaConf.merge(cfg, {"prompt": None, "decode": {"stop": None}})
+    texts = {"prompt": container["prompt"]}
+    if "gen_prompt" in container["task"]:
+        rest.task.gen_prompt = None
+    config = cast(Config, OmegaConf.to_object(rest))
+    if "gen_prompt" in container["task"]:
+        config.task = replace(config.task, gen_prompt=container["task"]["gen_prompt"])
+    return replace(config, decode=replace(config.decode, stop=container["decode"]["stop"]), **texts)
+
+
+def chosen(cfg: DictConfig, keys: list[str]) -> dict[str, Any]:
+    """The value of each of these overridden settings; for a group the name of the option."""
+    choices = HydraConfig.get().runtime.choices
+    values = {}
+    for key in keys:
+        value = choices[key] if key in choices else OmegaConf.select(cfg, key)
+        values[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return values
+
+
+@cache
+def default_settings(task: str) -> dict[str, Any]:
+    """A task's settings without any override, by dotted key."""
+    in_worker = not GlobalHydra.instance().is_initialized()  # a process that a launcher started
+    with initialize_config_dir(str(bundled("conf")), version_base=VERSION_BASE) if in_worker else nullcontext():
+        return flatten(to_container(compose("config", [f"task={task}"])))
+
+
+def stamp() -> str:
+    """The time at which the command was started that this job belongs to."""
+    return str(OmegaConf.create({"stamp": "${stamp:}"}).stamp)

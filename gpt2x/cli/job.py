@@ -1,0 +1,120 @@
+"""One job, in whichever process a launcher runs it: from a composed configuration to a run folder."""
+
+import gc
+import json
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gpt2x.checkpoints.digest import begin_digesting
+from gpt2x.cli.composition import chosen, default_settings, stamp, to_config, to_container
+from gpt2x.cli.exit_codes import ExitCode
+from gpt2x.cli.identity import identity_of, used_settings
+from gpt2x.cli.messages import complain, message_of, one_line
+from gpt2x.cli.overrides import key_of
+from gpt2x.config.settings import flatten, non_default, refuse_unused
+from gpt2x.config.tasks import SCHEMAS
+from gpt2x.errors import DoesNotFitError, UserError
+from gpt2x.paths import write_text
+from gpt2x.runs import tables
+from gpt2x.runs.folder import RunFolder, remove_empty
+from gpt2x.runs.job import Identity, Job, Status
+from gpt2x.runs.manifest import environment
+from gpt2x.tasks.registry import TASKS
+
+
+def run_job(cfg: DictConfig) -> ExitCode:
+    """Runs one job and returns its exit code; all else that there is to know of it is in its run folder.
+
+    What went wrong is reported on stderr, and is not raised: it must not stop the other jobs of a sweep. Only
+    KeyboardInterrupt is raised.
+    """
+    hydra = HydraConfig.get()
+    path = Path(hydra.runtime.output_dir)
+    try:
+        container = to_container(cfg)
+        task = TASKS[container["task"]["name"]]
+        folder = RunFolder(path, task.outputs, task.state)
+    except (UserError, OmegaConfBaseException) as error:
+        complain(message_of(error) or str(error))
+        remove_empty(path)
+        return ExitCode.USER_ERROR
+    overrides = [str(override) for override in hydra.overrides.task]
+    job = Job(
+        task=task.name,
+        overrides=overrides,
+        chosen=chosen(cfg, [key_of(override) for override in overrides]),
+        identity=Identity(used_settings(container)),
+        invocation=stamp(),
+        number=0 if OmegaConf.is_missing(hydra.job, "num") else int(hydra.job.num),
+    )
+    try:
+        _run(cfg, container, folder, job)
+    except BaseException as error:
+        message = message_of(error)
+        _record_failure(folder, job, error, message, in_sweep=hydra.mode == RunMode.MULTIRUN)
+        if message is not None:
+            complain(message)
+            return ExitCode.USER_ERROR
+        if not isinstance(error, Exception):
+            raise
+        traceback.print_exception(error)
+        return ExitCode.BUG
+    return ExitCode.DONE if job.passed else ExitCode.NO_PARITY
+
+
+def _run(cfg: DictConfig, container: dict[str, Any], folder: RunFolder, job: Job) -> None:
+    """The work of a job: checks, the task, and the records of how it went."""
+    start = time.perf_counter()
+    if not folder.is_unfinished:
+        folder.begin(job)
+    _refuse_unused(job, container)
+    config = to_config(cfg)
+    task = TASKS[job.task]
+    digesting = begin_digesting(config.model, config.weights)
+    run = task.load()
+    if not gc.isenabled():  # objects created during import live for the whole process: they are never scanned
+        gc.freeze()
+        gc.enable()
+    digesting.join()
+    job.identity = identity_of(container)
+    folder.check_same_run(job.identity, config.task.neutral, lambda: default_settings(job.task))
+    folder.begin(job)
+    outcome = run(config, config.task, folder.path)
+    seconds = time.perf_counter() - start
+    rows = [tables.TimingRow(stage, took) for stage, took in (outcome.timings | {"total": seconds}).items()]
+    tables.write_rows(folder.path / "timing.csv", tables.TimingRow, rows)
+    facts = {"overrides": job.overrides, "settings": job.chosen, "status": Status.DONE, "error": None}
+    facts |= {"config": container} | environment() | {"seconds": seconds} | outcome.facts()
+    write_text(folder.path / "manifest.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    job.passed = outcome.passed
+    job.end(Status.DONE)
+    job.write(folder.path)
+
+
+def _record_failure(folder: RunFolder, job: Job, error: BaseException, message: str | None, in_sweep: bool) -> None:
+    """Writes how the job ended; removes what it wrote, unless a bug is to be looked at."""
+    kinds = {KeyboardInterrupt: Status.INTERRUPTED, DoesNotFitError: Status.SKIPPED}
+    job.end(kinds.get(type(error), Status.FAILED), one_line(message or f"{type(error).__name__}: {error}"))
+    is_bug = message is None and isinstance(error, Exception)
+    if folder.begun:
+        folder.record(job)
+    if not is_bug:
+        folder.clear(keep_job=in_sweep)
+
+
+def _refuse_unused(job: Job, container: dict[str, Any]) -> None:
+    """UserError for a setting that the task does not use, whether an override or a preset has set it."""
+    refuse_unused(job.task, job.chosen)
+    preset = HydraConfig.get().runtime.choices.get("experiment") not in (None, "null")
+    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    # An option of a group that the task uses in part may set the other part. The defaults cost 50 ms the first time.
+    in_part = any(used.startswith(f"{key}.") for used in SCHEMAS[job.task].uses for key in job.chosen)
+    if preset or in_sweep or in_part:
+        refuse_unused(job.task, non_default(flatten(container), default_settings(job.task)))

@@ -1,0 +1,57 @@
+"""Exceptions as one line for the user: what is wrong, where, and what to change."""
+
+import errno
+import sys
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from gpt2x.config.settings import unused
+from gpt2x.config.tasks import SCHEMAS
+from gpt2x.errors import UserError, nearest
+
+# What the file system answers where a folder cannot be made or written.
+_UNWRITABLE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+}
+
+
+def complain(message: str) -> None:
+    """Prints the line on stderr."""
+    print(f"gpt2x: error: {one_line(message)}", file=sys.stderr)
+
+
+def one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+def message_of(error: BaseException) -> str | None:
+    """The line for an error that the user can mend; None for a bug."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return _explain(error)
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+        return f"{error.filename}: {error.strerror}; choose another folder with hydra.run.dir=DIR"
+    return None
+
+
+def _explain(error: Exception) -> str:
+    """Errors of Hydra and OmegaConf, which take many lines, in one."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}={name}: not one of {', '.join(error.options)}{nearest(name, error.options)}"
+    quotes = "text with special characters wants two pairs of quotes: 'key=\"text\"'"
+    if isinstance(error, OverrideParseException):
+        return f"cannot parse {error.override!r}; {quotes}"
+    line = str(error).partition("\n")[0]
+    if line.startswith("Ambiguous value"):
+        return f"{line}: add -m for one job each; {quotes}"
+    cause = error.__cause__ or error
+    message = str(cause).partition("\n")[0]
+    key = getattr(cause, "full_key", None)
+    task = getattr(getattr(cause, "object_type", None), "name", None)
+    if task in SCHEMAS and key not in (None, "task"):
+        return unused(task, key)
+    return f"{key}: {message}" if key else message

@@ -1,0 +1,97 @@
+"""The parts in which the samples of a run are generated, and the store that keeps the rows of finished samples.
+
+Samples are generated from the shortest prompt to the longest, in parts of a few batches. How a text is rounded
+depends on the other texts in its batch. So a part that a kill left unfinished is started again from its beginning:
+each batch then holds the same texts as in a run that was not killed, and the tables end in the same bytes.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Protocol
+
+from gpt2x.config.decode import DecodeConfig
+from gpt2x.decoding.batches import automatic_batch_size
+from gpt2x.decoding.rows import GenerationRow, TokenRow
+from gpt2x.decoding.samples import Key, Sample, key_of
+from gpt2x.model.gpt2 import GPT2
+from gpt2x.runs.journal import Rows
+
+_BATCHES_PER_PART = 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the work is divided. A continued run needs it to form the same batches again."""
+
+    asked: int | str
+    """The batch size of the settings: an int, or 'auto'."""
+    batch_size: int
+    """Samples (or beams) that are decoded together; halved where memory is short."""
+    part: int
+    """Samples per part."""
+
+
+class Store(Protocol):
+    """Keeps the rows of finished samples, and the plan: in memory, or in a run folder."""
+
+    facts: Plan | None
+    """None before the first call of `rewrite`."""
+    rows: Rows
+    """GenerationRow -> the rows so far, and, with decode.logprobs, TokenRow -> the rows so far."""
+
+    def append(self, rows: Rows, /) -> None:
+        """Adds the rows of one more sample."""
+
+    def rewrite(self, rows: Rows, facts: Plan, /) -> None:
+        """Replaces all rows and the plan."""
+
+
+class MemoryStore:
+    """A store that lives as long as the process."""
+
+    def __init__(self) -> None:
+        self.facts: Plan | None = None
+        self.rows: Rows = {TokenRow: [], GenerationRow: []}
+
+    def append(self, rows: Rows) -> None:
+        for row_type, new in rows.items():
+            self.rows[row_type] += new
+
+    def rewrite(self, rows: Rows, facts: Plan) -> None:
+        self.rows, self.facts = rows, facts
+
+
+def plan_parts(
+    model: GPT2, samples: list[Sample], decode: DecodeConfig, asked: int | str, store: Store
+) -> tuple[Plan, list[list[Sample]]]:
+    """The plan, and the parts that are left to generate; `asked` is a batch size or 'auto'.
+
+    Drops the rows of unfinished parts from the store.
+    """
+    order = sorted(samples, key=lambda sample: len(sample.ids))
+    longest = min(len(order[-1].ids) + decode.max_new_tokens, model.config.n_positions)
+    earlier = store.facts
+    size = earlier.batch_size if earlier is not None and earlier.asked == asked else asked
+    if isinstance(size, str):
+        size = automatic_batch_size(model, longest)
+    length = earlier.part if earlier is not None else _BATCHES_PER_PART * size
+    length += -length % decode.num_samples  # the samples of one prompt come from the same beams
+    parts = [order[start : start + length] for start in range(0, len(order), length)]
+    complete = _complete_samples(store.rows, decode.logprobs, model.config.vocab_size)
+    left = [part for part in parts if not complete.issuperset(sample.key for sample in part)]
+    finished = {sample.key for sample in order} - {sample.key for part in left for sample in part}
+    plan = Plan(asked, size, length)
+    rows = {row_type: [row for row in rows if key_of(row) in finished] for row_type, rows in store.rows.items()}
+    store.rewrite(rows, plan)
+    return plan, left
+
+
+def _complete_samples(rows: Rows, logprobs: int | None, vocab_size: int) -> set[Key]:
+    """Keys of the samples with all their rows: when a machine goes down, one table may lose more rows than another."""
+    n_new = {key_of(row): row.n_new_tokens for row in rows[GenerationRow]}
+    if logprobs is None:
+        return set(n_new)
+    steps = Counter(key_of(row) for row in rows[TokenRow] if row.chosen)
+    last_rank = {key_of(row): row.rank for row in rows[TokenRow]}
+    ranks = min(logprobs, vocab_size)
+    return {key for key, n in n_new.items() if steps[key] == n and last_rank[key] >= ranks}

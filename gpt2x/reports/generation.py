@@ -1,0 +1,93 @@
+"""What task=generate shows on the console: the text of one sample as it comes, or a progress bar and then a table."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.segment import Segment, Segments
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from gpt2x.decoding.rows import GenerationRow
+from gpt2x.decoding.run import Generated, OnProgress, Progress
+from gpt2x.decoding.stop import StopStrings
+from gpt2x.paths import shown
+from gpt2x.reports import console
+from gpt2x.tokenizer import Tokenizer
+
+_MOST_ROWS = 20  # of the table on the console
+
+
+class Stream:
+    """A single sample: its prompt at once, and then its text as it is generated."""
+
+    def __init__(self, prompt: str, tokenizer: Tokenizer, stop: list[str]) -> None:
+        self.eos_id, self.stop = tokenizer.eos_id, StopStrings(stop, tokenizer.decode)
+        self.decode_next = tokenizer.stream()
+        self.text, self.printed = "", 0
+        _write(prompt, Style(bold=True))
+
+    def update(self, progress: Progress) -> None:
+        """Prints what the newest token adds, but no text that may be the beginning of a stop string."""
+        if progress.token is None or progress.token == self.eos_id:
+            return
+        self.text += self.decode_next(progress.token)
+        visible = self.stop.visible(self.text)
+        _write(self.text[self.printed : visible])
+        self.printed = visible
+
+    def end(self, row: GenerationRow) -> None:
+        """Prints the rest: for example U+FFFD, where the last token is only a part of a character."""
+        _write(row.completion[self.printed :] + "\n")
+
+
+def _write(text: str, style: Style | None = None) -> None:
+    """Prints text unchanged: rich's own Text removes control characters and expands tabs."""
+    console.out.print(Segments([Segment(text, style)]), soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(n_samples: int, max_new_tokens: int) -> Iterator[OnProgress]:
+    """A progress bar on stderr, if that is a terminal; yields the function that updates it."""
+    columns = (
+        TextColumn("{task.fields[done]}/{task.fields[samples]} samples"),
+        BarColumn(),
+        TextColumn("{task.fields[speed]:,.0f} tokens/s"),
+        TimeRemainingColumn(),
+    )
+    start = time.perf_counter()
+    with console.progress(*columns) as bar:
+        task = bar.add_task("generate", total=n_samples, done=0, samples=n_samples, speed=0.0)
+
+        def update(progress: Progress) -> None:
+            completed = progress.n_finished + progress.n_in_flight / max_new_tokens
+            speed = progress.n_new_tokens / (time.perf_counter() - start)
+            bar.update(task, completed=completed, done=progress.n_finished, speed=speed)
+
+        yield update
+
+
+def show(generated: Generated, path: Path) -> None:
+    """Prints the first samples as a table, on a terminal only, and a line with the path of all of them."""
+    if console.out.is_terminal:
+        console.out.print(_table(generated.generations))
+    n, seconds = generated.n_new_tokens, generated.seconds
+    console.out.print(
+        f"{len(generated.generations)} samples in {shown(path)}; {n:,} new tokens in {seconds:.1f} s, "
+        f"{n / seconds:,.0f} a second",
+        soft_wrap=True,
+    )
+
+
+def _table(rows: list[GenerationRow]) -> Table:
+    table = Table("prompt", "sample", "text", "tokens", "ended by", "logprob")
+    for row in rows[:_MOST_ROWS]:
+        text = Text.assemble((row.prompt, "bold"), row.completion)
+        cells = (str(row.sample), text, str(row.n_new_tokens), row.finish_reason, f"{row.logprob:.1f}")
+        table.add_row(Text(row.prompt_id), *cells)
+    if len(rows) > _MOST_ROWS:
+        table.caption = f"and {len(rows) - _MOST_ROWS} more"
+    return table

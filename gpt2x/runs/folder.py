@@ -1,0 +1,98 @@
+"""A run folder: what is in it before a job, what the job may leave, and what is removed when it fails."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from gpt2x.errors import UserError
+from gpt2x.paths import shown
+from gpt2x.runs.job import JOB, Identity, Job, differences, read_job
+
+OF_EVERY_RUN = (JOB, "manifest.json", "timing.csv")
+
+
+class RunFolder:
+    """The folder of one job. `outputs` are the files and folders that the task may write.
+
+    `state` is the file from which a run that was killed goes on, if the task has one.
+    """
+
+    def __init__(self, path: Path, outputs: tuple[str, ...] = (), state: str | None = None) -> None:
+        self.path, self.outputs, self.state = path, outputs, state
+        self._before = set(path.iterdir())
+        self.previous = read_job(path)
+        """The job that was in this folder before."""
+        self.begun = False
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether there is something here that a run can go on from."""
+        return self.state is not None and (self.path / self.state).is_file()
+
+    def begin(self, job: Job) -> None:
+        """Writes job.json. Raises UserError if the folder cannot be written."""
+        if not os.access(self.path, os.W_OK):
+            raise UserError(f"{shown(self.path)}: cannot be written; choose another folder with hydra.run.dir=DIR")
+        job.attempt = self.previous.attempt + 1 if self.previous is not None else 1
+        job.write(self.path)
+        self.begun = True
+
+    def record(self, job: Job) -> None:
+        """Replaces job.json at the end of a job that failed; a full disk must not hide why it failed."""
+        with suppress(UserError):
+            job.write(self.path)
+
+    def check_same_run(
+        self, identity: Identity, neutral: tuple[str, ...], defaults: Callable[[], Mapping[str, Any]]
+    ) -> None:
+        """Raises UserError if the folder holds an unfinished run that is not this one.
+
+        `neutral` are settings that may differ; `defaults` (flat) are asked for only where an old job.json lacks a
+        setting, or has one too many.
+        """
+        if not self.is_unfinished:
+            return
+        if self.previous is None:
+            raise UserError(f"{shown(self.path)}: no {JOB} says which run was begun here; give another hydra.run.dir")
+        recorded, now = self.previous.identity.without(neutral), identity.without(neutral)
+        if recorded == now:
+            return
+        changed = differences(recorded, now, defaults())
+        if changed:
+            raise UserError(
+                f"{shown(self.path)}: begun with other settings ({', '.join(changed)}); give another hydra.run.dir"
+            )
+
+    def clear(self, keep_job: bool) -> None:
+        """Removes what a failed job wrote, and the folders that were made for it; never a file of the user's.
+
+        Where a run can go on from its state, everything stays. `keep_job` keeps job.json, for a sweep's table.
+        """
+        if not self.path.exists() or self.is_unfinished:
+            return
+        for name in (*self.outputs, *OF_EVERY_RUN):
+            path = self.path / name
+            if path in self._before or (keep_job and name == JOB):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        if not keep_job:
+            if self.previous is not None:
+                self.previous.write(self.path)
+            remove_empty(self.path)
+
+
+def remove_empty(folder: Path) -> None:
+    """Removes a folder and those above it, as far as they are empty and below the launch directory."""
+    for each in (folder, *folder.parents):
+        if not each.is_relative_to(Path.cwd()) or each == Path.cwd():
+            break
+        try:
+            each.rmdir()
+        except OSError:  # it is not empty, or not ours to remove
+            break

@@ -1,0 +1,128 @@
+"""job.json: what a job is, and how it ended; written when the job starts and replaced when it ends."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from gpt2x.errors import UserError
+from gpt2x.paths import shown, write_text
+
+JOB = "job.json"
+_FORMAT = 1
+
+
+class Status(StrEnum):
+    """How a job stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    """It does not fit in the memory of this machine."""
+    INTERRUPTED = "interrupted"
+    """By Ctrl-C."""
+    KILLED = "killed"
+    """Never written: job.json says that the job is running, and its process is gone."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes two runs the same run: their settings, and the content of the files that they read."""
+
+    settings: dict[str, Any]
+    """Those that the task uses, by dotted key; without paths of input files."""
+    inputs: dict[str, list[str]] = field(default_factory=dict)
+    """Setting, or `weights` -> sha256 of each of its files, sorted: names and places of files do not count."""
+
+    def without(self, keys: tuple[str, ...]) -> "Identity":
+        """The same without some settings."""
+        return Identity({key: value for key, value in self.settings.items() if key not in keys}, self.inputs)
+
+
+@dataclass
+class Job:
+    """The content of job.json."""
+
+    task: str
+    overrides: list[str]
+    """As given on the command line."""
+    chosen: dict[str, Any]
+    """Key of each override -> its value as composed; the name of the option for a group."""
+    identity: Identity
+    """Its inputs are filled in before the task starts."""
+    invocation: str = ""
+    """The time stamp of the command that the job belongs to."""
+    number: int = 0
+    """The job's place among those of its command."""
+    attempt: int = 1
+    """How often this job has been started in its folder, this time included."""
+    status: Status = Status.RUNNING
+    passed: bool | None = None
+    """False if the job is done and parity does not hold; None until it is done."""
+    error: str | None = None
+    seconds: float | None = None
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    started: float = field(default_factory=time.time)
+    """Seconds since 1970."""
+
+    def end(self, status: Status, error: str | None = None) -> None:
+        self.status, self.error, self.seconds = status, error, time.time() - self.started
+
+    def write(self, folder: Path) -> None:
+        """Writes job.json, whole or not at all. Raises UserError if the file cannot be written."""
+        content = {"format": _FORMAT} | asdict(self)
+        write_text(folder / JOB, json.dumps(content, indent=2, ensure_ascii=True) + "\n")
+
+    @property
+    def state(self) -> Status:
+        """The status, and KILLED for a job that says that it is running while its process is gone."""
+        if self.status is Status.RUNNING and self.host == socket.gethostname() and not self._process_exists():
+            return Status.KILLED
+        return self.status
+
+    def _process_exists(self) -> bool:
+        import psutil
+
+        try:
+            born = psutil.Process(self.pid).create_time()
+        except psutil.Error:
+            return False
+        return born <= self.started + 1  # a younger process has only been given the same number
+
+
+def read_job(folder: Path) -> Job | None:
+    """The content of a folder's job.json; None without one. Raises UserError if it cannot be read."""
+    file = folder / JOB
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{shown(file)}: cannot be read ({error}); remove the folder, or give another one") from None
+    try:
+        if content.pop("format") != _FORMAT:
+            raise ValueError("written by another version of gpt2x")
+        known = {each.name for each in fields(Job)}
+        job = Job(**{key: value for key, value in content.items() if key in known})
+        job.status = Status(job.status)
+        job.identity = Identity(**content["identity"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{shown(file)}: not a job of gpt2x ({error}); remove the folder, or give another") from None
+    return job
+
+
+def differences(recorded: Identity, now: Identity, defaults: Mapping[str, Any]) -> list[str]:
+    """Names of the settings and inputs in which two runs differ; what one of them does not know has its default."""
+    keys = sorted({*recorded.settings, *now.settings})
+    different = [
+        key for key in keys if recorded.settings.get(key, defaults.get(key)) != now.settings.get(key, defaults.get(key))
+    ]
+    inputs = sorted({*recorded.inputs, *now.inputs})
+    return different + [name for name in inputs if recorded.inputs.get(name) != now.inputs.get(name)]

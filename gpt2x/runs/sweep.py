@@ -1,0 +1,106 @@
+"""The root of a sweep: sweep.json, and the tables that its job folders add up to. Only the folders are read."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from gpt2x.errors import UserError
+from gpt2x.paths import shown, write_text
+from gpt2x.runs.folder import remove_empty
+from gpt2x.runs.job import Job, Status, read_job
+from gpt2x.runs.tables import read_rows, row_values, to_csv, write_rows
+
+SWEEP = "sweep.json"
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """jobs.csv: one row per job of a sweep."""
+
+    job: str
+    """The job's folder: a hash of its settings and of the weights' content."""
+    overrides: str
+    status: str
+    """done | failed | skipped (does not fit in memory) | interrupted | killed | running."""
+    attempts: int
+    """How often the job has been started."""
+    error: str | None
+    seconds: float | None
+
+
+def begin_sweep(folder: Path, invocation: str, overrides: list[str]) -> None:
+    """Notes a command in sweep.json, before its jobs start. Raises UserError if the file cannot be written."""
+    content = _read(folder)
+    content["invocations"].append({"stamp": invocation, "overrides": overrides})
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder, content)
+
+
+def jobs_of(folder: Path) -> list[tuple[Path, Job]]:
+    """The job folders of a sweep with their jobs: those that sweep.json lists in its order, then new ones."""
+    known = {key: place for place, key in enumerate(_read(folder)["jobs"])}
+    found = [(each, job) for each in sorted(folder.iterdir()) if each.is_dir() and (job := read_job(each)) is not None]
+    return sorted(found, key=lambda pair: (known.get(pair[0].name, len(known)), pair[1].invocation, pair[1].number))
+
+
+def collect_sweep(folder: Path, tables: Mapping[str, type]) -> list[Job]:
+    """Writes jobs.csv, the jobs' tables one below the other, and the jobs' order; returns the jobs.
+
+    The tables have the job and the swept settings as first columns. A sweep that could not start leaves nothing.
+    Raises UserError for what cannot be read or written.
+    """
+    jobs = jobs_of(folder)
+    if not jobs:
+        for name in (SWEEP, "multirun.yaml"):  # the latter is Hydra's
+            (folder / name).unlink(missing_ok=True)
+        remove_empty(folder)
+        return []
+    content = _read(folder) | {"jobs": [each.name for each, _ in jobs]}
+    _write(folder, content)
+    rows = [
+        JobRow(each.name, shlex.join(job.overrides), job.state, job.attempt, job.error, job.seconds)
+        for each, job in jobs
+    ]
+    write_rows(folder / "jobs.csv", JobRow, rows)
+    swept = _swept([job for _, job in jobs])
+    done = [(each, job) for each, job in jobs if job.status is Status.DONE]
+    for name, row_type in tables.items():
+        columns = [field.name for field in fields(row_type)]
+        extra = [key for key in swept if key not in columns]  # a swept prompt is in its table already
+        table = [
+            [each.name, *(_cell(job.chosen.get(key)) for key in extra), *row_values(row)]
+            for each, job in done
+            if (each / name).is_file()
+            for row in read_rows(each / name, row_type)
+        ]
+        if table:
+            write_text(folder / name, to_csv(["job", *extra, *columns], table))
+    return [job for _, job in jobs]
+
+
+def _swept(jobs: list[Job]) -> list[str]:
+    """Keys of the overrides that differ between jobs."""
+    keys = dict.fromkeys(key for job in jobs for key in job.chosen)
+    return [key for key in keys if any(job.chosen.get(key) != jobs[0].chosen.get(key) for job in jobs)]
+
+
+def _cell(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, type(None))) else json.dumps(value, ensure_ascii=False)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    file = folder / SWEEP
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {"invocations": list(content["invocations"]), "jobs": list(content["jobs"])}
+    except FileNotFoundError:
+        return {"invocations": [], "jobs": []}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{shown(file)}: cannot be read; give another hydra.sweep.dir") from None
+
+
+def _write(folder: Path, content: dict[str, Any]) -> None:
+    write_text(folder / SWEEP, json.dumps(content, indent=2, ensure_ascii=True) + "\n")
