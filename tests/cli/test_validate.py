@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from gpt2x.config.schema import STAGES
+from gpt2x.config.tasks.validate import Stage
 from gpt2x.model.attention import Attention
 from gpt2x.model.block import MLP, Block
 from gpt2x.model.gpt2 import GPT2, Transformer
@@ -22,7 +22,7 @@ def test_nano_passes_by_default(gpt2x: Cli, launch: Path) -> None:
     assert "PASS" in result.out
     folder = run_dir(launch, "validate")
     parity = read_csv(folder / "parity.csv")
-    assert list(dict.fromkeys(row["stage"] for row in parity)) == list(STAGES)
+    assert list(dict.fromkeys(row["stage"] for row in parity)) == list(Stage)
     assert {row["status"] for row in parity} == {"ok"}
     assert sum(row["stage"] == "weights" for row in parity) == 4 + 12 * 4 + 1
     (summary,) = read_csv(folder / "summary.csv")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gpt2x.config.schema import STAGES
+from gpt2x.config.tasks.validate import Stage
 from tests.conftest import Cli, read_csv, run_dir
 from tests.parity.conftest import PLAIN, Validate, summary_of
 
@@ -18,7 +18,7 @@ def test_stages_come_in_their_order_whatever_is_asked(validate: Validate, launch
     result = validate(None, "task.stages=[logits,config,loss]")
     assert result.code == 0
     assert list(dict.fromkeys(row["stage"] for row in parity(launch))) == ["config", "logits", "loss"]
-    left = [stage for stage in STAGES if stage not in ("logits", "config", "loss")]
+    left = [stage for stage in Stage if stage not in ("logits", "config", "loss")]
     assert f"not checked      {', '.join(left)}: not asked for" in result.out
     assert not (run_dir(launch, "validate") / "parity.png").exists()
 
