@@ -1,6 +1,5 @@
-"""Numbers that tell two tensors, two distributions or two lists apart, and the bars they are held to."""
+"""Numbers that tell two tensors, two distributions or two lists apart, and the tolerances for them."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,22 +8,23 @@ from torch import Tensor
 
 # Largest difference between two correct implementations in one dtype, relative to the largest reference
 # value. Measured on GPT-2 124M (random weights, two CPU cores) against transformers 5.23: float64 3e-15,
-# float32 9e-7, float16 2e-3, bfloat16 1.4e-2. Classic mistakes make 5e-5 and more (design.md, section 5),
-# so only float64's tells all of them from rounding; the others stand in where float64 does not fit.
+# float32 9e-7, float16 2e-3, bfloat16 1.4e-2. Classic mistakes make 5e-5 and more (design.md, section 5).
+# So only the tolerance for float64 separates all of them from rounding; the others are used if float64 does
+# not fit in memory.
 RELATIVE_TOLERANCE = {
     torch.float64: 1e-9,
     torch.float32: 1e-5,
     torch.float16: 1e-2,
     torch.bfloat16: 5e-2,
 }
-# The subject's error over the reference's own, in the dtype asked for (design.md, section 5).
+# The subject's error divided by the reference's own, in the dtype asked for (design.md, section 5).
 ERROR_RATIO = 4.0
-# Nobody is asked to be more exact than one rounding of each value, which makes an RMS error of about this
-# many units of the machine epsilon (uniform within half a unit in the last place, mantissas spread evenly).
+# No subject has to be more exact than one rounding of each value, which makes an RMS error of about this many
+# units of the machine epsilon (uniform within half a unit in the last place, mantissas spread evenly).
 _ROUNDING = 0.2
-# What a tensor may have been rounded to on the way.
+# The dtypes to which a tensor may have been rounded.
 ROUNDED = (torch.float16, torch.bfloat16, torch.float32)
-KL_ROUNDING = 1e-12  # of a KL over 50,257 tokens in float64; nats
+KL_ROUNDING = 1e-12  # rounding error of a KL over 50,257 tokens in float64, in nats
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class LogitDifference:
     max_abs: float
     mean_abs: float
     relative: float
-    """The largest, over the largest logit of the reference."""
+    """The largest absolute difference, divided by the largest absolute logit of the reference."""
     mean_kl: float
-    """Mean over positions of KL(reference || subject), nats."""
+    """Mean over the positions of KL(reference || subject), in nats."""
     top1_agreement: float
-    """Share of positions with the same likeliest token."""
+    """Share of the positions at which both models have the same likeliest token."""
     largest_lost_margin: float
-    """Where the likeliest tokens differ: the reference's largest lead of its own over the subject's."""
+    """The largest lead, in the reference's logits, of its likeliest token over the subject's likeliest token."""
 
 
 def compare_logits(subject: Tensor, reference: Tensor) -> LogitDifference:
@@ -62,12 +62,12 @@ def compare_logits(subject: Tensor, reference: Tensor) -> LogitDifference:
 
 
 def centred(logits: Tensor) -> Tensor:
-    """Logits [T, V] less each position's mean: softmax does not see what is taken away."""
+    """Logits [T, V] minus each position's mean, which does not change their softmax."""
     return logits - logits.mean(-1, keepdim=True)
 
 
 def relative_difference(actual: Tensor, expected: Tensor) -> float:
-    """The largest difference over the largest expected value; NaN if anything is not a number."""
+    """The largest difference divided by the largest expected value (absolute values); NaN if any value is NaN."""
     actual, expected = actual.cpu().double(), expected.cpu().double()
     difference, scale = (actual - expected).abs().max().item(), expected.abs().max().item()
     return difference if difference == 0 or scale == 0 else difference / scale
@@ -78,25 +78,23 @@ def rms(tensor: Tensor) -> float:
 
 
 def error_ratio(error: float, reference_error: float, scale: float, dtype: torch.dtype) -> float:
-    """RMS error of the subject over that of the reference; both in `dtype`, on values of the RMS `scale`."""
+    """RMS error of the subject divided by that of the reference; both in `dtype`, on values of the RMS `scale`."""
     floor = _ROUNDING * torch.finfo(dtype).eps * scale
     return error / max(reference_error, floor) if error else 0.0
 
 
 def rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """The values that are left after a stay in `dtype`, in the tensor's own dtype."""
+    """The tensor after a conversion to `dtype` and back to its own dtype."""
     return tensor.to(dtype).to(tensor.dtype)
 
 
-def status(value: float, tolerance: float) -> str:
-    """ok, mismatch, or nonfinite."""
-    if not math.isfinite(value):
-        return "nonfinite"
-    return "ok" if value <= tolerance else "mismatch"
+def aligned(actual: Tensor, expected: Tensor) -> Tensor | None:
+    """A tensor of the subject in the reference's shape; None if it has another number of elements."""
+    return actual.reshape(expected.shape) if actual.numel() == expected.numel() else None
 
 
 def first_difference(a: list[Any], b: list[Any]) -> int | None:
-    """Index of the first differing element, a missing one included; None if the lists are equal."""
+    """Index of the first element that differs or is missing in one of the lists; None if the lists are equal."""
     for i, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:
             return i

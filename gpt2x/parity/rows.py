@@ -1,51 +1,48 @@
-"""The rows of parity.csv, side_by_side.csv and summary.csv."""
+"""The rows of parity.csv, side_by_side.csv and summary.csv. Importing it never imports torch."""
 
 from dataclasses import dataclass
+
+from gpt2x.parity.checks import Check, Mode, Verdict
 
 
 @dataclass(frozen=True)
 class ParityRow:
-    """parity.csv: one row a comparison."""
+    """parity.csv: one row per comparison."""
 
     stage: str
     site: str
-    """Tensor, module, text or prompt that is compared, by Hugging Face's name."""
+    """The tensor, module, text or prompt that is compared; tensors and modules by Hugging Face's names."""
     mode: str
-    """How: isolated or propagated, the dtype, encode or decode, greedy."""
+    """How it is compared: isolated or propagated, the dtype, encode or decode, greedy."""
     metric: str
     value: float | None
     tolerance: float | None
-    """Empty where the value is said, and not judged."""
+    """Empty if the value is informational: no tolerance applies."""
     status: str
     """ok | mismatch | missing | unexpected | shape_mismatch | nonfinite | skipped."""
     note: str
 
-    @property
-    def bad(self) -> bool:
-        """Neither ok nor skipped."""
-        return self.status not in ("ok", "skipped")
-
 
 @dataclass(frozen=True)
 class SideBySideRow:
-    """side_by_side.csv: one row a prompt, continued greedily by both models."""
+    """side_by_side.csv: one row per prompt, which both models continue greedily."""
 
     prompt: str
     subject_text: str
     reference_text: str
     matched: int
-    """New tokens that are the same, before the first difference."""
+    """Number of equal new tokens before the first difference."""
     first_difference: int | None
-    """Position among the new tokens."""
+    """Its position among the new tokens."""
     top2_margin: float | None
-    """There, between the reference's two largest logits."""
-    verdict: str
+    """The difference between the reference's two largest logits at that position."""
+    verdict: Verdict
     """same | tie | different."""
 
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """summary.csv: one row a run."""
+    """summary.csv: one row per run."""
 
     model: str
     weights: str
@@ -57,17 +54,37 @@ class SummaryRow:
     verdict: str
     """pass | fail."""
     first_divergence: str
-    """The first module that is wrong, `input of` one that is given the wrong thing, or `stage: site`."""
+    """The first wrong module, `input of` a module that receives wrong values, or `stage: site`."""
     probable_cause: str
     """The mistake that reproduces it, or 'unknown'."""
     max_abs_logit_difference: float | None
-    """In the dtype asked for, as are the three below."""
+    """In the dtype asked for, as are the next two."""
     mean_kl: float | None
-    """Of the subject's next-token distribution from the reference's, nats."""
+    """KL(reference || subject) of the next-token distributions, mean over the positions, in nats."""
     top1_agreement: float | None
     generations_matched: int
     generations_total: int
     relative_difference: float | None
-    """Same function? Of the logits in float64, over the largest of the reference's."""
+    """Is it the same function? Largest difference of the logits in float64, divided by the reference's largest."""
     error_ratio: float | None
-    """As accurate? RMS error of the logits in the dtype asked for, over the reference's own."""
+    """Is it as accurate? RMS error of the logits in the dtype asked for, divided by the reference's own."""
+
+
+def parity_row(check: Check) -> ParityRow:
+    return ParityRow(
+        check.stage,
+        check.site,
+        mode_text(check),
+        check.metric or "",
+        check.value,
+        check.tolerance,
+        check.status,
+        check.text,
+    )
+
+
+def mode_text(check: Check) -> str:
+    """The column `mode`: `isolated`, `float32`, `isolated, float32` or `float64, centred`."""
+    if check.mode is Mode.CENTRED:
+        return f"{check.dtype}, {check.mode}"
+    return ", ".join(part for part in (check.mode, check.dtype) if part)

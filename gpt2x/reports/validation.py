@@ -1,161 +1,176 @@
-"""What validate says on the console: a table of stages, the two questions, the texts, the verdict."""
+"""What validate prints: a table of the stages, both models' texts, the two questions, and the verdict."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from rich.progress import BarColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from gpt2x.config.tasks.validate import Stage
-from gpt2x.parity.diagnosis.diagnose import Diagnosis
-from gpt2x.parity.measures import ERROR_RATIO, RELATIVE_TOLERANCE
-from gpt2x.parity.reference.record import Record
-from gpt2x.parity.rows import ParityRow, SideBySideRow, SummaryRow
+from gpt2x.parity.checks import Check, Metric, Mode, Status, Verdict
+from gpt2x.parity.measures import ERROR_RATIO
+from gpt2x.parity.rows import SideBySideRow, mode_text
+from gpt2x.parity.validation import Validation
 from gpt2x.paths import shown
 from gpt2x.reports import console
 
 
-@dataclass(frozen=True)
-class Report:
-    """All that a validation found."""
+@contextmanager
+def progress_bar(n_steps: int) -> Iterator[Callable[[str], None]]:
+    """A progress bar, with a function to call when a step begins: it ends the step before and shows the description."""
+    with console.progress(TextColumn("{task.description}"), BarColumn()) as bar:
+        task = bar.add_task("", total=n_steps)
+        begun = False
 
-    summary: SummaryRow
-    rows: list[ParityRow]
-    side_by_side: list[SideBySideRow]
-    record: Record
-    diagnosis: Diagnosis | None
-    stages: list[str]
-    picture: Path | None
-    run_dir: Path
+        def begin(step: str) -> None:
+            nonlocal begun
+            bar.update(task, advance=int(begun), description=step)
+            begun = True
 
-    def show(self) -> None:
-        """Prints it."""
-        s = self.summary
-        out = console.out
-        out.print(self._table())
-        for text in self.side_by_side:
-            out.print(self._texts(text))
-        out.print(self._same_function(), soft_wrap=True)
-        out.print(self._as_accurate(), soft_wrap=True)
-        for reason, what in self._unchecked().items():
-            out.print(Text(f"not checked      {', '.join(what)}: {reason}", "yellow"), soft_wrap=True)
-        if self.picture is not None:
-            link = Text(shown(self.picture), f"link {self.picture.resolve().as_uri()}")
-            out.print(Text.assemble("heat map         ", link), soft_wrap=True)
-        if s.verdict == "pass":
-            out.print(Text.assemble(("PASS", "bold green"), f"  {self._passed()}"), soft_wrap=True)
-        else:
-            out.print(Text.assemble(("FAIL", "bold red"), f"  {self._failed()}"), soft_wrap=True)
-        out.print(f"results in {shown(self.run_dir)}", soft_wrap=True)
+        yield begin
 
-    @property
-    def _reference(self) -> str:
-        return f"transformers {self.record.facts.transformers}"
 
-    def _table(self) -> Table:
-        s = self.summary
-        heading = f"{s.model} · {s.weights} · {s.dtype} on {s.device} · {s.subject} against {self._reference}"
-        table = Table(title=Text(heading), title_justify="left", title_style="bold")
-        for column in ("stage", "how", "metric", "checks", "worst", "allowed", "status"):
-            table.add_column(column, justify="right" if column in ("checks", "worst", "allowed") else "left")
-        groups: dict[tuple[str, str, str], list[ParityRow]] = {}
-        for row in self.rows:
-            if row.status != "skipped" and (row.status != "ok" or not self._is_detail(row)):
-                groups.setdefault((row.stage, row.mode, row.metric), []).append(row)
-        last = ""
-        for (stage, mode, metric), group in groups.items():
-            bad = [row for row in group if row.bad]
-            extreme = min if stage == "generation" else max  # of tokens that are the same, the fewest are the worst
-            worst = bad[0] if bad else extreme(group, key=lambda row: row.value or 0.0)
-            if bad:
-                status = Text(f"{len(bad)} {bad[0].status}: {bad[0].site} {bad[0].note}", "red")
-            else:
-                note = worst.note if len(group) == 1 else worst.site if worst.value and stage != "generation" else ""
-                status = Text.assemble(("ok" if worst.tolerance is not None else "", "green"), f"  {note}")
-            cells = (str(len(group)), _number(worst.value), _number(worst.tolerance))
-            table.add_row("" if stage == last else stage, mode, metric.replace("_", " "), *cells, status)
-            last = stage
-        return table
+def show(v: Validation, picture: Path | None, run_dir: Path) -> None:
+    """Prints a validation, with the paths of its heat map and of its results."""
+    out = console.out
+    out.print(_table(v))
+    for texts in v.side_by_side:
+        out.print(_texts(v, texts))
+    out.print(_same_function(v), soft_wrap=True)
+    out.print(_as_accurate(v), soft_wrap=True)
+    for reason, sites in _unchecked(v).items():
+        out.print(Text(f"not checked      {', '.join(sites)}: {reason}", "yellow"), soft_wrap=True)
+    if picture is not None:
+        link = Text(shown(picture), f"link {picture.resolve().as_uri()}")
+        out.print(Text.assemble("heat map         ", link), soft_wrap=True)
+    verdict, style, line = ("PASS", "bold green", _passed(v)) if v.passed else ("FAIL", "bold red", _failed(v))
+    out.print(Text.assemble((verdict, style), f"  {line}"), soft_wrap=True)
+    out.print(f"results in {shown(run_dir)}", soft_wrap=True)
 
-    def _is_detail(self, row: ParityRow) -> bool:
-        """What only parity.csv says, unless it is wrong."""
-        if row.stage == "logits":
-            if row.mode.endswith("centred"):
-                return True
-            exact = row.mode != self.summary.dtype
-            return row.metric == "mean_abs_difference" or (exact and row.metric != "relative_difference")
-        return row.stage == "config" and row.metric != "parameter_difference"
 
-    def _texts(self, text: SideBySideRow) -> Table:
-        pair = Table(title=Text(f"greedy: {text.prompt!r}"), title_justify="left", expand=True)
-        pair.add_column(Text(self.summary.subject), ratio=1)
-        pair.add_column(self._reference, ratio=1)
-        pair.add_row(*(Text(side.replace("\n", "⏎ ")) for side in (text.subject_text, text.reference_text)))
-        return pair
+def _reference(v: Validation) -> str:
+    return f"transformers {v.record.facts.transformers}"
 
-    def _same_function(self) -> Text:
-        exact = self.record.facts.exact
-        value = self._logits(exact, "relative_difference")
-        bar = RELATIVE_TOLERANCE[self.record.exact]
-        if value is None:
-            return Text("same function?   not checked", "yellow")
-        said = f"{value:.2g} of the reference's scale in {exact}, allowed {bar:g}"
-        if exact != "float64":
-            said += "; float64 does not fit in memory, so this is a tolerance for the dtype"
-        return Text.assemble("same function?   ", _yes(value <= bar), said)
 
-    def _as_accurate(self) -> Text:
-        dtype = self.summary.dtype
-        value = self._logits(dtype, "error_ratio")
-        if value is None:
-            reasons = [row.note for row in self.rows if row.metric == "error_ratio" and row.status == "skipped"]
-            return Text(f"as accurate?     not checked: {(reasons or ['no logits compared'])[0]}", "yellow")
-        if dtype == "int8":
-            s = self.summary
-            said = f"mean KL {s.mean_kl:.2g} nats, top-1 agreement {s.top1_agreement:.1%}, {value:.2g} times the error"
-            return Text.assemble("as accurate?     ", ("not judged  ", "yellow"), f"{said} of float32: what int8 costs")
-        said = f"{value:.3g} times the reference's own error in {dtype}, allowed {ERROR_RATIO:g}"
-        return Text.assemble("as accurate?     ", _yes(value <= ERROR_RATIO), said)
+def _table(v: Validation) -> Table:
+    """One line per stage, mode and metric, with the worst of its checks."""
+    checkpoint = v.checkpoint
+    device = checkpoint.model.lm_head.weight.device.type
+    heading = f"{checkpoint.name} · {checkpoint.weights} · {v.dtype} on {device} · {v.subject} against {_reference(v)}"
+    table = Table(title=Text(heading), title_justify="left", title_style="bold")
+    for column in ("stage", "how", "metric", "checks", "worst", "allowed", "status"):
+        table.add_column(column, justify="right" if column in ("checks", "worst", "allowed") else "left")
+    groups: dict[tuple[Stage, str, Metric | None], list[Check]] = {}
+    for check in v.checks:
+        if check.bad or (check.status is Status.OK and not _is_detail(v, check)):
+            groups.setdefault((check.stage, mode_text(check), check.metric), []).append(check)
+    last = None
+    for (stage, mode, metric), group in groups.items():
+        # Where tokens are counted that are the same, the fewest are the worst.
+        extreme = min if stage is Stage.GENERATION else max
+        bad = [check for check in group if check.bad]
+        worst = bad[0] if bad else extreme(group, key=lambda check: check.value or 0.0)
+        status = _bad_status(bad) if bad else _ok_status(group, worst)
+        cells = (str(len(group)), _number(worst.value), _number(worst.tolerance))
+        table.add_row("" if stage == last else stage, mode, (metric or "").replace("_", " "), *cells, status)
+        last = stage
+    return table
 
-    def _logits(self, mode: str, metric: str) -> float | None:
-        return next(
-            (row.value for row in self.rows if (row.stage, row.mode, row.metric) == ("logits", mode, metric)), None
-        )
 
-    def _unchecked(self) -> dict[str, list[str]]:
-        """Reason -> stages, or modules, that nothing is known of."""
-        reasons: dict[str, list[str]] = {}
-        for row in self.rows:
-            if row.status == "skipped" and row.metric != "error_ratio":
-                reasons.setdefault(row.note, []).append(row.site or row.stage)
-        left = [stage for stage in Stage if stage not in self.stages]
-        return reasons | ({"not asked for": left} if left else {})
+def _bad_status(bad: list[Check]) -> Text:
+    return Text(f"{len(bad)} {bad[0].status}: {bad[0].site} {bad[0].text}", "red")
 
-    def _passed(self) -> str:
-        s = self.summary
-        ties = sum(text.verdict == "tie" for text in self.side_by_side)
-        found = [f"{s.parameters_subject:,} parameters"]
-        if s.max_abs_logit_difference is not None:
-            found.append(f"logits within {s.max_abs_logit_difference:.2g} in {s.dtype}")
-        if s.generations_total:
-            found.append(f"{s.generations_matched} of {s.generations_total} texts the same")
-        if ties:
-            found.append(f"{ties} parted at a near-tie")
-        if self._logits(self.record.facts.exact, "relative_difference") is None:
-            return (
-                f"nothing wrong in {', '.join(self.stages)}; whether {s.subject} computes what it should was not asked"
-            )
-        return f"{s.subject} computes what {self._reference} computes: {', '.join(found)}"
 
-    def _failed(self) -> str:
-        d = self.diagnosis
-        if d is None:
-            return "nothing was compared"
-        numbers = [] if d.row.value is None else [_number(d.row.value)]
-        if numbers and d.row.tolerance is not None:
-            numbers = [f"{numbers[0]} against {_number(d.row.tolerance)}"]
-        found = ", ".join([d.site, *([d.row.mode] if d.row.mode not in ("", "input") else []), *numbers])
-        return f"first divergence: {found}; probable cause: {d.cause}"
+def _ok_status(group: list[Check], worst: Check) -> Text:
+    note = ""
+    if len(group) == 1:
+        note = worst.text
+    elif worst.value and worst.stage is not Stage.GENERATION:
+        note = worst.site
+    return Text.assemble(("ok" if worst.tolerance is not None else "", "green"), f"  {note}")
+
+
+def _is_detail(v: Validation, check: Check) -> bool:
+    """Whether a check that is ok appears in parity.csv only."""
+    if check.stage is Stage.LOGITS:
+        if check.mode is Mode.CENTRED or check.metric is Metric.MEAN_ABS_DIFFERENCE:
+            return True
+        return check.dtype != v.dtype and check.metric is not Metric.RELATIVE_DIFFERENCE
+    return check.stage is Stage.CONFIG and check.metric is not Metric.PARAMETER_DIFFERENCE
+
+
+def _texts(v: Validation, texts: SideBySideRow) -> Table:
+    pair = Table(title=Text(f"greedy: {texts.prompt!r}"), title_justify="left", expand=True)
+    pair.add_column(Text(v.subject), ratio=1)
+    pair.add_column(_reference(v), ratio=1)
+    pair.add_row(*(Text(side.replace("\n", "⏎ ")) for side in (texts.subject_text, texts.reference_text)))
+    return pair
+
+
+def _same_function(v: Validation) -> Text:
+    exact = v.record.facts.exact
+    value = v.logits(exact, Metric.RELATIVE_DIFFERENCE)
+    if value is None:
+        return Text("same function?   not checked", "yellow")
+    numbers = f"{value:.2g} of the reference's scale in {exact}, allowed {v.tolerance:g}"
+    if exact != "float64":
+        numbers += "; float64 does not fit in memory, so this is a tolerance for the dtype"
+    return Text.assemble("same function?   ", _yes(value <= v.tolerance), numbers)
+
+
+def _as_accurate(v: Validation) -> Text:
+    value = v.logits(v.dtype, Metric.ERROR_RATIO)
+    if value is None:
+        ratios = [check for check in v.checks if check.metric is Metric.ERROR_RATIO]
+        reasons = [check.note for check in ratios if check.status is Status.SKIPPED]
+        return Text(f"as accurate?     not checked: {(reasons or ['no logits compared'])[0]}", "yellow")
+    if v.dtype == "int8":
+        kl, agreement = v.logits(v.dtype, Metric.MEAN_KL), v.logits(v.dtype, Metric.TOP1_AGREEMENT)
+        numbers = f"mean KL {kl:.2g} nats, top-1 agreement {agreement:.1%}, {value:.2g} times the error"
+        return Text.assemble("as accurate?     ", ("not judged  ", "yellow"), f"{numbers} of float32: what int8 costs")
+    numbers = f"{value:.3g} times the reference's own error in {v.dtype}, allowed {ERROR_RATIO:g}"
+    return Text.assemble("as accurate?     ", _yes(value <= ERROR_RATIO), numbers)
+
+
+def _unchecked(v: Validation) -> dict[str, list[str]]:
+    """Reason -> the stages, or the modules, that were not checked for it."""
+    reasons: dict[str, list[str]] = {}
+    for check in v.checks:
+        if check.status is Status.SKIPPED and check.metric is not Metric.ERROR_RATIO:
+            reasons.setdefault(check.note, []).append(check.site or check.stage)
+    left: list[str] = [stage for stage in Stage if stage not in v.stages]
+    return reasons | ({"not asked for": left} if left else {})
+
+
+def _passed(v: Validation) -> str:
+    if v.logits(v.record.facts.exact, Metric.RELATIVE_DIFFERENCE) is None:
+        return f"nothing wrong in {', '.join(v.stages)}; whether {v.subject} computes what it should was not asked"
+    found = [f"{v.n_parameters:,} parameters"]
+    difference = v.logits(v.dtype, Metric.MAX_ABS_DIFFERENCE)
+    if difference is not None:
+        found.append(f"logits within {difference:.2g} in {v.dtype}")
+    verdicts = [texts.verdict for texts in v.side_by_side]
+    if verdicts:
+        found.append(f"{verdicts.count(Verdict.SAME)} of {len(verdicts)} texts the same")
+    if Verdict.TIE in verdicts:
+        found.append(f"{verdicts.count(Verdict.TIE)} parted at a near-tie")
+    return f"{v.subject} computes what {_reference(v)} computes: {', '.join(found)}"
+
+
+def _failed(v: Validation) -> str:
+    if v.diagnosis is None:
+        return "nothing was compared"
+    check = v.diagnosis.check
+    found = [v.diagnosis.site]
+    if check.mode is not Mode.INPUT and mode_text(check):
+        found.append(mode_text(check))
+    if check.value is not None and check.tolerance is not None:
+        found.append(f"{_number(check.value)} against {_number(check.tolerance)}")
+    elif check.value is not None:
+        found.append(_number(check.value))
+    return f"first divergence: {', '.join(found)}; probable cause: {v.diagnosis.cause}"
 
 
 def _yes(yes: bool) -> tuple[str, str]:

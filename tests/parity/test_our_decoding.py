@@ -80,7 +80,7 @@ def wrong_min_new_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """The prompt counts as new."""
     process = processors.process_logits
     monkeypatch.setattr(
-        "gpt2x.parity.stages.decoding.process_logits",
+        "gpt2x.parity.stages.sampling.process_logits",
         lambda logits, texts, n_prompts, *rest: process(logits, texts, [0] * len(texts), *rest),
     )
 

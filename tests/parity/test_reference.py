@@ -102,7 +102,7 @@ def test_a_damaged_reference_is_refused(validate: Validate, reference: Path, dam
 def test_where_float64_does_not_fit(
     validate: Validate, launch: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, subject: str, site: str, cause: str
 ) -> None:
-    monkeypatch.setattr("gpt2x.tasks.validate.available_memory", lambda: 1000)
+    monkeypatch.setattr("gpt2x.parity.record_source.available_memory", lambda: 1000)
     result = validate(subject, f"dtype={dtype}")
     assert "float64 does not fit in memory" in result.out
     summary = summary_of(launch)
@@ -115,7 +115,7 @@ def test_where_float64_does_not_fit(
 def test_where_bars_are_wide_the_nearest_mistake_is_not_yet_the_cause(
     validate: Validate, launch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpt2x.tasks.validate.available_memory", lambda: 1000)
+    monkeypatch.setattr("gpt2x.parity.record_source.available_memory", lambda: 1000)
     assert validate("nearly_silu", "dtype=bfloat16").code == 1
     summary = summary_of(launch)
     assert summary["first_divergence"] == "h.0.mlp"
@@ -125,9 +125,9 @@ def test_where_bars_are_wide_the_nearest_mistake_is_not_yet_the_cause(
 def test_gradients_that_do_not_fit_are_skipped_and_said(
     validate: Validate, launch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt2x.tasks.validate import _fits
+    from gpt2x.parity.record_source import fits_in_memory
 
-    monkeypatch.setattr("gpt2x.tasks.validate._fits", lambda *args: (_fits(*args)[0], False))
+    monkeypatch.setattr("gpt2x.parity.record_source.fits_in_memory", lambda *args: (fits_in_memory(*args)[0], False))
     result = validate(None)
     assert result.code == 0
     assert "not checked      gradients" in result.out

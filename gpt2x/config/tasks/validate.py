@@ -42,7 +42,7 @@ class ValidateTask:
 
     def __post_init__(self) -> None:
         for stage in self.stages:
-            choose("task.stages", stage, tuple(Stage))
+            choose("task.stages", stage, tuple(map(str, Stage)))
         if not self.stages:
             raise UserError(f"task.stages is empty: name some of {', '.join(Stage)}")
         if self.reference is not None and self.save_reference is not None:

@@ -1,0 +1,89 @@
+"""Where a validation gets the reference's record from: the live oracle, or a file that an earlier run saved."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from gpt2x.checkpoints.load import Checkpoint
+from gpt2x.config.tasks.validate import Stage
+from gpt2x.decoding.generate import check_length
+from gpt2x.memory import available_memory
+from gpt2x.parity.reference.ask import ask_oracle
+from gpt2x.parity.reference.record import Record
+from gpt2x.parity.reference.saved import check_savable, load_record, save_record
+from gpt2x.parity.stages import STAGES
+from gpt2x.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class SavedRecord:
+    """A file that OracleRecord has saved."""
+
+    path: Path
+
+    @property
+    def live(self) -> bool:
+        return False
+
+    def get(self, checkpoint: Checkpoint, stages: Collection[Stage], copies: int) -> Record:
+        """Raises UserError if the file cannot be read, or was made with other weights."""
+        return load_record(self.path, checkpoint).with_thirds()
+
+
+@dataclass(frozen=True)
+class OracleRecord:
+    """What transformers answers now."""
+
+    prompt: str
+    gen_prompts: list[Prompt]
+    """Texts that the stage generation continues."""
+    max_new_tokens: int
+    save_to: Path | None = None
+    """If given, all stages' answers are asked for and saved."""
+
+    @property
+    def live(self) -> bool:
+        return True
+
+    def get(self, checkpoint: Checkpoint, stages: Collection[Stage], copies: int) -> Record:
+        """The answers that the stages need, in float64 or, if that does not fit in memory, in the checkpoint's dtype.
+
+        `copies` models in the checkpoint's dtype will be in memory beside the checkpoint. Raises UserError if a
+        prompt does not fit in the context, or the record cannot be saved.
+        """
+        if self.save_to is not None:
+            check_savable(self.save_to)
+        encode, n_positions = checkpoint.tokenizer.encode, checkpoint.model.config.n_positions
+        n_tokens = len(encode(self.prompt))
+        check_length(n_tokens, 0, n_positions, "prompt")
+        wanted = {stage.name for stage in STAGES if stage.asks_oracle and (stage.name in stages or self.save_to)}
+        if Stage.GENERATION in wanted:
+            for each in self.gen_prompts:
+                check_length(len(encode(each.text)), self.max_new_tokens, n_positions, "task.gen_prompt")
+        fits, gradients_fit = fits_in_memory(checkpoint, n_tokens, copies)
+        if not gradients_fit:
+            wanted.discard(Stage.GRADIENTS)
+        exact = torch.float64 if fits else checkpoint.model.lm_head.weight.dtype
+        record = ask_oracle(checkpoint, self.prompt, self.gen_prompts, self.max_new_tokens, wanted, exact)
+        if self.save_to is not None:
+            save_record(record, self.save_to)
+        return record.with_thirds()
+
+
+def fits_in_memory(checkpoint: Checkpoint, n_tokens: int, copies: int) -> tuple[bool, bool]:
+    """Whether one float64 model and what is recorded of it fit in memory; and whether its gradients fit as well.
+
+    `copies` models in the dtype asked for are made beside the checkpoint.
+    """
+    architecture = checkpoint.model.config
+    n_parameters = sum(parameter.numel() for parameter in checkpoint.model.parameters())
+    weights = 8 * n_parameters
+    in_dtype = copies * n_parameters * checkpoint.model.lm_head.weight.element_size()
+    # Inputs and outputs of each module, once for the reference and twice for the subject: about 130 n_embd per token
+    # and layer. Then some eight logits per token of the prompt, and three per position of the context.
+    traces = 8 * n_tokens * (130 * architecture.n_layer * architecture.n_embd + 8 * architecture.vocab_size)
+    traces += 8 * 3 * architecture.n_positions * architecture.vocab_size
+    free = available_memory()
+    return weights + in_dtype + traces < free, 2 * weights + in_dtype + traces < free

@@ -1,0 +1,206 @@
+"""validate(): compares a subject with the reference, stage by stage, and finds the cause of a divergence."""
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from gpt2x.checkpoints.load import Checkpoint
+from gpt2x.config.tasks.validate import Stage
+from gpt2x.device import find_dtype
+from gpt2x.parity.checks import Cause, Check, Metric, Status, Verdict, incomparable, skipped
+from gpt2x.parity.comparison import Comparison
+from gpt2x.parity.diagnosis.diagnose import diagnose
+from gpt2x.parity.diagnosis.result import Diagnosis
+from gpt2x.parity.measures import RELATIVE_TOLERANCE
+from gpt2x.parity.record_source import OracleRecord, SavedRecord
+from gpt2x.parity.reference.record import Record
+from gpt2x.parity.rows import SideBySideRow, SummaryRow
+from gpt2x.parity.stages import STAGES
+from gpt2x.parity.stages.stage import ParityStage
+from gpt2x.parity.subject import SubjectError
+from gpt2x.parity.subject.build import Source, build
+
+
+@dataclass(frozen=True)
+class Validation:
+    """All that a validation found."""
+
+    subject: str
+    """The name of the subject."""
+    checkpoint: Checkpoint
+    dtype: str
+    """The dtype asked for."""
+    stages: list[Stage]
+    """The stages that were asked for, in their order."""
+    record: Record
+    """The reference's answers."""
+    n_parameters: int
+    """Of the subject; 0 if it could not be built."""
+    checks: list[Check]
+    side_by_side: list[SideBySideRow]
+    diagnosis: Diagnosis | None
+    """None if no check is bad."""
+    seconds: dict[str, float]
+    """Phase (reference, compare, diagnose) -> duration."""
+
+    @property
+    def passed(self) -> bool:
+        """No check is bad, and at least one is ok: what was only skipped has not passed."""
+        return not any(check.bad for check in self.checks) and any(check.status is Status.OK for check in self.checks)
+
+    @property
+    def tolerance(self) -> float:
+        """The largest relative difference, in the exact dtype, of the same function."""
+        return RELATIVE_TOLERANCE[self.record.exact]
+
+    @property
+    def first_divergence(self) -> str:
+        return self.diagnosis.site if self.diagnosis else ""
+
+    @property
+    def probable_cause(self) -> str:
+        return str(self.diagnosis.cause) if self.diagnosis else ""
+
+    def logits(self, dtype: str, metric: Metric) -> float | None:
+        """A value that compares the logits as they are (not centred); None if it was not computed."""
+        for check in self.checks:
+            if (check.stage, check.mode, check.dtype, check.metric) == (Stage.LOGITS, None, dtype, metric):
+                return check.value
+        return None
+
+    def summary(self) -> SummaryRow:
+        exact = self.record.facts.exact
+        relative_difference = self.logits(exact, Metric.RELATIVE_DIFFERENCE) if exact == "float64" else None
+        return SummaryRow(
+            model=self.checkpoint.name,
+            weights=self.checkpoint.weights,
+            subject=self.subject,
+            device=self.checkpoint.model.lm_head.weight.device.type,
+            dtype=self.dtype,
+            parameters_subject=self.n_parameters,
+            parameters_reference=self.record.facts.n_parameters,
+            verdict="pass" if self.passed else "fail",
+            first_divergence=self.first_divergence,
+            probable_cause=self.probable_cause,
+            max_abs_logit_difference=self.logits(self.dtype, Metric.MAX_ABS_DIFFERENCE),
+            mean_kl=self.logits(self.dtype, Metric.MEAN_KL),
+            top1_agreement=self.logits(self.dtype, Metric.TOP1_AGREEMENT),
+            generations_matched=sum(texts.verdict is Verdict.SAME for texts in self.side_by_side),
+            generations_total=len(self.side_by_side),
+            relative_difference=relative_difference,
+            error_ratio=self.logits(self.dtype, Metric.ERROR_RATIO),
+        )
+
+
+def validate(
+    checkpoint: Checkpoint,
+    source: Source,
+    reference: OracleRecord | SavedRecord,
+    *,
+    dtype: str,
+    stages: Collection[Stage] = tuple(Stage),
+    progress: Callable[[str], None] = lambda step: None,
+) -> Validation:
+    """Compares the subject of `source`, in `dtype`, with the reference on the checkpoint's weights.
+
+    `progress` is called with a description when a step begins. Raises UserError if the validation cannot begin. If
+    the subject's own code fails, a check says so, and the stages that follow are skipped.
+    """
+    chosen = [stage for stage in STAGES if stage.name in stages]
+    names = [stage.name for stage in chosen]
+    seconds: dict[str, float] = {}
+    with _timed("reference", seconds):
+        progress("asking the reference")
+        record = reference.get(checkpoint, names, copies=1 if source.target is None else 2)
+    with _timed("compare", seconds):
+        found = _compare(source, checkpoint, record, dtype, chosen, reference.live, progress)
+    diagnosis = None
+    if any(check.bad for check in found.checks):
+        progress("looking for the cause")
+        with _timed("diagnose", seconds):
+            diagnosis = _diagnose(found)
+        if diagnosis.check not in found.checks:
+            found.checks.append(diagnosis.check)
+    return Validation(
+        subject=source.name,
+        checkpoint=checkpoint,
+        dtype=dtype,
+        stages=names,
+        record=record,
+        n_parameters=found.comparison.subject.n_parameters if found.comparison else 0,
+        checks=found.checks,
+        side_by_side=found.side_by_side,
+        diagnosis=diagnosis,
+        seconds=seconds,
+    )
+
+
+@dataclass
+class _Found:
+    """What the stages have found so far."""
+
+    comparison: Comparison | None = None
+    """None if the subject could not be built."""
+    checks: list[Check] = field(default_factory=list)
+    side_by_side: list[SideBySideRow] = field(default_factory=list)
+
+
+def _compare(
+    source: Source,
+    checkpoint: Checkpoint,
+    record: Record,
+    dtype: str,
+    stages: list[ParityStage],
+    live: bool,
+    progress: Callable[[str], None],
+) -> _Found:
+    """Runs the stages. If the subject's own code raises, a check says so and the comparison ends."""
+    found, n_done = _Found(), 0
+    try:
+        comparison = found.comparison = _built(source, checkpoint, record, dtype, live)
+        for subject in dict.fromkeys((comparison.exact, comparison.subject)):
+            subject.logits(comparison.ids(subject))  # so that it is known whether it answers for all positions
+        for stage in stages:
+            progress(f"comparing {stage.name}")
+            torch.manual_seed(0)  # so that a subject that is random in eval mode gives the same checks every time
+            result = stage.run(comparison)
+            found.checks += result.checks
+            found.side_by_side += result.side_by_side
+            n_done += 1
+    except SubjectError as error:
+        failed, *later = stages[n_done:]
+        found.checks.append(incomparable(failed.name, "subject", Metric.RAISES, Status.MISMATCH, str(error)))
+        found.checks += [skipped(stage.name, "the subject failed before") for stage in later]
+    return found
+
+
+def _built(source: Source, checkpoint: Checkpoint, record: Record, dtype: str, live: bool) -> Comparison:
+    """The subject in the exact dtype, on the CPU, and in the dtype asked for, on the checkpoint's device."""
+    device, asked = checkpoint.model.lm_head.weight.device, find_dtype(dtype)
+    same = record.exact == asked
+    exact = build(source, checkpoint, record, record.exact, device if same else torch.device("cpu"))
+    subject = exact if same else build(source, checkpoint, record, asked, device)
+    return Comparison(record, checkpoint, exact, subject, dtype, live)
+
+
+def _diagnose(found: _Found) -> Diagnosis:
+    """Explains the first bad check. If the subject failed after other bad checks, these are diagnosed."""
+    first = next(check for check in found.checks if check.bad)
+    site = f"{first.stage}: {first.site}"
+    if first.metric is Metric.RAISES:
+        return Diagnosis(site, first, Cause(first.note))
+    assert found.comparison is not None  # without it, the only bad check is the one above
+    try:
+        return diagnose(found.comparison, [check for check in found.checks if check.metric is not Metric.RAISES])
+    except SubjectError as error:
+        return Diagnosis(site, first, Cause(str(error), known=False))
+
+
+@contextmanager
+def _timed(phase: str, seconds: dict[str, float]) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[phase] = time.perf_counter() - start
