@@ -1,1 +1,1 @@
-"""Generation by gpt2x and its peers, measured side by side on the same weights and prompts."""
+"""Generation by gpt2x and by other engines, measured side by side on the same weights and prompts."""

@@ -1,4 +1,4 @@
-"""The machine: what it is, and the least time that it needs for a step, whatever the engine."""
+"""The machine: its description, and the least time that it needs for a step with any engine."""
 
 import platform
 import re
@@ -16,33 +16,34 @@ from gpt2x.model.gpt2 import GPT2
 from gpt2x.model.kernels.linear import Linear
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
-_MOST_BYTES = 1 << 29  # read to measure bandwidth: more than caches hold
-_ROWS, _WIDTH = 512, 2048  # of the product that measures arithmetic: large enough for its full speed
-_REPEATS = 20  # a machine that has other work is itself now and then
+_MOST_BYTES = 1 << 29  # read to measure the bandwidth: more than fits in caches
+_ROWS, _WIDTH = 512, 2048  # sizes of the product that measures arithmetic: large enough for full speed
+_REPEATS = 20  # the best of them counts: on a busy machine a few are undisturbed
 
 
 @dataclass(frozen=True)
 class Floors:
-    """What bounds a step from below: its weights are read once, and each row multiplied with each of them."""
+    """Lower bounds for a step: the weights are read once, and each row is multiplied with each of them."""
 
     bandwidth: float
-    """Bytes a second, measured on as many bytes as the weights have in float32: a small model's stay in caches."""
+    """Bytes per second, measured on as many bytes as the weights have in float32: small models stay in caches."""
     flops: float
-    """A second, in float32; a multiplication and an addition are two."""
+    """Operations per second in float32; a multiplication and an addition are two."""
     n_weights: int
-    """All but the position embeddings, of which a step reads a row."""
+    """All weights but the position embeddings, of which a step reads only one row."""
 
     def memory_ms(self, dtype: str) -> float:
+        """Milliseconds to read the weights in `dtype` once."""
         return 1e3 * _BYTES[dtype] * self.n_weights / self.bandwidth
 
     def arithmetic_ms(self, batch: int) -> float:
-        """In float32."""
+        """Milliseconds to multiply `batch` rows with the weights in float32."""
         return 1e3 * 2 * self.n_weights * batch / self.flops
 
 
 @torch.inference_mode()
 def measure_floors(model: GPT2) -> Floors:
-    """The best of a few sums of a vector, and of a few products by MKL and oneDNN: a second or two in all."""
+    """Takes the best of a few sums of a vector, and of a few products by MKL and oneDNN: one to two seconds in all."""
     n_weights = sum(parameter.numel() for parameter in model.parameters()) - model.transformer.wpe.weight.numel()
     vector = torch.ones(min(n_weights, _MOST_BYTES // 4))
     x, linear = torch.randn(_ROWS, _WIDTH), Linear(_WIDTH, _WIDTH)
@@ -57,7 +58,7 @@ def measure_floors(model: GPT2) -> Floors:
 
 def _least_seconds(work: Callable[[], object]) -> float:
     seconds = []
-    for _ in range(_REPEATS + 1):  # the first warms up
+    for _ in range(_REPEATS + 1):  # the first one warms up
         start = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - start)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """benchmark.csv: one row an engine, dtype and batch size; of times, so no two runs give the same bytes."""
+    """benchmark.csv: one row per engine, dtype and batch size. Most columns are times: they differ from run to run."""
 
     engine: str
     """gpt2x | gpt2x_lookup | transformers | ctranslate2 | openvino."""
@@ -14,20 +14,20 @@ class BenchmarkRow:
     """Prompts generated together."""
     prompt_tokens: int
     new_tokens: int
-    """Of each prompt, all greedy."""
+    """New tokens per prompt, chosen greedily."""
     ms_per_step: float
-    """A step is a token of every row. Median over the rounds: new_tokens' time less the first's, over the others."""
+    """Time of a step, which makes one token for every row: median over the rounds. The first token is not included."""
     ms_per_step_p10: float
     ms_per_step_p90: float
     tokens_per_second: float
-    """New tokens of all rows over the time of the whole generation, prompts included; median over the rounds."""
+    """New tokens of all rows, divided by the time of the whole generation, prompts included; median over the rounds."""
     ratio_to_transformers: float | None
-    """Time of transformers in float32 over this one's, in the same round; median. Empty if that was left out."""
+    """Time of transformers in float32 divided by this engine's, in the same round; median. Empty without it."""
     first_token_ms: float
-    """A generation of one token a row: median over the rounds."""
+    """Time to generate one token per row: median over the rounds."""
     peak_rss_mb: float
-    """Of the engine's process, from its start to its end, so over all batch sizes; 1e6 bytes."""
+    """Peak memory of the engine's process over its whole life, so over all batch sizes, in units of 1e6 bytes."""
     load_seconds: float
-    """From nothing but imports to a model that is ready, its files in the page cache."""
+    """Time from the end of the imports to a model that is ready; its files are in the page cache."""
     same_tokens: float | None
     """Share of the new tokens before a row's first difference from transformers in float32 (else from gpt2x)."""

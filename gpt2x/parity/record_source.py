@@ -10,7 +10,9 @@ from gpt2x.checkpoints.load import Checkpoint
 from gpt2x.config.tasks.validate import Stage
 from gpt2x.decoding.generate import check_length
 from gpt2x.memory import available_memory
-from gpt2x.parity.reference.record import Record, check_savable, load_record, record_reference, save_record
+from gpt2x.parity.reference.ask import ask_oracle
+from gpt2x.parity.reference.record import Record
+from gpt2x.parity.reference.saved import check_savable, load_record, save_record
 from gpt2x.parity.stages import STAGES
 from gpt2x.prompts import Prompt
 
@@ -64,7 +66,7 @@ class OracleRecord:
         if not gradients_fit:
             wanted.discard(Stage.GRADIENTS)
         exact = torch.float64 if fits else checkpoint.model.lm_head.weight.dtype
-        record = record_reference(checkpoint, self.prompt, self.gen_prompts, self.max_new_tokens, wanted, exact)
+        record = ask_oracle(checkpoint, self.prompt, self.gen_prompts, self.max_new_tokens, wanted, exact)
         if self.save_to is not None:
             save_record(record, self.save_to)
         return record.with_thirds()

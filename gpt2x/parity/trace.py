@@ -1,4 +1,4 @@
-"""What goes into each module and what comes out of it, in one forward pass."""
+"""The inputs and outputs of modules, recorded in a forward pass."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,25 +12,27 @@ from gpt2x.parity.subject.module import first_tensor
 
 @dataclass
 class Trace:
-    """Tensors by site, of the first call in the pass."""
+    """Tensors by site; those of the first call if a module is called several times."""
 
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
-    """Sites in the order in which they were entered, repeats included."""
+    """Sites in the order in which they were entered, repetitions included."""
 
 
 def trace(
     forward: Callable[[], Any], sites: Mapping[str, nn.Module], given: Mapping[str, Tensor] | None = None
 ) -> Trace:
-    """Runs forward() and records the inputs and outputs of `sites`.
+    """Runs forward() and returns the inputs and outputs of `sites`.
 
-    A site in `given` computes on that tensor instead of what reaches it, whatever else it is called with.
+    A site in `given` computes on that tensor instead of the first tensor among its arguments.
     """
     result, given = Trace(), given or {}
 
-    def before(site: str) -> Callable:
-        def hook(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    def before(site: str) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None]:
+        def hook(
+            _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
             result.calls.append(site)
             received = [*args, *kwargs.values()]
             place = next((i for i, value in enumerate(received) if isinstance(value, Tensor)), None)
@@ -46,8 +48,8 @@ def trace(
 
         return hook
 
-    def after(site: str) -> Callable:
-        def hook(_module: nn.Module, _args: tuple, _kwargs: dict, output: Any) -> None:
+    def after(site: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: tuple[Any, ...], _kwargs: dict[str, Any], output: Any) -> None:
             y = first_tensor(output)
             if y is not None:
                 result.outputs.setdefault(site, y.detach().clone())
@@ -70,19 +72,19 @@ def trace(
 def isolate(
     forward: Callable[[], Any], sites: Mapping[str, nn.Module], inputs: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """What each site makes of the reference's input.
+    """Site -> the output of its module when it is given the reference's input.
 
-    One pass for each depth (h.0, then h.0.attn, then h.0.attn.c_attn): in the pass for a module its own
-    parts are left to themselves, so that its mistakes show in its output.
+    One forward pass per depth (h.0, then h.0.attn, then h.0.attn.c_attn): in the pass for a module its own parts
+    are left alone, so that their mistakes show in its output too.
     """
     outputs: dict[str, Tensor] = {}
-    for depth in sorted({depth_of(site) for site in sites}):
-        here = {site: module for site, module in sites.items() if depth_of(site) == depth}
+    for depth in sorted({_depth(site) for site in sites}):
+        here = {site: module for site, module in sites.items() if _depth(site) == depth}
         given = {site: inputs[site] for site in here if site in inputs}
         outputs |= trace(forward, here, given).outputs
     return outputs
 
 
-def depth_of(site: str) -> int:
+def _depth(site: str) -> int:
     """0 for wte, h.0 and lm_head, 1 for h.0.attn, 2 for h.0.attn.c_attn, 3 for h.0.attn.c_attn.q."""
     return max(site.removeprefix("h.").count("."), 0)

@@ -1,17 +1,22 @@
-"""benchmark.png: how long a step takes, and how long it must."""
+"""benchmark.png: the time of a step, and its lower bounds."""
 
 from pathlib import Path
 
-from gpt2x.benchmark.machine import Floors
-from gpt2x.benchmark.rows import BenchmarkRow
+from gpt2x.benchmark.benchmark import Benchmark
 from gpt2x.paths import write_whole
+from gpt2x.reports.benchmark import title_of
 
-_GROUP = 0.8  # width of a batch size's bars, where the next begins at 1
+_GROUP = 0.8  # width of the bars of one batch size; the distance to the next batch size is 1
 
 
-def draw(rows: list[BenchmarkRow], floors: Floors, title: str, path: Path) -> None:
-    """Median milliseconds a step, with whiskers from p10 to p90: a group a batch size, a bar an engine and dtype."""
+def draw(result: Benchmark, path: Path) -> None:
+    """Median milliseconds per step, with whiskers from p10 to p90: one group per batch size, one bar per variant.
+
+    Raises UserError if the file cannot be written.
+    """
     from matplotlib.figure import Figure
+
+    rows, floors = result.rows, result.floors
 
     batches = list(dict.fromkeys(row.batch for row in rows))
     names = list(dict.fromkeys((row.engine, row.dtype) for row in rows))
@@ -34,7 +39,7 @@ def draw(rows: list[BenchmarkRow], floors: Floors, title: str, path: Path) -> No
             lefts, rights = ([x + side * _GROUP / 2 for x in range(len(batches))] for side in (-1, 1))
             axes.hlines(least, lefts, rights, colors="black", linestyles="dotted", label="floor: arithmetic, float32")
     axes.set_xticks(range(len(batches)), [f"batch {batch}" for batch in batches])
-    axes.set_ylabel("ms a step (a token for every row)")
-    axes.set_title(title, fontsize=8)
-    axes.legend(fontsize=8, loc="upper left")  # where the smallest batches are
+    axes.set_ylabel("ms per step (one token for every row)")
+    axes.set_title(title_of(result), fontsize=8)
+    axes.legend(fontsize=8, loc="upper left")  # the smallest batches, with the lowest bars, are on the left
     write_whole(path, lambda temporary: figure.savefig(temporary, dpi=120, format="png"))

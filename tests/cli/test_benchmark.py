@@ -1,4 +1,4 @@
-"""task=benchmark: engines side by side, in numbers that mean what they say; never that one is faster than another."""
+"""task=benchmark: engines side by side, and what happens if one fails; never that one is faster than another."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -12,17 +12,39 @@ from typing import Any
 import pytest
 import torch
 
+from gpt2x.benchmark.engines import REGISTRY, Converter, Variant
 from gpt2x.benchmark.engines import gpt2x as our_engine
 from gpt2x.benchmark.engines import transformers as their_engine
-from gpt2x.benchmark.measure import Measured, draw_prompts
-from gpt2x.benchmark.worker import Worker
-from gpt2x.config.schema import ENGINES
-from gpt2x.errors import UserError
+from gpt2x.benchmark.measure import draw_prompts
+from gpt2x.benchmark.measured import Measured
+from gpt2x.benchmark.participants import Participant, Participants
+from gpt2x.benchmark.worker import EngineError, Worker
+from gpt2x.config.tasks.benchmark import ENGINES
 from tests.cli.conftest import Refused, assert_in
-from tests.conftest import Cli, read_csv, run_dir, tiny_hf
+from tests.conftest import REPO, Cli, read_csv, run_dir, tiny_hf
 
 SMALL = ("task=benchmark", "task.batch_sizes=[1,2]", "task.prompt_tokens=4", "task.new_tokens=4", "task.rounds=2")
 INSTALLED = [engine for engine in ENGINES if engine.startswith("gpt2x") or find_spec(engine)]
+
+# The registry
+
+
+def test_the_settings_offer_the_engines_of_the_registry() -> None:
+    assert tuple(entry.name for entry in REGISTRY) == ENGINES
+    comment = (REPO / "conf" / "task" / "benchmark.yaml").read_text(encoding="utf-8")
+    assert f"# {' | '.join(ENGINES)}" in comment
+
+
+@pytest.mark.parametrize("entry", REGISTRY, ids=lambda entry: entry.name)
+def test_every_engine_fits_the_protocol(entry: Any) -> None:
+    if entry.name not in INSTALLED:
+        pytest.skip("not installed")
+    module = entry.load()
+    assert "float32" in module.dtypes()
+    assert callable(module.Engine.generate)
+    assert isinstance(module, Converter) == (entry.name in ("ctranslate2", "openvino"))
+    assert entry.version()[0].isdigit()
+
 
 # For real
 
@@ -118,7 +140,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         (tmp_path / "stub").mkdir()
         (tmp_path / "stub" / "ctranslate2.py").write_text(source)
         monkeypatch.syspath_prepend(tmp_path / "stub")
-        workers.append(Worker("ctranslate2", dtype, tmp_path, 3))
+        workers.append(Worker(Variant("ctranslate2", dtype), tmp_path, 3))
         return workers[-1]
 
     yield run
@@ -130,18 +152,19 @@ def test_a_worker_converts_loads_and_generates(start: Callable[..., Worker], tmp
     ballast = bytearray(b"x" * 500_000_000)  # of this process: not to be counted
     worker = start(STUB)
     del ballast
-    assert worker.missing() is None
-    assert worker.ask("version") == "1.2.3"
-    assert worker.ask("converts")
-    worker.ask("convert")
+    assert worker.unavailable() is None
+    assert worker.version() == "1.2.3"
+    assert worker.has_format()
+    worker.convert()
     assert (tmp_path / "ctranslate2-float32" / "vocabulary.json").is_file()
-    assert worker.ask("load") > 0
-    tokens, seconds = worker.ask("generate", [[0, 1, 1], [1, 0, 0]], 2)
+    assert worker.load() > 0
+    tokens, seconds = worker.generate([[0, 1, 1], [1, 0, 0]], 2)
     assert tokens == [[3, 3], [3, 3]]
     assert seconds > 0
-    assert 5e6 < worker.ask("peak_rss") < 400e6
-    with pytest.raises(RuntimeError, match=r"(?s)ctranslate2 in float32:.*IndexError"):
-        worker.ask("generate", [[2]], 1)
+    assert 5e6 < worker.peak_rss() < 400e6
+    with pytest.raises(EngineError, match=r"^failed while it generated: IndexError: .* \(ctranslate2.py, line \d+\)$"):
+        worker.generate([[2]], 1)
+    assert worker.generate([[1]], 1)[0] == [[1]]  # an exception does not end the process
 
 
 @pytest.mark.parametrize(
@@ -152,15 +175,60 @@ def test_a_worker_converts_loads_and_generates(start: Callable[..., Worker], tmp
     ],
 )
 def test_what_cannot_take_part_says_why(start: Callable[..., Worker], source: str, dtype: str, reason: str) -> None:
-    assert start(source, dtype).missing() == reason
+    assert start(source, dtype).unavailable() == reason
 
 
-def test_a_worker_that_dies_is_the_users_to_know(start: Callable[..., Worker]) -> None:
+@pytest.mark.parametrize(
+    "source", ["raise OSError('libfoo.so: bad magic')", "def get_supported_compute_types(_): 1 / 0"]
+)
+def test_an_engine_that_fails_to_import_has_failed(start: Callable[..., Worker], source: str) -> None:
+    with pytest.raises(EngineError, match=r"^failed while it was imported: .*Error: "):
+        start(source).unavailable()
+
+
+def test_a_worker_that_dies_is_reported(start: Callable[..., Worker]) -> None:
     worker = start(f"import os\nos.kill(os.getpid(), {int(signal.SIGKILL)})")
-    with pytest.raises(UserError, match=r"ctranslate2 in float32 has died \(exit code -9\)"):
-        worker.missing()
-    with pytest.raises(UserError, match="has died"):
-        worker.ask("load")
+    with pytest.raises(EngineError, match=r"^its process has died while it was imported \(exit code -9\)"):
+        worker.unavailable()
+    with pytest.raises(EngineError, match="has died while it loaded the checkpoint"):
+        worker.load()
+    worker.close()
+
+
+# An engine that fails, beside one that does not
+
+DIE = f"__import__('os').kill(__import__('os').getpid(), {int(signal.SIGKILL)})"
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (("__version__", "raise OSError('bad magic')\n__version__"), ["while it was imported: OSError: bad magic"]),
+        (("Path(folder).mkdir()", "raise ValueError"), ["while it converted the checkpoint: ValueError"]),
+        (("assert options", f"{DIE}; assert options"), ["died while it loaded the checkpoint (exit code -9)"]),
+        (("return [Simple", "raise ValueError('no') \n        return [Simple"), ["while it generated: ValueError: no"]),
+        (
+            ("return [Simple", f"if len(prompts) == 2: {DIE}\n        return [Simple"),
+            ["died while it generated (exit code -9), perhaps for lack of memory", "task.batch_sizes"],
+        ),
+    ],
+    ids=["import", "convert", "load", "generate", "death at the second batch size"],
+)
+def test_an_engine_that_fails_is_left_out(
+    gpt2x: Cli, launch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: tuple[str, str], words: list[str]
+) -> None:
+    assert STUB.count(fault[0]) == 1
+    (tmp_path / "stub").mkdir()
+    source = STUB.replace(*fault).replace('options["intra_threads"] == 3', 'options["intra_threads"] > 0')
+    (tmp_path / "stub" / "ctranslate2.py").write_text(source.replace('["a", "b"]', str(["a"] * 1024).replace("'", '"')))
+    monkeypatch.syspath_prepend(tmp_path / "stub")
+    result = gpt2x(*SMALL, "task.engines=[ctranslate2,gpt2x]")
+    assert result.code == 1, result.out + result.err
+    (line,) = [line for line in result.out.splitlines() if line.startswith("FAIL")]
+    assert_in(line, "FAIL  ctranslate2 float32: left out", *words)
+    assert "Traceback" not in result.out + result.err
+    rows = read_csv(run_dir(launch, "benchmark") / "benchmark.csv")
+    assert [(row["batch"], row["engine"]) for row in rows] == [("1", "gpt2x"), ("2", "gpt2x")]
 
 
 # The numbers, from engines that are played
@@ -176,18 +244,36 @@ class Actor:
     differs: bool = False
     """In new token 1 of the first row."""
     top2_margin: float = 0.5
+    dies: str = ""
+    """The method in which its process dies."""
     turns: int = 0
 
-    def ask(self, question: str, *args: Any) -> Any:
-        if question == "peak_rss":
-            return 5_000_000
-        if question == "margin":
-            assert args[0][4:] == [0]  # a prompt, and what both continue it with
-            return self.top2_margin
-        prompts, n = args
+    @property
+    def variant(self) -> Variant:
+        return Variant(self.engine, self.dtype)
+
+    def peak_rss(self) -> int:
+        self.maybe_die("peak_rss")
+        return 5_000_000
+
+    def margin(self, ids: list[int]) -> float:
+        self.maybe_die("margin")
+        assert ids[4:] == [0]  # a prompt, and the token that both continue it with
+        return self.top2_margin
+
+    def maybe_die(self, method: str) -> None:
+        if method == self.dies:
+            raise EngineError("has died")
+
+    def close(self) -> None:
+        pass
+
+    def generate(self, prompts: list[list[int]], n: int) -> tuple[list[list[int]], float]:
         tokens = [list(range(n)) for _ in prompts]
         if n == 1:
             return tokens, 2.0
+        if self.turns == 2:
+            self.maybe_die("generate")
         if self.differs:
             tokens[0][1] += 1
         step = self.steps[(self.turns - 1) % len(self.steps)]  # the first turn warms up
@@ -201,14 +287,15 @@ def play(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
     def run(*actors: Actor, rounds: int = 1, batch_sizes: str = "[2]") -> Any:
         @contextmanager
-        def loaded(*args: Any) -> Iterator[list[Measured]]:
-            yield [Measured(actor, 0.25, "7.8.9") for actor in actors]
+        def loaded(*args: Any) -> Iterator[Participants]:
+            yield Participants([Participant(actor, Measured(actor.variant, 0.25, "7.8.9")) for actor in actors])
 
-        monkeypatch.setattr("gpt2x.tasks.benchmark.loaded", loaded)
+        monkeypatch.setattr("gpt2x.benchmark.benchmark.loaded", loaded)
         monkeypatch.setattr("gpt2x.benchmark.measure._SETTLE", 0.0)
         monkeypatch.setattr("gpt2x.benchmark.machine._REPEATS", 1)
         result = gpt2x(*SMALL, f"task.rounds={rounds}", f"task.batch_sizes={batch_sizes}")
-        return result, read_csv(run_dir(launch, "benchmark") / "benchmark.csv")
+        rows = [row for file in launch.rglob("benchmark.csv") for row in read_csv(file)]
+        return result, rows
 
     return run
 
@@ -263,6 +350,24 @@ def test_every_batch_size_gets_its_rows_once(play: Callable[..., Any]) -> None:
     assert [row["batch"] for row in rows] == ["3", "1"]
 
 
+@pytest.mark.parametrize("method", ["generate", "margin", "peak_rss"])
+def test_without_its_baseline_the_rest_is_compared_with_the_next(play: Callable[..., Any], method: str) -> None:
+    actors = Actor("gpt2x", differs=True), Actor("ctranslate2"), Actor("transformers", dies=method)
+    result, rows = play(*actors, rounds=2)
+    assert result.code == 1
+    assert "FAIL  transformers float32: left out, has died" in result.out
+    assert [(row["engine"], row["ratio_to_transformers"]) for row in rows] == [("gpt2x", ""), ("ctranslate2", "")]
+    assert [float(row["same_tokens"]) for row in rows] == [1, (0.25 + 1) / 2]
+    assert_in(result.out, "ctranslate2 float32, batch 2: other tokens in 1 rows")
+
+
+def test_where_all_engines_fail_there_are_no_results(play: Callable[..., Any], launch: Path) -> None:
+    result, rows = play(Actor("gpt2x", dies="generate"), rounds=2)
+    assert_in(result.error(), "task.engines: none of them could be measured", "gpt2x float32: has died")
+    assert rows == []
+    assert list(launch.rglob("*.csv")) == []
+
+
 # What cannot be measured
 
 
@@ -279,9 +384,6 @@ def test_every_batch_size_gets_its_rows_once(play: Callable[..., Any]) -> None:
         (["task.prompt_tokens=0"], ["task.prompt_tokens=0"]),
         (["task.rounds=0"], ["task.rounds=0"]),
         (["task.new_tokens=250"], ["task.prompt_tokens=32 and task.new_tokens=250", "256"]),
-        (["dtype=bfloat16"], ["dtype=bfloat16", "task.dtypes=[bfloat16]"]),
-        (["device=mps"], ["device=mps", "CPU"]),
-        (["decode.top_k=5"], ["decode.top_k", "greedily"]),
     ],
     ids=lambda value: " ".join(value[:1]),
 )

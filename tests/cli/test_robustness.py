@@ -78,14 +78,14 @@ def test_a_full_disk_while_training_is_one_line(gpt2x: Cli, launch: Path, name: 
 
 
 def test_near_ties_are_not_counted_as_the_same(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpt2x.parity.reference import record
+    from gpt2x.parity.reference import ask
     from gpt2x.parity.stages import generation
 
     def second_best(model: Any, ids: list[int], new: int, eos_id: int | None) -> list[int]:
         with torch.inference_mode():
             return model(torch.tensor([ids])).logits[0, -1].topk(2).indices[1:].tolist()
 
-    monkeypatch.setattr(record, "reference_greedy", second_best)
+    monkeypatch.setattr(ask, "oracle_greedy", second_best)
     monkeypatch.setattr(generation, "_tie", lambda comparison: 1e3)
     result = gpt2x("decode.max_new_tokens=1")
     assert result.code == 0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from gpt2x.config.decode import DecodeConfig
 from gpt2x.decoding.filters.processors import process_logits
 from gpt2x.decoding.filters.warpers import filter_logits
-from gpt2x.parity.reference.oracle import reference_filter, reference_process
+from gpt2x.parity.reference.oracle import oracle_filter, oracle_process
 
 SOME = settings(deadline=None, derandomize=True, max_examples=200)
 P = st.none() | st.floats(0.01, 0.99)
@@ -34,7 +34,7 @@ def test_filters(seed, vocab_size, scale, temperature, top_k, top_p, min_p, typi
     decode = DecodeConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p)
     logits = random_logits(seed, vocab_size, scale)
     before = logits.clone()
-    ours, theirs = filter_logits(logits, decode).softmax(-1), reference_filter(logits, decode).softmax(-1)
+    ours, theirs = filter_logits(logits, decode).softmax(-1), oracle_filter(logits, decode).softmax(-1)
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
     assert torch.equal(ours > 0, theirs > 0)
     assert torch.equal(logits, before)
@@ -47,7 +47,7 @@ def test_equal_logits(key, p):
     decode = DecodeConfig(**{key: p})
     for vocab_size in (8, 10, 3000):
         logits = random_logits(0, vocab_size, 4).round()
-        ours, theirs = filter_logits(logits, decode), reference_filter(logits, decode)
+        ours, theirs = filter_logits(logits, decode), oracle_filter(logits, decode)
         assert torch.equal(ours.sort().values, theirs.sort().values)
         assert vocab_size == 3000 or torch.equal(ours, theirs)
 
@@ -87,7 +87,7 @@ def test_processors(texts, data, penalty, n, min_new_tokens, seed):
     before = logits.clone()
     n_prompts = [data.draw(st.integers(1, len(text))) for text in texts]
     ours = process_logits(logits, texts, n_prompts, decode, eos_id=2)
-    torch.testing.assert_close(ours, reference_process(logits, texts, n_prompts, decode, eos_id=2), rtol=1e-6, atol=0)
+    torch.testing.assert_close(ours, oracle_process(logits, texts, n_prompts, decode, eos_id=2), rtol=1e-6, atol=0)
     assert torch.equal(logits, before)
 
 

@@ -29,6 +29,7 @@ LAYERS = [
     ("gpt2x.cli",),
     ("gpt2x.__main__",),
 ]
+SHARED_BY_TASKS = ("gpt2x.tasks.outcome", "gpt2x.tasks.registry")
 ONLY = {
     "hydra": ("gpt2x.cli", "gpt2x.config"),
     "hydra._internal": ("gpt2x.cli.hydra_app",),
@@ -81,8 +82,7 @@ def violations(module: str, source: str) -> list[str]:
             found.append(f"{module} imports {name}, which is above it")
         elif other_layer == layer > 0 and other != own:
             found.append(f"{module} imports {name}, which is another room of the same layer")
-        task = module.startswith("gpt2x.tasks.") and module != "gpt2x.tasks.registry"
-        if task and name.startswith("gpt2x.tasks.") and name != "gpt2x.tasks.registry":
+        if lies_in(module, ("gpt2x.tasks",)) and lies_in(name, ("gpt2x.tasks",)) and name not in SHARED_BY_TASKS:
             found.append(f"{module} imports {name}, another task")
     for name in imports(source, typing=False):
         for package, allowed in ONLY.items():

@@ -15,10 +15,13 @@ from gpt2x.model.kernels.linear import takes_int8
 
 
 def dtypes() -> set[str]:
+    """float16 and bfloat16 are emulated where the CPU has no instructions for them; int8 depends on torch."""
     return {"float32", "bfloat16", "float16"} | ({"int8"} if takes_int8(torch.device("cpu")) else set())
 
 
 class Engine:
+    """gpt2x's model and its greedy decoding."""
+
     lookup = False
 
     def __init__(self, directory: Path, dtype: str, threads: int) -> None:
@@ -36,4 +39,4 @@ class Engine:
     @torch.inference_mode()
     def margin(self, ids: list[int]) -> float:
         best, second = self.model(torch.tensor([ids]))[0, -1].float().topk(2).values.tolist()
-        return best - second
+        return float(best - second)

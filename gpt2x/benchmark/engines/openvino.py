@@ -1,12 +1,13 @@
 """OpenVINO: transformers' model, traced, with its KV cache as state of the compiled model.
 
-The graph has the form that OpenVINO's CPU plugin turns into its own attention: each cache is gathered by 32-bit row
-numbers (`rows`, for beam search; here always 0 to B - 1) and then grown by a Concat
+The graph has the form that OpenVINO's CPU plugin replaces by its own attention: each cache is gathered by 32-bit row
+numbers (`rows`, meant for beam search; here always 0 to B - 1), and a Concat then appends the new keys or values
 (https://docs.openvino.ai/2025/openvino-workflow/running-inference/inference-request/stateful-models.html;
 src/plugins/intel_cpu/src/transformations/cpu_opset/common/pass/stateful_sdpa_fusion.cpp).
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
@@ -17,11 +18,14 @@ _PRECISIONS = {"float32": ("FP32", "f32"), "bfloat16": ("BF16", "bf16"), "float1
 
 
 def dtypes() -> set[str]:
+    """As OpenVINO finds them on this CPU."""
     capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return {dtype for dtype, (capability, _) in _PRECISIONS.items() if capability in capabilities}
 
 
 class Engine:
+    """The compiled model, which chooses the likeliest next token itself."""
+
     def __init__(self, directory: Path, dtype: str, threads: int) -> None:
         precision = _PRECISIONS[dtype][1]
         compiled = openvino.Core().compile_model(
@@ -30,7 +34,7 @@ class Engine:
             {
                 "INFERENCE_NUM_THREADS": threads,
                 "INFERENCE_PRECISION_HINT": precision,
-                "KV_CACHE_PRECISION": precision,  # by default 8 bits
+                "KV_CACHE_PRECISION": precision,  # the default is 8 bits
                 "PERFORMANCE_HINT": "LATENCY",
             },
         )
@@ -44,24 +48,27 @@ class Engine:
         for _ in range(new_tokens):
             ids = self.request.infer([ids, rows])[0].copy()  # [B, 1]
             new.append(ids)
-        return np.concatenate(new, 1).tolist()
+        tokens: list[list[int]] = np.concatenate(new, 1).tolist()  # [B, new_tokens]
+        return tokens
 
 
 def convert(directory: Path, dtype: str) -> None:
-    """Writes the model in float32; `dtype` is a matter of how it is compiled."""
+    """Writes the model in float32, once for all dtypes: it is the compiled model that computes in `dtype`."""
     if _file(directory).exists():
         return
     import torch
+    from torch import Tensor
     from transformers import GPT2LMHeadModel
 
     class Step(torch.nn.Module):
-        """Token ids [B, T] in, the likeliest next tokens [B, 1] out; and the caches, [B, H, S, D] each, in and out."""
+        """One forward pass, with the caches as arguments and results."""
 
         def __init__(self) -> None:
             super().__init__()
             self.model = GPT2LMHeadModel.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
 
-        def forward(self, ids, rows, *past):
+        def forward(self, ids: Tensor, rows: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+            """Ids [B, T], rows [B] and caches [B, H, S, D] -> the likeliest next tokens [B, 1] and the caches."""
             cache = _Cache([memory.index_select(0, rows) for memory in past])
             B, T = ids.shape
             S = cache.get_seq_length() + T
@@ -74,15 +81,16 @@ def convert(directory: Path, dtype: str) -> None:
             return logits.argmax(-1), *cache.memories
 
     class _Cache:
-        """What transformers' GPT-2 asks of a cache."""
+        """The methods of a cache that transformers' GPT-2 calls."""
 
-        def __init__(self, memories) -> None:
+        def __init__(self, memories: list[Tensor]) -> None:
             self.memories = memories  # keys and values of the first layer, of the second, ...
 
-        def get_seq_length(self):
+        def get_seq_length(self) -> int:
             return self.memories[0].shape[2]
 
-        def update(self, k, v, layer):
+        def update(self, k: Tensor, v: Tensor, layer: int, *_: Any, **__: Any) -> list[Tensor]:
+            """Appends k and v; returns the whole. Versions of transformers differ in what else they pass."""
             pair = slice(2 * layer, 2 * layer + 2)
             self.memories[pair] = [torch.cat(two, 2) for two in zip(self.memories[pair], (k, v), strict=True)]
             return self.memories[pair]
@@ -90,7 +98,7 @@ def convert(directory: Path, dtype: str) -> None:
     step = Step().eval()
     config = step.model.config
     H, D = config.n_head, config.n_embd // config.n_head
-    B, T = 2, 3  # of the example only
+    B, T = 2, 3  # sizes of the example; other sizes work as well
     example = (torch.zeros(B, T, dtype=torch.long), torch.arange(B, dtype=torch.int32))
     with torch.no_grad():
         past = [torch.zeros(B, H, T, D) for _ in range(2 * config.n_layer)]
@@ -99,7 +107,7 @@ def convert(directory: Path, dtype: str) -> None:
 
 
 def _stateful(model: openvino.Model, H: int, D: int) -> openvino.Model:
-    """Turns the caches that come in and go out into state, which begins empty."""
+    """The model with its caches turned from inputs and outputs into state, which is empty at first."""
     names = {}
     for i, (before, after) in enumerate(zip(model.inputs[2:], model.outputs[1:], strict=True)):
         before.get_node().set_partial_shape(openvino.PartialShape([-1, H, -1, D]))

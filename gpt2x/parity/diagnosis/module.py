@@ -10,8 +10,9 @@ from gpt2x.parity.diagnosis.randomness import cause_of_randomness, is_random
 from gpt2x.parity.diagnosis.trial import best_match, distance
 from gpt2x.parity.diagnosis.weights import different, explained, unmatched
 from gpt2x.parity.measures import aligned, relative_difference
-from gpt2x.parity.mistakes.modules import Mistake, mistakes_in
-from gpt2x.parity.subject.module import HEAD, whole_site
+from gpt2x.parity.mistakes import mistakes_in
+from gpt2x.parity.mistakes.mistake import Mistake
+from gpt2x.parity.subject.names import HEAD, whole_site
 
 
 def cause_in_module(c: Comparison, site: str, checks: list[Check]) -> Cause:

@@ -8,7 +8,7 @@ from torch import Tensor
 from gpt2x.parity.checks import Cause
 from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.measures import relative_difference
-from gpt2x.parity.mistakes.modules import Mistake
+from gpt2x.parity.mistakes.mistake import Mistake
 
 # A trial explains the subject if it comes this much closer to it than the reference does. In float64 the
 # tolerance alone decides; where tolerances are wide, being within them is not yet an explanation.

@@ -10,9 +10,10 @@ from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.diagnosis.own import module_at, own_model
 from gpt2x.parity.diagnosis.trial import best_match
 from gpt2x.parity.measures import aligned
-from gpt2x.parity.mistakes.modules import Mistake, wiring_mistakes
+from gpt2x.parity.mistakes.mistake import Mistake
+from gpt2x.parity.mistakes.wiring import wiring_mistakes
 from gpt2x.parity.reference.record import Record
-from gpt2x.parity.subject.module import whole_site
+from gpt2x.parity.subject.names import whole_site
 from gpt2x.parity.trace import Trace, trace
 
 _EMBEDDINGS = ("wte", "wpe")

@@ -1,9 +1,9 @@
-"""The oracle: transformers' GPT2LMHeadModel with eager attention. The only importer of its model code."""
+"""The oracle: transformers' GPT2LMHeadModel with eager attention. The only module here that imports transformers."""
 
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
 
-def load_reference(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> "GPT2LMHeadModel":
-    """The same weights in transformers, which reads them itself, by its own rules for names and layout.
+def load_oracle(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> "GPT2LMHeadModel":
+    """The same weights in transformers, which reads the file itself, by its own rules for names and layout.
 
-    Random weights come from our model. Raises UserError if transformers misses a tensor.
+    Random weights are taken from gpt2x's model. Raises UserError if transformers does not find a tensor.
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -30,29 +30,30 @@ def load_reference(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.dev
     logging.disable_progress_bar()
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "eager", "output_loading_info": True}
     path = checkpoint.path
+    # With output_loading_info this returns a pair, which the declared type leaves out.
+    loaded: Any
     if path is not None and path.is_dir():
-        model, info = GPT2LMHeadModel.from_pretrained(path, local_files_only=True, **options)
+        loaded = GPT2LMHeadModel.from_pretrained(path, local_files_only=True, **options)
     else:
         architecture = asdict(checkpoint.model.config)
-        del architecture["dropout"]  # ours alone; the rest are Hugging Face's names
-        model, info = GPT2LMHeadModel.from_pretrained(
+        del architecture["dropout"]  # gpt2x's own name; the others are Hugging Face's
+        eos_id = checkpoint.tokenizer.eos_id
+        loaded = GPT2LMHeadModel.from_pretrained(
             None,
-            config=GPT2Config(
-                **architecture,
-                bos_token_id=checkpoint.tokenizer.eos_id,
-                eos_token_id=checkpoint.tokenizer.eos_id,
-            ),
+            config=GPT2Config(**architecture, bos_token_id=eos_id, eos_token_id=eos_id),
             state_dict=to_file(checkpoint.model) if path is None else read_tensors(path),
             **options,
         )
+    model, info = cast("tuple[GPT2LMHeadModel, dict[str, Any]]", loaded)
     missing = set(info["missing_keys"]) - {"lm_head.weight"}
     if missing:
         raise UserError(f"{checkpoint.weights}: transformers finds no {sorted(missing)[0]} in it")
-    return model.to(device).eval().requires_grad_(False)
+    torch.nn.Module.to(model, device)  # the declared type of transformers' own .to is wrong
+    return model.eval().requires_grad_(False)
 
 
-def reference_parameters(model: "GPT2LMHeadModel") -> dict[str, Tensor]:
-    """The reference's weights by name less `transformer.`, in its own (Conv1D) layout, the tied head left out."""
+def oracle_parameters(model: "GPT2LMHeadModel") -> dict[str, Tensor]:
+    """The oracle's weights by name less `transformer.`, in its own (Conv1D) layout, the tied head left out."""
     return {
         name.removeprefix("transformer."): parameter.detach()
         for name, parameter in model.named_parameters()
@@ -61,9 +62,9 @@ def reference_parameters(model: "GPT2LMHeadModel") -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def reference_greedy(model: "GPT2LMHeadModel", ids: list[int], max_new_tokens: int, eos_id: int | None) -> list[int]:
+def oracle_greedy(model: "GPT2LMHeadModel", ids: list[int], max_new_tokens: int, eos_id: int | None) -> list[int]:
     """New tokens of transformers' greedy generate, the end-of-text token included."""
-    output = model.generate(
+    output: Any = model.generate(
         torch.tensor([ids], device=model.device),
         attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=model.device),
         max_new_tokens=max_new_tokens,
@@ -71,14 +72,15 @@ def reference_greedy(model: "GPT2LMHeadModel", ids: list[int], max_new_tokens: i
         eos_token_id=eos_id,
         pad_token_id=eos_id if eos_id is not None else 0,
     )
-    return output[0, len(ids) :].tolist()
+    new: list[int] = output[0, len(ids) :].tolist()
+    return new
 
 
-def reference_filter(logits: Tensor, decode: DecodeConfig) -> Tensor:
-    """logits [B, V] -> [B, V], as transformers' own processors for the settings of sampling leave them."""
+def oracle_filter(logits: Tensor, decode: DecodeConfig) -> Tensor:
+    """logits [B, V] -> [B, V], as transformers' own warpers for these settings return them."""
     import transformers
 
-    warpers = {
+    warpers: dict[str, Any] = {
         "temperature": transformers.TemperatureLogitsWarper,
         "top_k": transformers.TopKLogitsWarper,
         "top_p": transformers.TopPLogitsWarper,
@@ -91,10 +93,13 @@ def reference_filter(logits: Tensor, decode: DecodeConfig) -> Tensor:
     return logits
 
 
-def reference_process(
+def oracle_process(
     logits: Tensor, texts: list[list[int]], n_prompts: list[int], decode: DecodeConfig, eos_id: int
 ) -> Tensor:
-    """logits [N, V] -> [N, V], as transformers' own processors of the text so far leave them, row by row."""
+    """logits [N, V] -> [N, V], as transformers' own processors for these settings return them, row by row.
+
+    `texts` are the N texts so far, which begin with prompts of `n_prompts` tokens.
+    """
     from transformers import (
         LogitsProcessorList,
         MinNewTokensLengthLogitsProcessor,
@@ -111,13 +116,13 @@ def reference_process(
             processors.append(NoRepeatNGramLogitsProcessor(decode.no_repeat_ngram_size))
         if decode.min_new_tokens:
             processors.append(MinNewTokensLengthLogitsProcessor(n_prompt, decode.min_new_tokens, eos_id))
-        rows.append(processors(torch.tensor([text]), row[None]))
+        rows.append(processors(cast(torch.LongTensor, torch.tensor([text])), row[None]))
     return torch.cat(rows)
 
 
-def reference_tokenize(directory: Path, texts: list[str]) -> list[tuple[list[int], str]]:
-    """Ids from transformers' GPT-2 tokenizer over the same vocabulary files, and the text back from them."""
-    from transformers import GPT2TokenizerFast
+def oracle_tokenize(directory: Path, texts: list[str]) -> list[tuple[list[int], str]]:
+    """Ids from transformers' GPT-2 tokenizer over the same vocabulary files, and the text that they decode to."""
+    from transformers import GPT2TokenizerFast  # type: ignore[attr-defined]  # declared under another name
 
     tokenizer = GPT2TokenizerFast.from_pretrained(directory, local_files_only=True)
     ids = [tokenizer(text)["input_ids"] for text in texts]

@@ -6,10 +6,10 @@ from gpt2x.config.tasks.validate import Stage
 from gpt2x.parity.checks import Check, Metric, Status, checked, incomparable, skipped
 from gpt2x.parity.comparison import Comparison, device_of
 from gpt2x.parity.measures import relative_difference
-from gpt2x.parity.reference.record import loss_of, sample
+from gpt2x.parity.reference.losses import loss_of, sample
 from gpt2x.parity.stages.stage import Need, ParityStage, StageResult
-from gpt2x.parity.subject.module import float32_is_float64
-from gpt2x.parity.subject.target import subject_code
+from gpt2x.parity.subject.code import subject_code
+from gpt2x.parity.subject.float64 import float32_is_float64
 
 _METRIC = Metric.RELATIVE_DIFFERENCE
 

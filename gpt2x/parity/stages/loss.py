@@ -5,7 +5,7 @@ import torch
 from gpt2x.config.tasks.validate import Stage
 from gpt2x.parity.checks import Check, Metric, checked
 from gpt2x.parity.comparison import Comparison, device_of
-from gpt2x.parity.reference.record import context_losses, loss_of
+from gpt2x.parity.reference.losses import context_losses, loss_of
 from gpt2x.parity.stages.stage import Need, ParityStage, StageResult
 
 

@@ -13,7 +13,7 @@ from gpt2x.decoding.filters.warpers import filter_logits
 from gpt2x.decoding.sampler import Sampler
 from gpt2x.parity.checks import Check, Metric, Status, checked
 from gpt2x.parity.comparison import Comparison
-from gpt2x.parity.reference.oracle import reference_filter, reference_process
+from gpt2x.parity.reference.oracle import oracle_filter, oracle_process
 from gpt2x.parity.stages.stage import ParityStage, StageResult, needs_oracle, only_ours
 
 _ROWS = 4  # positions of the prompt whose logits the filters are tried on
@@ -48,7 +48,7 @@ def _compare(c: Comparison) -> StageResult:
     checks = []
     for settings in _FILTERS:
         decode = DecodeConfig(**settings)
-        checks += _distributions(settings, filter_logits(logits, decode), reference_filter(logits, decode))
+        checks += _distributions(settings, filter_logits(logits, decode), oracle_filter(logits, decode))
     # Texts that have begun to repeat the prompt, so that the token that followed in the prompt is forbidden.
     ids = c.ids(c.exact)[0].tolist()
     texts = [ids + ids[: i + 1] for i in where]
@@ -56,7 +56,7 @@ def _compare(c: Comparison) -> StageResult:
     eos_id = int(logits[0].argmax())  # any token may stand for it, and the likeliest is missed most
     for settings in _PROCESSORS:
         args = (logits, texts, n_prompts, DecodeConfig(**settings), eos_id)
-        checks += _distributions(settings, process_logits(*args), reference_process(*args))
+        checks += _distributions(settings, process_logits(*args), oracle_process(*args))
     return StageResult([*checks, _draws(logits[-1:])])
 
 
@@ -75,7 +75,7 @@ def _distributions(settings: dict[str, Any], ours: Tensor, theirs: Tensor) -> li
 def _draws(logits: Tensor) -> Check:
     """Pearson's chi-square test of tokens drawn from logits [1, V]. The seeds are fixed: it fails always or never."""
     decode = DecodeConfig(top_k=8)
-    probabilities = reference_filter(logits, decode).softmax(-1)[0]  # [V]
+    probabilities = oracle_filter(logits, decode).softmax(-1)[0]  # [V]
     counts = torch.zeros_like(probabilities)
     sampler = Sampler(decode, 0, None)
     for start in range(0, _DRAWS, _BATCH):

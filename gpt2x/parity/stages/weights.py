@@ -12,7 +12,7 @@ from gpt2x.parity.checks import Cause, Check, Metric, Status, checked, incompara
 from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.measures import ROUNDED, rounded
 from gpt2x.parity.stages.stage import ParityStage, StageResult
-from gpt2x.parity.subject.module import HEAD
+from gpt2x.parity.subject.names import HEAD
 
 _METRIC = Metric.MAX_ABS_DIFFERENCE
 

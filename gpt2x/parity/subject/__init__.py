@@ -1,6 +1,7 @@
-"""The model under test: ours, or one from a user's file."""
+"""The model under test: gpt2x's own, or one from a user's file."""
 
-from gpt2x.parity.subject.module import Subject, default_dtype
-from gpt2x.parity.subject.target import SubjectError, import_target
+from gpt2x.parity.subject.code import SubjectError
+from gpt2x.parity.subject.module import Subject
+from gpt2x.parity.subject.target import import_target
 
-__all__ = ["Subject", "SubjectError", "default_dtype", "import_target"]
+__all__ = ["Subject", "SubjectError", "import_target"]

@@ -1,4 +1,4 @@
-"""The subject of a validation, ours or a user's, in a dtype and on a device."""
+"""Builds the subject of a validation, gpt2x's own model or a user's, in a dtype and on a device."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,19 @@ from gpt2x.checkpoints.load import Checkpoint, model_of
 from gpt2x.config.subject import SubjectConfig
 from gpt2x.parity.comparison import OURS
 from gpt2x.parity.reference.record import Record
-from gpt2x.parity.subject import Subject, SubjectError, default_dtype, import_target
-from gpt2x.parity.subject.target import Target, subject_code
+from gpt2x.parity.subject.code import SubjectError, subject_code
+from gpt2x.parity.subject.float64 import default_dtype
+from gpt2x.parity.subject.module import Subject
+from gpt2x.parity.subject.target import Target, import_target
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where subjects come from."""
+    """Where the subject comes from; it is built once per dtype."""
 
     asked: SubjectConfig
     target: Target | None
-    """None for our own model."""
+    """None for gpt2x's own model."""
 
     @property
     def name(self) -> str:
@@ -27,14 +29,14 @@ class Source:
 
 
 def build(source: Source, checkpoint: Checkpoint, record: Record, dtype: torch.dtype, device: torch.device) -> Subject:
-    """A subject whose weights are those of the dtype asked for, whatever dtype it then computes in.
+    """The subject in `dtype` on `device`. Its weights are rounded to the record's dtype first.
 
-    Raises SubjectError if the user's code fails, or its model has no parameters.
+    Raises SubjectError if the user's code fails, or if its model has no parameters.
     """
     if source.target is None:
         return Subject(OURS, _ours(checkpoint, dtype, device), record.shapes, [])
     with default_dtype(dtype):
-        # Anew in float64, for the constants that are made when it is imported.
+        # For float64 the file is imported again: it may make constants when it is imported.
         target = import_target(source.name) if dtype == torch.float64 else source.target
         module = target.build(checkpoint.model.config)
     if next(module.parameters(), None) is None:

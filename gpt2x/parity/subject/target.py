@@ -1,30 +1,27 @@
 """subject.target: from `path/to/file.py:name` or `package.module:name` to a function that makes a model.
 
-Importing a file executes it: there is no other way to get at the model in it.
+Importing a file executes it. There is no other way to get at the model in it.
 """
 
 import importlib
 import importlib.util
 import inspect
-import os
 import sys
-import sysconfig
-import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import nn
 
 from gpt2x.errors import UserError, nearest
 from gpt2x.model.config import GPT2Config
+from gpt2x.parity.subject.code import SubjectError, contained, in_one_line, subject_code
 from gpt2x.paths import shown
 
-# The names people use for each of Hugging Face's, as found in nanoGPT, minGPT, the book "Build a Large
+# Hugging Face's name -> the names that people use for it, as found in nanoGPT, minGPT, the book "Build a Large
 # Language Model (From Scratch)" (Raschka, 2024) and Hugging Face's own aliases.
 _NAMES = {
     "vocab_size": ("vocab_size",),
@@ -37,16 +34,16 @@ _NAMES = {
 _CONSTANTS: dict[str, Any] = {
     **dict.fromkeys(("dropout", "drop_rate", "embd_pdrop", "attn_pdrop", "resid_pdrop"), 0.0),
     **dict.fromkeys(("bias", "qkv_bias"), True),
-    "model_type": None,  # minGPT wants it named, and None where the numbers are given
+    "model_type": None,  # minGPT requires the key, and None if the sizes are given
 }
 
 
-class Architecture(dict):
-    """The numbers that a subject is built from, by item and by attribute, under all the names people use."""
+class Architecture(dict[str, Any]):
+    """The sizes that a subject is built from, by item and by attribute, under all the names that people use."""
 
     def __init__(self, config: GPT2Config) -> None:
-        numbers = {alias: getattr(config, name) for name, aliases in _NAMES.items() for alias in aliases}
-        super().__init__(numbers | _CONSTANTS)
+        sizes = {alias: getattr(config, name) for name, aliases in _NAMES.items() for alias in aliases}
+        super().__init__(sizes | _CONSTANTS)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -58,50 +55,16 @@ class Architecture(dict):
         self[name] = value
 
 
-class SubjectError(Exception):
-    """The subject's own code failed, or answered with what is no GPT-2: one line, with the place."""
-
-
-@contextmanager
-def subject_code() -> Iterator[None]:
-    """Around every call into the subject: what it raises becomes a SubjectError, and it changes nothing for others."""
-    try:
-        with _contained():
-            yield
-    except (Exception, SystemExit) as error:
-        if isinstance(error, SubjectError):
-            raise
-        raise SubjectError(_in_one_line(error)) from error
-
-
-@contextmanager
-def _contained() -> Iterator[None]:
-    """Puts back what the subject's code may set for the whole process; what it prints goes to stderr."""
-    folder, grad, threads = Path.cwd(), torch.is_grad_enabled(), torch.get_num_threads()
-    device, dtype = torch.get_default_device(), torch.get_default_dtype()
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.chdir(folder)
-        torch.set_grad_enabled(grad)
-        torch.set_default_dtype(dtype)
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-        if torch.get_default_device() != device:
-            torch.set_default_device(device)
-
-
 @dataclass(frozen=True)
 class Target:
-    """What subject.target names."""
+    """What subject.target names: a class or function that makes the subject's model."""
 
     make: Callable[..., Any]
     root: Path
-    """The folder its siblings are imported from."""
+    """The folder that its sibling modules are imported from."""
 
     def build(self, config: GPT2Config) -> nn.Module:
-        """The subject's model. Raises SubjectError if its code fails or makes something else."""
+        """The subject's model. Raises SubjectError if its code fails or returns anything but an nn.Module."""
         with _importable(self.root), subject_code():
             module = self.make(Architecture(config)) if _takes_an_argument(self.make) else self.make()
         if not isinstance(module, nn.Module):
@@ -110,26 +73,18 @@ class Target:
 
 
 def import_target(target: str) -> Target:
-    """Imports the file or module, which executes it. Raises UserError if there is no such name to be had from it."""
+    """Imports the file or module, which executes it. Raises UserError if it cannot be imported or lacks the name."""
     where, _, name = target.rpartition(":")
     if not where or not all(part.isidentifier() for part in name.split(".")):
         raise UserError(f"subject.target={target}: write path/to/file.py:name or package.module:name")
-    if where.endswith(".py"):
-        file = Path(where).expanduser().resolve()
-        if not file.is_file():
-            raise UserError(f"subject.target={target}: no file {shown(file)}")
-        root, dotted = file.parent, file.stem
-        while (root / "__init__.py").is_file():  # a file inside a package is imported as a part of it
-            dotted, root = f"{root.name}.{dotted}", root.parent
-    else:
-        root, dotted, file = Path.cwd(), where, None
+    file, root, dotted = _located(where, target)
     _forget_last()
     before = set(sys.modules)
     try:
-        with _importable(root), _contained():
+        with _importable(root), contained():
             module = _from_file(file) if file and "." not in dotted else importlib.import_module(dotted)
     except (Exception, SystemExit) as error:
-        raise UserError(f"subject.target={target}: cannot be imported: {_in_one_line(error)}") from error
+        raise UserError(f"subject.target={target}: cannot be imported: {in_one_line(error)}") from error
     finally:
         _imported.update(
             key for key in set(sys.modules) - before if _lies_in(root, getattr(sys.modules[key], "__file__", None))
@@ -144,7 +99,20 @@ def import_target(target: str) -> Target:
     return Target(make, root)
 
 
-# Modules that the last subject brought in. The next one's siblings may have the same names.
+def _located(where: str, target: str) -> tuple[Path | None, Path, str]:
+    """The file (None for a module), the folder to import from, and the dotted name of the module in it."""
+    if not where.endswith(".py"):
+        return None, Path.cwd(), where
+    file = Path(where).expanduser().resolve()
+    if not file.is_file():
+        raise UserError(f"subject.target={target}: no file {shown(file)}")
+    root, dotted = file.parent, file.stem
+    while (root / "__init__.py").is_file():  # a file inside a package is imported as a part of the package
+        dotted, root = f"{root.name}.{dotted}", root.parent
+    return file, root, dotted
+
+
+# Names of the modules that the last subject imported. The next subject's siblings may have the same names.
 _imported: set[str] = set()
 
 
@@ -156,12 +124,12 @@ def _forget_last() -> None:
 
 
 def _from_file(file: Path) -> ModuleType:
-    # Under a name of its own, so that a `tokenizers.py` is not taken for the library.
+    # The prefix keeps a subject in `tokenizers.py` from taking the place of the library of that name.
     spec = importlib.util.spec_from_file_location(f"_subject_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look up the module that they are defined in
     spec.loader.exec_module(module)
     return module
 
@@ -184,14 +152,3 @@ def _takes_an_argument(make: Callable[..., Any]) -> bool:
     return any(
         parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD) for parameter in parameters
     )
-
-
-def _in_one_line(error: BaseException) -> str:
-    """`KeyError: 'emb' (model.py, line 12)`: the innermost place that is in nobody's library."""
-    libraries = ("<", sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), str(Path(__file__).parents[1]))
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]
-    place = f" ({shown(Path(frames[-1].filename))}, line {frames[-1].lineno})" if frames else ""
-    if isinstance(error, SyntaxError) and error.filename:
-        place = f" ({shown(Path(error.filename))}, line {error.lineno})"
-    said = str(error.msg if isinstance(error, SyntaxError) else error).strip()
-    return f"{type(error).__name__}: {' '.join(said.split())[:300]}{place}"

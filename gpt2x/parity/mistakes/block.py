@@ -1,0 +1,94 @@
+"""Mistakes in a block: the order of norms, branches and residuals. x [B, T, C] -> [B, T, C].
+
+Each function takes the arguments of Block.forward and ignores mask and cache: mistakes are tried on whole prompts.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from gpt2x.model.block import Block
+from gpt2x.parity.mistakes.mistake import Forward, WrongForward
+
+
+def _whole_prompt(forward: Callable[[Block, Tensor], Tensor]) -> Forward:
+    """forward(block, x), called with mask and cache as well."""
+    return lambda m, x, *_: forward(m, x)
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+def _with_norms(m: Block, x: Tensor, *_: Any, norm_1: str | None, norm_2: str | None) -> Tensor:
+    """The block with other norms, by name; None for none."""
+    norms = [_identity if name is None else m.get_submodule(name) for name in (norm_1, norm_2)]
+    x = x + m.attn(norms[0](x))
+    return x + m.mlp(norms[1](x))
+
+
+def _with_residuals(m: Block, x: Tensor, *_: Any, around_attn: bool, around_mlp: bool) -> Tensor:
+    y = m.attn(m.ln_1(x)) + (x if around_attn else 0)
+    return m.mlp(m.ln_2(y)) + (y if around_mlp else 0)
+
+
+def _residual_of_normed(m: Block, x: Tensor, *_: Any, at_attn: bool, at_mlp: bool) -> Tensor:
+    """The residual is what comes out of the norm, around attention or around the MLP or both."""
+    y = m.ln_1(x)
+    x = (y if at_attn else x) + m.attn(y)
+    y = m.ln_2(x)
+    return (y if at_mlp else x) + m.mlp(y)
+
+
+def _post_norm(m: Block, x: Tensor) -> Tensor:
+    x = m.ln_1(x + m.attn(x))
+    return m.ln_2(x + m.mlp(x))
+
+
+def _norm_of_branch(m: Block, x: Tensor) -> Tensor:
+    x = x + m.ln_1(m.attn(x))
+    return x + m.ln_2(m.mlp(x))
+
+
+def _mlp_first(m: Block, x: Tensor) -> Tensor:
+    x = x + m.mlp(m.ln_2(x))
+    return x + m.attn(m.ln_1(x))
+
+
+_CAUSES: tuple[tuple[str, Forward], ...] = (
+    ("residual left out around attention", partial(_with_residuals, around_attn=False, around_mlp=True)),
+    ("residual left out around the MLP", partial(_with_residuals, around_attn=True, around_mlp=False)),
+    (
+        "residual around the MLP taken from before attention",
+        _whole_prompt(lambda m, x: x + m.mlp(m.ln_2(x + m.attn(m.ln_1(x))))),
+    ),
+    ("residuals left out around attention and the MLP", partial(_with_residuals, around_attn=False, around_mlp=False)),
+    ("post-norm instead of pre-norm", _whole_prompt(_post_norm)),
+    ("norm after each branch instead of before it", _whole_prompt(_norm_of_branch)),
+    (
+        "norms swapped: ln_2 before attention, ln_1 before the MLP",
+        partial(_with_norms, norm_1="ln_2", norm_2="ln_1"),
+    ),
+    ("ln_1 used for both norms", partial(_with_norms, norm_1="ln_1", norm_2="ln_1")),
+    ("ln_2 used for both norms", partial(_with_norms, norm_1="ln_2", norm_2="ln_2")),
+    ("norm skipped: ln_1", partial(_with_norms, norm_1=None, norm_2="ln_2")),
+    ("norm skipped: ln_2", partial(_with_norms, norm_1="ln_1", norm_2=None)),
+    ("norms skipped: ln_1 and ln_2", partial(_with_norms, norm_1=None, norm_2=None)),
+    ("residual taken after ln_1 instead of before it", partial(_residual_of_normed, at_attn=True, at_mlp=False)),
+    ("residual taken after ln_2 instead of before it", partial(_residual_of_normed, at_attn=False, at_mlp=True)),
+    (
+        "residuals taken after the norms instead of before them",
+        partial(_residual_of_normed, at_attn=True, at_mlp=True),
+    ),
+    ("attention and MLP in parallel", _whole_prompt(lambda m, x: x + m.attn(m.ln_1(x)) + m.mlp(m.ln_2(x)))),
+    (
+        "attention and MLP in parallel, both after ln_1",
+        _whole_prompt(lambda m, x: x + m.attn(m.ln_1(x)) + m.mlp(m.ln_1(x))),
+    ),
+    ("MLP before attention", _whole_prompt(_mlp_first)),
+    ("attention left out", _whole_prompt(lambda m, x: x + m.mlp(m.ln_2(x)))),
+    ("MLP left out", _whole_prompt(lambda m, x: x + m.attn(m.ln_1(x)))),
+)
+IN_BLOCK: tuple[WrongForward[Block], ...] = tuple(WrongForward(cause, forward) for cause, forward in _CAUSES)

@@ -1,0 +1,36 @@
+"""Mistakes in any kind of module: its input or its output passes through a smaller dtype."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gpt2x.checkpoints.names import dtype_name
+from gpt2x.parity.measures import ROUNDED, rounded
+from gpt2x.parity.mistakes.mistake import WrongForward
+
+
+def round_output(m: nn.Module, x: Tensor, *rest: Any, half: torch.dtype) -> Tensor:
+    """The module's own output, rounded to `half`."""
+    return rounded(type(m).forward(m, x, *rest), half)
+
+
+def _round_input(m: nn.Module, x: Tensor, *rest: Any, half: torch.dtype) -> Tensor:
+    y: Tensor = type(m).forward(m, rounded(x, half), *rest)
+    return y
+
+
+def _takes_floats(m: nn.Module) -> bool:
+    return not isinstance(m, nn.Embedding)
+
+
+def _roundings(half: torch.dtype) -> tuple[WrongForward[nn.Module], ...]:
+    name = dtype_name(half)
+    return (
+        WrongForward(f"output rounded to {name}", partial(round_output, half=half)),
+        WrongForward(f"input rounded to {name}", partial(_round_input, half=half), applies=_takes_floats),
+    )
+
+
+IN_ANY: tuple[WrongForward[nn.Module], ...] = tuple(mistake for half in ROUNDED for mistake in _roundings(half))

@@ -1,0 +1,115 @@
+"""Mistakes between modules: the order of layers, positions, the sum of embeddings, the final norm, the residuals."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gpt2x.checkpoints.names import dtype_name
+from gpt2x.model.gpt2 import Transformer
+from gpt2x.parity.measures import ROUNDED, rounded
+from gpt2x.parity.mistakes import mistakes_in
+from gpt2x.parity.mistakes.mistake import Forward, Mistake
+from gpt2x.parity.mistakes.rounding import round_output
+
+
+@dataclass(frozen=True)
+class _WrongWiring:
+    """A wrong way to connect modules: an entry of the list below."""
+
+    cause: str
+    forwards: Callable[[Transformer], dict[nn.Module, Forward]]
+    """Transformer -> forward functions that take the place of its modules' own."""
+
+
+def _lookup(m: nn.Embedding, factor: float = 1.0) -> Forward:
+    """The embedding, times a factor."""
+    return lambda ids: F.embedding(ids, m.weight) * factor
+
+
+def _nothing(m: nn.Embedding) -> Forward:
+    return lambda ids: F.embedding(ids, torch.zeros_like(m.weight))
+
+
+def _norm(m: nn.LayerNorm, x: Tensor) -> Tensor:
+    return F.layer_norm(x, m.normalized_shape, m.weight, m.bias, m.eps)
+
+
+def _positions(cause: str, move: Callable[[Tensor], Tensor]) -> _WrongWiring:
+    """wpe looks up other positions, the last one for those beyond its end."""
+    return _WrongWiring(
+        cause,
+        lambda t: {t.wpe: lambda p: F.embedding(move(p).clamp(0, t.config.n_positions - 1), t.wpe.weight)},
+    )
+
+
+def _scaled(how: str, power: float) -> tuple[_WrongWiring, ...]:
+    """Token embedding, position embedding or both, times n_embd ** power."""
+
+    def factor(t: Transformer) -> float:
+        return math.sqrt(t.config.n_embd) if power == 0.5 else t.config.n_embd**power
+
+    return (
+        _WrongWiring(f"embedding {how}", lambda t: {t.wte: _lookup(t.wte, factor(t))}),
+        _WrongWiring(f"position embedding {how}", lambda t: {t.wpe: _lookup(t.wpe, factor(t))}),
+        _WrongWiring(
+            f"sum of the embeddings {how}",
+            lambda t: {t.wte: _lookup(t.wte, factor(t)), t.wpe: _lookup(t.wpe, factor(t))},
+        ),
+    )
+
+
+def _rounding(half: torch.dtype) -> tuple[_WrongWiring, ...]:
+    """Hidden states that pass through a smaller dtype between modules."""
+    name = dtype_name(half)
+
+    def output_of(*modules: nn.Module) -> dict[nn.Module, Forward]:
+        return {module: partial(round_output, module, half=half) for module in modules}
+
+    return (
+        _WrongWiring(f"embeddings rounded to {name}", lambda t: {t.drop: partial(rounded, dtype=half)}),
+        _WrongWiring(f"final hidden states rounded to {name}", lambda t: output_of(t.ln_f)),
+        _WrongWiring(f"residual stream rounded to {name} between all layers", lambda t: output_of(*t.h)),
+        _WrongWiring(f"residual stream rounded to {name} after h.0", lambda t: output_of(t.h[0])),
+    )
+
+
+IN_WIRING: tuple[_WrongWiring, ...] = (
+    _positions("positions shifted: they begin at 1, not at 0", lambda p: p + 1),
+    _positions("positions shifted: the first two are both 0", lambda p: p - 1),
+    _positions("positions shifted: they begin at 2 (padding_idx + 1)", lambda p: p + 2),
+    _positions("positions all 0", lambda p: p * 0),
+    _positions("positions counted from the end", lambda p: p.flip(-1)),
+    _WrongWiring("position embedding left out", lambda t: {t.wpe: _nothing(t.wpe)}),
+    _WrongWiring("position embedding added twice", lambda t: {t.wpe: _lookup(t.wpe, 2.0)}),
+    _WrongWiring("token embedding left out", lambda t: {t.wte: _nothing(t.wte)}),
+    *_scaled("scaled by sqrt(n_embd)", 0.5),
+    *_scaled("divided by sqrt(n_embd)", -0.5),
+    _WrongWiring("norm skipped: ln_f", lambda t: {t.ln_f: lambda x: x}),
+    _WrongWiring("ln_f applied twice", lambda t: {t.ln_f: lambda x: _norm(t.ln_f, _norm(t.ln_f, x))}),
+    _WrongWiring("norm of the embeddings that GPT-2 has not: ln_f", lambda t: {t.drop: lambda x: t.ln_f(x)}),
+    *(mistake for half in ROUNDED for mistake in _rounding(half)),
+)
+
+
+def wiring_mistakes(transformer: Transformer, calls: list[int], inside: bool) -> Iterator[Mistake]:
+    """Mistakes between modules, and then those that every block makes alike.
+
+    `calls` are the indices of the blocks that the subject runs, in its order; empty if they are not known. With
+    `inside`, the mistakes of blocks include those of their parts: for subjects whose modules cannot be examined in
+    isolation.
+    """
+    layers = list(range(len(transformer.h)))
+    if calls and calls != layers:
+        ran = ", ".join(f"h.{i}" for i in calls)
+        kind = "layers out of order" if sorted(calls) == layers else "layers skipped or repeated"
+        yield Mistake(f"{kind}: {ran}", {}, (transformer, calls))
+    for wrong in IN_WIRING:
+        yield Mistake(wrong.cause, wrong.forwards(transformer))
+    for same in zip(*(mistakes_in(block, parts=inside) for block in transformer.h), strict=True):
+        forwards = {module: forward for each in same for module, forward in each.forwards.items()}
+        yield Mistake(same[0].cause, forwards)

@@ -1,0 +1,34 @@
+"""The losses that both models compute, and the entries of gradients that are kept. Units: nats."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gpt2x.parity.subject.module import Subject
+
+_SAMPLE = 4096  # entries
+
+
+def loss_of(subject: Subject, ids: list[int], device: torch.device) -> Tensor:
+    """Mean cross-entropy per token of a batch, a scalar: the prompt, and the prompt backwards.
+
+    The target of each token is the next one; that of the last is the first.
+    """
+    input_ids = torch.tensor([ids, ids[::-1]], device=device)  # [2, T]
+    return F.cross_entropy(subject.logits(input_ids).flatten(0, 1), input_ids.roll(-1, dims=1).flatten())
+
+
+def context_losses(subject: Subject, n: int, device: torch.device) -> Tensor:
+    """Cross-entropy of each of the n tokens of a fixed random text, [n], on the CPU.
+
+    The text reaches positions that the prompt is too short for.
+    """
+    V = subject.shapes["wte.weight"][0]
+    ids = torch.randint(V, (1, n), generator=torch.Generator().manual_seed(0)).to(device)
+    return F.cross_entropy(subject.logits(ids)[0], ids[0].roll(-1), reduction="none").cpu()
+
+
+def sample(gradient: Tensor) -> Tensor:
+    """At least 4096 entries of a gradient, evenly spaced (all of a smaller one), [n], on the CPU."""
+    flat = gradient.flatten()
+    return flat[:: max(1, flat.numel() // _SAMPLE)].cpu().clone()

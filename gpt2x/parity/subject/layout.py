@@ -1,0 +1,106 @@
+"""How a subject stores its parameters, and how they are brought into Hugging Face's layout.
+
+Hugging Face's GPT-2 stores the weights of c_attn, c_proj and c_fc as [in, out] (Conv1D). A subject may store them
+as [out, in] (nn.Linear), and may have three projections in place of c_attn.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from gpt2x.checkpoints.names import is_conv1d
+from gpt2x.parity.subject.float64 import float32_is_float64
+from gpt2x.parity.subject.names import HEAD, QKV, whole_tensor
+
+
+class Layout:
+    """The layout of a subject's parameters, all of them under Hugging Face's names."""
+
+    def __init__(
+        self,
+        shapes: Mapping[str, torch.Size],
+        parameters: Mapping[str, nn.Parameter],
+        sites: Mapping[str, nn.Module],
+    ) -> None:
+        """`shapes` are those of the oracle's tensors, in Hugging Face's layout; `sites` are the subject's modules."""
+        self._shapes = shapes
+        self._parameters = parameters
+        self._sites = sites
+        self._transposed = {name for name in parameters if self._is_transposed(name)}
+
+    def expected_shape(self, name: str) -> torch.Size | None:
+        """The shape in Hugging Face's layout of a parameter; None if the oracle has none of this name."""
+        whole, third = whole_tensor(name)
+        shape = self._shapes.get("wte.weight" if name == HEAD else whole)
+        return torch.Size([*shape[:-1], shape[-1] // 3]) if shape and third is not None else shape
+
+    def to_hf(self, name: str, tensor: Tensor) -> Tensor:
+        """A tensor in the subject's layout -> the same in Hugging Face's."""
+        tensor, shape = tensor.t() if name in self._transposed else tensor, self.expected_shape(name)
+        return tensor.reshape(shape) if shape and tensor.squeeze().shape == shape else tensor
+
+    def all_to_hf(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors by name, in Hugging Face's layout; three projections joined to c_attn, the head left out."""
+        named = {name: self.to_hf(name, tensor) for name, tensor in tensors.items() if name != HEAD}
+        thirds: dict[str, dict[int, str]] = {}
+        for name in named:
+            whole, third = whole_tensor(name)
+            if third is not None:
+                thirds.setdefault(whole, {})[third] = name
+        for whole, parts in thirds.items():
+            if len(parts) == len(QKV):
+                named[whole] = torch.cat([named.pop(parts[third]) for third in range(len(QKV))], dim=-1)
+        return named
+
+    def from_hf(self, name: str, tensors: Mapping[str, Tensor]) -> Tensor | None:
+        """The value of one parameter, in the subject's layout, from tensors in Hugging Face's.
+
+        None if they hold no such tensor, or one of another shape.
+        """
+        whole, third = whole_tensor(name)
+        source = tensors.get("wte.weight" if name == HEAD else whole)
+        if source is None:
+            return None
+        source = source if third is None else source.chunk(3, dim=-1)[third]
+        source = source.t() if name in self._transposed else source
+        parameter = self._parameters[name]
+        return source.reshape(parameter.shape) if source.squeeze().shape == parameter.squeeze().shape else None
+
+    def _is_transposed(self, name: str) -> bool:
+        """Whether the subject stores a matrix transposed, compared with Hugging Face."""
+        shape, own = self.expected_shape(name), self._parameters[name].shape
+        if shape is None or len(own) != 2 or own != shape[::-1]:
+            return False
+        if own != shape:
+            return True
+        return is_conv1d(whole_tensor(name)[0]) and self._multiplies_transposed(name)
+
+    def _multiplies_transposed(self, name: str) -> bool:
+        """Whether the module of a square matrix, whose shape tells nothing, computes x W^T, as nn.Linear does.
+
+        If the parameter belongs to no layer that can be called alone, the subject's other matrices decide.
+        """
+        layer, parameter = self._sites.get(name.rpartition(".")[0]), self._parameters[name]
+        if layer is not None and not list(layer.children()):
+            own = parameter.data
+            # Random values: with its own, which may be zeros or symmetric, both products could be the same.
+            noise = torch.randn(3, *own.shape, generator=torch.Generator().manual_seed(0)).to(own)
+            weight, x = noise[0], noise[1:].view(1, -1, len(own))
+            with torch.no_grad(), float32_is_float64(own.dtype):
+                try:
+                    parameter.data = weight
+                    y = layer(x) - layer(torch.zeros_like(x))
+                except Exception:  # not a layer that takes one tensor: both differences below are then large
+                    y = x
+                finally:
+                    parameter.data = own
+            linear, conv1d = (y - x @ weight.t()).abs().max(), (y - x @ weight).abs().max()
+            if min(linear, conv1d) < 1e-2 * max(linear, conv1d):
+                return bool(linear < conv1d)
+        others = [
+            parameter.shape == (self.expected_shape(other) or torch.Size())[::-1]
+            for other, parameter in self._parameters.items()
+            if is_conv1d(other) and parameter.ndim == 2 and parameter.shape[0] != parameter.shape[1]
+        ]
+        return sum(others) * 2 >= len(others)
