@@ -112,6 +112,14 @@ def test_where_float64_does_not_fit(
     assert summary["relative_difference"] == summary["error_ratio"] == ""
 
 
+def test_int8_where_float64_does_not_fit(validate: Validate, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpt2x.parity.record_source.available_memory", lambda: 1000)
+    result = validate(None, "dtype=int8")
+    assert result.code == 0, result.out
+    layers = [row for row in read_csv(run_dir(launch, "validate") / "parity.csv") if row["stage"] == "layers"]
+    assert {row["metric"] for row in layers} == {"relative_difference"}
+
+
 def test_where_bars_are_wide_the_nearest_mistake_is_not_yet_the_cause(
     validate: Validate, launch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
