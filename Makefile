@@ -13,7 +13,7 @@ test: env/.installed-test         ## lint, types and the whole test suite
 	env/bin/python -m pytest
 
 # torch is the newest that the range allows here as well, because PyPI has the oldest for x86-64 Linux only as a build
-# for CUDA, of several gigabytes. `make lowest TORCH=2.9.0` tests that one.
+# for CUDA, of several gigabytes. `make clean lowest TORCH=2.9.0` tests it.
 lowest: env-lowest/.installed     ## each task once, with the lowest versions of the dependencies that pyproject.toml allows
 	tests/smoke.sh env-lowest/bin/python
 
