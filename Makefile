@@ -1,6 +1,7 @@
-# Each of these, from nothing but python3 and make, sets up what it needs in env/ and runs.
+# Each of these, from nothing but python3 and make, sets up what it needs and runs.
 PYTHON ?= python3
-.PHONY: validate test clean
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+.PHONY: validate test lowest clean
 
 validate: env/.installed          ## the main job: is our GPT-2 the real GPT-2?
 	env/bin/python -m gpt2x task=validate
@@ -11,16 +12,26 @@ test: env/.installed-test         ## lint, types and the whole test suite
 	env/bin/mypy
 	env/bin/python -m pytest
 
-env/bin/python:
-	$(PYTHON) -m venv env || { rm -rf env; exit 1; }
+# torch is the newest that the range allows here as well, because PyPI has the oldest for x86-64 Linux only as a build
+# for CUDA, of several gigabytes. `make clean lowest TORCH=2.9.0` tests it.
+lowest: env-lowest/.installed     ## each task once, with the lowest versions of the dependencies that pyproject.toml allows
+	tests/smoke.sh env-lowest/bin/python
+
+%/bin/python:
+	$(PYTHON) -m venv $* || { rm -rf $*; exit 1; }
 
 env/.installed: env/bin/python pyproject.toml
-	env/bin/python -m pip install --quiet --disable-pip-version-check -e .
+	env/bin/python $(PIP_INSTALL) -e .
 	touch $@
 
 env/.installed-test: env/bin/python pyproject.toml
-	env/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	env/bin/python $(PIP_INSTALL) -e '.[test]'
 	touch $@ env/.installed
 
+env-lowest/.installed: env-lowest/bin/python pyproject.toml tests/lower_bounds.py
+	env-lowest/bin/python tests/lower_bounds.py > env-lowest/constraints.txt
+	env-lowest/bin/python $(PIP_INSTALL) -c env-lowest/constraints.txt -e '.[bench]' $(if $(TORCH),torch==$(TORCH))
+	touch $@
+
 clean:
-	rm -rf env dist
+	rm -rf env env-lowest dist

@@ -1,5 +1,6 @@
 """The main job from a wheel, installed elsewhere, in an empty directory."""
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -9,7 +10,8 @@ from tests.conftest import REPO, read_csv
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it may lead to this checkout
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -28,6 +30,7 @@ def test_a_wheel_does_the_main_job_from_an_empty_directory(tmp_path: Path) -> No
     empty = tmp_path / "empty"
     empty.mkdir()
     assert run(python, "-c", "import gpt2x; print(gpt2x.__file__)", cwd=empty).startswith(str(elsewhere))
+    assert (site / "gpt2x" / "py.typed").is_file()  # without it, type checkers ignore the annotations of gpt2x
     assert "PASS" in run(elsewhere / "bin" / "gpt2x", cwd=empty)
     (folder,) = (empty / "runs" / "validate").iterdir()
     (summary,) = read_csv(folder / "summary.csv")
