@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from gpt2x.checkpoints.digest import begin_digesting
@@ -52,7 +52,7 @@ def run_job(cfg: DictConfig) -> ExitCode:
         chosen=chosen(cfg, [key_of(override) for override in overrides]),
         identity=Identity(used_settings(container)),
         invocation=stamp(),
-        number=0 if OmegaConf.is_missing(hydra.job, "num") else int(hydra.job.num),
+        number=int(hydra.job.num) if hydra.mode == RunMode.MULTIRUN else None,
     )
     try:
         _run(cfg, container, folder, job)

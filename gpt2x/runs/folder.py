@@ -53,10 +53,11 @@ class RunFolder:
         `neutral` are settings that may differ; `defaults` (flat) are asked for only where an old job.json lacks a
         setting, or has one too many.
         """
-        if not self.is_unfinished:
+        if self.state is None or not self.is_unfinished:
             return
         if self.previous is None:
-            raise UserError(f"{shown(self.path)}: no {JOB} says which run was begun here; give another hydra.run.dir")
+            state = shown(self.path / self.state)
+            raise UserError(f"{state}: no {JOB} beside it says which run this is; give another hydra.run.dir")
         recorded, now = self.previous.identity.without(neutral), identity.without(neutral)
         if recorded == now:
             return

@@ -58,8 +58,8 @@ class Job:
     """Its inputs are filled in before the task starts."""
     invocation: str = ""
     """The time stamp of the command that the job belongs to."""
-    number: int = 0
-    """The job's place among those of its command."""
+    number: int | None = None
+    """The job's place among those of a sweep; None for a run on its own."""
     attempt: int = 1
     """How often this job has been started in its folder, this time included."""
     status: Status = Status.RUNNING

@@ -40,10 +40,15 @@ def begin_sweep(folder: Path, invocation: str, overrides: list[str]) -> None:
 
 
 def jobs_of(folder: Path) -> list[tuple[Path, Job]]:
-    """The job folders of a sweep with their jobs: those that sweep.json lists in its order, then new ones."""
+    """The job folders of a sweep with their jobs: those that sweep.json lists in its order, then new ones.
+
+    A run on its own that lies here too is none of them.
+    """
     known = {key: place for place, key in enumerate(_read(folder)["jobs"])}
-    found = [(each, job) for each in sorted(folder.iterdir()) if each.is_dir() and (job := read_job(each)) is not None]
-    return sorted(found, key=lambda pair: (known.get(pair[0].name, len(known)), pair[1].invocation, pair[1].number))
+    jobs = [(each, read_job(each)) for each in sorted(folder.iterdir()) if each.is_dir()]
+    found = [(each, job) for each, job in jobs if job is not None and job.number is not None]
+    places = {each: (known.get(each.name, len(known)), job.invocation, job.number or 0) for each, job in found}
+    return sorted(found, key=lambda pair: places[pair[0]])
 
 
 def collect_sweep(folder: Path, tables: Mapping[str, type]) -> list[Job]:

@@ -104,7 +104,7 @@ def test_rows_stand_in_the_order_of_the_prompts(runs: Path) -> None:
     expected = [(row["prompt_id"], row["sample"], str(i)) for row in rows for i in range(int(row["n_new_tokens"]))]
     assert list(dict.fromkeys(steps)) == expected
     files = sorted(file.name for file in (runs / "whole").iterdir())
-    assert files == ["generations.csv", "manifest.json", "timing.csv", "tokens.csv"]
+    assert files == ["generations.csv", "job.json", "manifest.json", "timing.csv", "tokens.csv"]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,9 @@ def test_rows_are_whole_and_on_disk_one_by_one(run: Run, launch: Path, monkeypat
 def test_other_settings_are_refused(run: Run, stopped: Path, other: dict[str, Any]) -> None:
     before = {file.name: file.read_bytes() for file in stopped.iterdir()}
     line = run(**other).error()
-    assert "out: begun with other settings; give another hydra.run.dir" in line
+    assert "out: begun with other settings (" in line
+    assert "give another hydra.run.dir" in line
+    assert all(key in line for key in other if other[key] not in ("null", 1) or key == "seed"), line
     assert {file.name: file.read_bytes() for file in stopped.iterdir()} == before
 
 
@@ -244,9 +246,15 @@ def test_other_weights_are_refused(gpt2x: Cli, launch: Path, tiny_dir: Path, mon
         interrupt(patch, "to_csv", 20)
         assert gpt2x(*arguments(weights, 24)).code == 130
     before = tables(launch / "out")
-    os.utime(weights / "model.safetensors", (1, 1))
-    assert "other settings" in gpt2x(*arguments(weights, 24)).error()
+    whole = (weights / "model.safetensors").read_bytes()
+    (weights / "model.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert "other settings (weights)" in gpt2x(*arguments(weights, 24)).error()
     assert tables(launch / "out") == before
+    moved = launch / "moved"
+    shutil.move(weights, moved)
+    (moved / "model.safetensors").write_bytes(whole)
+    os.utime(moved / "model.safetensors", (1, 1))
+    assert gpt2x(*arguments(moved, 24)).code == 0  # neither the place nor the time of a file counts
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"{}", b"\xff\xfe", b'{"settings": {'])
@@ -256,7 +264,10 @@ def test_an_unreadable_state_is_one_line(run: Run, stopped: Path, content: bytes
     line = run().error()
     assert f"out/{STATE}" in line
     assert "hydra.run.dir" in line
-    assert {file.name: file.read_bytes() for file in stopped.iterdir()} == before
+    after = {file.name: file.read_bytes() for file in stopped.iterdir()}
+    assert json.loads(after.pop("job.json"))["status"] == "failed"
+    before.pop("job.json")
+    assert after == before
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, "auto"])

@@ -94,12 +94,12 @@ def test_near_ties_are_not_counted_as_the_same(gpt2x: Cli, launch: Path, monkeyp
     assert summary["generations_matched"] == "0"
 
 
-def test_a_sweep_in_a_folder_in_use_collects_its_own_jobs(gpt2x: Cli, launch: Path) -> None:
+def test_a_sweep_in_a_folder_in_use_collects_all_jobs_of_sweeps(gpt2x: Cli, launch: Path) -> None:
     assert gpt2x(*ONE, "hydra.run.dir=s/single").code == 0
     assert gpt2x("-m", *ONE, "hydra.sweep.dir=s", "seed=1,2").code == 0
     assert gpt2x("-m", *ONE, "hydra.sweep.dir=s", "seed=3,4").code == 0
-    assert [row["seed"] for row in read_csv(launch / "s" / "generations.csv")] == ["3", "4"]
-    assert len(read_csv(launch / "s" / "jobs.csv")) == 2
+    assert [row["seed"] for row in read_csv(launch / "s" / "generations.csv")] == ["1", "2", "3", "4"]
+    assert len(read_csv(launch / "s" / "jobs.csv")) == 4
 
 
 def test_an_extreme_temperature_is_greedy(gpt2x: Cli) -> None:
