@@ -35,6 +35,7 @@ class Result:
 
 
 Cli = Callable[..., Result]
+Refused = Callable[..., str]
 
 
 @pytest.fixture
@@ -62,6 +63,22 @@ def gpt2x(launch: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         return Result(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def refused(gpt2x: Cli, launch: Path) -> Refused:
+    """Runs `gpt2x ARGS`, which must fail on the input and leave the launch directory empty; returns the line."""
+
+    def run(*args: str) -> str:
+        line = gpt2x(*args).error()
+        assert list(launch.iterdir()) == []
+        return line
+
+    return run
+
+
+def assert_in(line: str, *words: str) -> None:
+    assert [word for word in words if word not in line] == [], line
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.cli.conftest import Refused, assert_in
-from tests.conftest import NANO, Cli, run_dir
+from tests.conftest import NANO, Cli, Refused, assert_in, run_dir
 
 # The command line
 

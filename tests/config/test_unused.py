@@ -10,8 +10,7 @@ import yaml
 from gpt2x.config.schema import Config
 from gpt2x.config.tasks import SCHEMAS, is_used
 from gpt2x.config.tasks.validate import Stage
-from tests.cli.conftest import Refused, assert_in
-from tests.conftest import REPO, Cli, read_csv
+from tests.conftest import REPO, Cli, Refused, assert_in, read_csv
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ from gpt2x.decoding import batches
 from gpt2x.decoding.batches import automatic_batch_size
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
-from tests.cli.conftest import assert_in
-from tests.conftest import Cli, read_csv
+from tests.conftest import Cli, assert_in, read_csv
 
 ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
@@ -114,8 +113,9 @@ def test_a_sweep_goes_on_without_it(job: Callable[..., Any], launch: Path, monke
 
 def test_other_errors_are_not_of_memory(job: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     fail_above(monkeypatch, 0, RuntimeError("expected scalar type Double but found Float"))
-    with pytest.raises(RuntimeError, match="scalar type"):
-        job()
+    result = job()
+    assert result.code == 70
+    assert "RuntimeError: expected scalar type" in result.err
 
 
 def test_the_automatic_batch_size_follows_memory(monkeypatch: pytest.MonkeyPatch) -> None:

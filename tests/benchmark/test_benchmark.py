@@ -20,8 +20,7 @@ from gpt2x.benchmark.measured import Measured
 from gpt2x.benchmark.participants import Participant, Participants
 from gpt2x.benchmark.worker import EngineError, Worker
 from gpt2x.config.tasks.benchmark import ENGINES
-from tests.cli.conftest import Refused, assert_in
-from tests.conftest import REPO, Cli, read_csv, run_dir, tiny_hf
+from tests.conftest import REPO, Cli, Refused, assert_in, read_csv, run_dir, tiny_hf
 
 SMALL = ("task=benchmark", "task.batch_sizes=[1,2]", "task.prompt_tokens=4", "task.new_tokens=4", "task.rounds=2")
 INSTALLED = [engine for engine in ENGINES if engine.startswith("gpt2x") or find_spec(engine)]

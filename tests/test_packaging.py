@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import REPO
 from tests.lower_bounds import PYPROJECT, lower_bounds
-from tests.unit.test_layers import imports
+from tests.test_layers import imports
 
 PROJECT = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from gpt2x.checkpoints import load
-from tests.cli.test_generate import COLUMNS
 from tests.conftest import Cli, read_csv
+from tests.tasks.test_generate import COLUMNS
 
 PROMPTS = ["To be, or not to be", "It's"]
 SWEEP = ["-m", "task=generate", "hydra.sweep.dir=out", "decode.max_new_tokens=4"]

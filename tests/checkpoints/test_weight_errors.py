@@ -12,8 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.cli.conftest import Refused, assert_in
-from tests.conftest import NANO, Cli
+from tests.conftest import NANO, Cli, Refused, assert_in
 
 
 @pytest.fixture

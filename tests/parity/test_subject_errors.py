@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cli.conftest import assert_in
-from tests.conftest import REPO, Cli, read_csv, run_dir
+from tests.conftest import REPO, Cli, assert_in, read_csv, run_dir
 from tests.parity.conftest import PLAIN
 
 SIZES = ("model.n_layer=2", "model.n_embd=32", "model.n_head=2", "model.n_positions=64")

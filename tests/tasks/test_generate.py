@@ -248,7 +248,9 @@ def test_many_samples_are_quiet_off_a_terminal(gpt2x: Cli, launch: Path) -> None
 def test_run_folder_says_where_the_run_came_from(gpt2x: Cli, launch: Path) -> None:
     assert gpt2x("task=generate", "seed=5", "prompt=hi", "decode.max_new_tokens=2").code == 0
     folder = run_dir(launch, "generate")
-    assert sorted(file.name for file in folder.iterdir()) == ["generations.csv", "manifest.json", "timing.csv"]
+    assert sorted(file.name for file in folder.iterdir()) == [
+        *("generations.csv", "job.json", "manifest.json", "timing.csv")
+    ]
     assert re.fullmatch(r"\d{8}-\d{6}-\d{6}", folder.name)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert (manifest["config"]["seed"], manifest["config"]["prompt"]) == (5, "hi")

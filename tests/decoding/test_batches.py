@@ -17,7 +17,7 @@ from gpt2x.decoding.stop import StopStrings
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.tokenizer import train_tokenizer
 from tests.conftest import NANO, tiny_hf
-from tests.parity.test_generation import complete, hf_greedy, load, pair
+from tests.decoding.test_generation import complete, hf_greedy, load, pair
 
 GREEDY = DecodeConfig(greedy=True)
 
