@@ -57,6 +57,39 @@ def test_command(command: str, launch: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def commands_of_other_pages() -> list[str]:
+    """Commands in the bash blocks of all pages but the README itself, those of make left out: .ci/run runs them."""
+    folders = ("conf", "gpt2x", "data", "runs", "tests", ".github")
+    pages = [page for folder in folders for page in (REPO / folder).glob("**/*.md")]
+    blocks = [block for page in pages for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)]
+    commands = [line for block in blocks for line in block.splitlines() if line and not line.startswith("make ")]
+    assert len(commands) >= 2
+    return commands
+
+
+@pytest.mark.parametrize("command", commands_of_other_pages())
+def test_command_of_another_page(command: str, launch: Path) -> None:
+    folder, more = launch, ""
+    if "pytest" in command:  # which test it runs, without running it again
+        folder, more = REPO, "--collect-only -q"
+    elif "task=train" in command:  # it took 71 minutes
+        more = "--cfg job"
+    command = command.replace("env/bin/python", sys.executable)
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", f"{command} {more}"],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    if "pytest" in command:
+        assert re.search(r"[1-9]\d* (tests? )?collected|test_\w+\.py: [1-9]", done.stdout), done.stdout
+
+
 def test_there_are_commands_of_every_task() -> None:
     tasks = {file.stem for file in (REPO / "conf" / "task").glob("*.yaml")}
     assert {task for task in tasks if any(f"task={task}" in command for command in COMMANDS)} == tasks
