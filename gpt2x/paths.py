@@ -24,10 +24,18 @@ def shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def expanded(path: str | Path, setting: str) -> Path:
+    """The path that a setting names, with `~` replaced by the home directory; UserError if there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{setting}={path}: no such home directory") from None
+
+
 def read_utf8(path: Path, setting: str) -> str:
     """A text file that a setting names, without a byte order mark; UserError if it cannot be read or is not UTF-8."""
     try:
-        return path.expanduser().read_bytes().decode("utf-8-sig")
+        return expanded(path, setting).read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{setting}={path}: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -7,7 +7,7 @@ from typing import Any
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
-from gpt2x.paths import bundled, shown
+from gpt2x.paths import bundled, expanded, shown
 
 
 def find_weights(model: ModelConfig, weights: WeightsConfig) -> Path | None:
@@ -19,7 +19,7 @@ def find_weights(model: ModelConfig, weights: WeightsConfig) -> Path | None:
     if weights.source == "random":
         return None
     if weights.path is not None:
-        path = Path(weights.path).expanduser()
+        path = expanded(weights.path, "weights.path")
         try:
             path.stat()
         except OSError as error:

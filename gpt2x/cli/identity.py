@@ -3,7 +3,6 @@
 import hashlib
 import json
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from gpt2x.checkpoints.digest import checkpoint_digests, file_digests
@@ -14,6 +13,7 @@ from gpt2x.config.settings import flatten, non_default
 from gpt2x.config.tasks import is_used
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
+from gpt2x.paths import expanded
 from gpt2x.runs.job import Identity
 from gpt2x.tasks.registry import TASKS
 
@@ -29,8 +29,8 @@ def identity_of(container: dict[str, Any]) -> Identity:
     for key in task.inputs:
         path = settings.get(key)
         if path is not None:
-            with suppress(OSError):
-                inputs[key] = sorted(file_digests([Path(path).expanduser()]).values())
+            with suppress(UserError, OSError):
+                inputs[key] = sorted(file_digests([expanded(path, key)]).values())
                 del settings[key]
     with suppress(UserError, OSError):
         weights = WeightsConfig(**container["weights"])
