@@ -21,16 +21,19 @@ from gpt2x.tasks.registry import TASKS
 def identity_of(container: dict[str, Any]) -> Identity:
     """The identity of a job with these (nested) settings.
 
-    A file that cannot be read counts by its path: the task reports what is wrong with it.
+    A file that cannot be read counts by its path: the task reports what is wrong with it. So does a pipe, such as
+    `task.data=<(command)`, which can be read only once.
     """
     task = TASKS[container["task"]["name"]]
     settings = used_settings(container)
     inputs: dict[str, list[str]] = {}
     for key in task.inputs:
-        path = settings.get(key)
-        if path is not None:
-            with suppress(UserError, OSError):
-                inputs[key] = sorted(file_digests([expanded(path, key)]).values())
+        if settings.get(key) is None:
+            continue
+        with suppress(UserError, OSError):
+            path = expanded(settings[key], key)
+            if path.is_file():
+                inputs[key] = sorted(file_digests([path]).values())
                 del settings[key]
     with suppress(UserError, OSError):
         weights = WeightsConfig(**container["weights"])
