@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from gpt2x.checkpoints.locate import checkpoint_directory, find_weights, weight_files
+from gpt2x.checkpoints.locate import checkpoint_directory, find_local_weights, weight_files
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
@@ -56,7 +56,7 @@ def begin_digesting(model: ModelConfig, weights: WeightsConfig) -> threading.Thr
 
     def work() -> None:
         with suppress(UserError, OSError):
-            checkpoint_digests(find_weights(model, weights) if weights.source == "local" else None)
+            checkpoint_digests(find_local_weights(model, weights))
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

@@ -16,6 +16,25 @@ def find_weights(model: ModelConfig, weights: WeightsConfig) -> Path | None:
     With local, that is weights.path, else the data folder in the launch directory, else the bundled data folder. With
     auto, the Hugging Face cache and the hub come next; model=auto then means gpt2.
     """
+    found = find_local_weights(model, weights)
+    if found is not None or weights.source == "random":
+        return found
+    name = _name_of_file(model)
+    if weights.source == "auto":
+        from gpt2x.checkpoints.hub import fetch
+
+        return fetch(name, model.hub, weights.revision)
+    raise UserError(
+        f"no weights for {name}: put {name}_weights.safetensors or {name}_weights.pt into data/, "
+        "or name a file with weights.path=FILE, or download them with weights=auto"
+    )
+
+
+def find_local_weights(model: ModelConfig, weights: WeightsConfig) -> Path | None:
+    """What find_weights finds before it asks the Hugging Face cache and the hub; None if there is no such file.
+
+    Raises UserError if weights.path does not exist, and if weights.revision is given although local weights come first.
+    """
     if weights.source == "random":
         return None
     if weights.path is not None:
@@ -25,22 +44,16 @@ def find_weights(model: ModelConfig, weights: WeightsConfig) -> Path | None:
         except OSError as error:
             raise UserError(f"weights.path={weights.path}: {error.strerror}") from None
         return path
-    name = "gpt2" if model.name == "auto" else model.name
-    found = _in_data(name)
+    found = _in_data(_name_of_file(model))
     if found is not None and weights.revision is not None:
         raise UserError(f"weights.revision={weights.revision}: {shown(found)} is used before the hub; move it away")
-    if found is None and weights.source == "auto":
-        from gpt2x.checkpoints.hub import fetch
-
-        return fetch(name, model.hub, weights.revision)
-    if found is None and model.name == "auto":
+    if found is None and model.name == "auto" and weights.source == "local":
         found = _in_data("nano")
-    if found is None:
-        raise UserError(
-            f"no weights for {name}: put {name}_weights.safetensors or {name}_weights.pt into data/, "
-            "or name a file with weights.path=FILE, or download them with weights=auto"
-        )
     return found
+
+
+def _name_of_file(model: ModelConfig) -> str:
+    return "gpt2" if model.name == "auto" else model.name
 
 
 def _in_data(name: str) -> Path | None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from gpt2x.checkpoints.digest import checkpoint_digests, file_digests
-from gpt2x.checkpoints.locate import find_weights
+from gpt2x.checkpoints.locate import find_local_weights
 from gpt2x.cli.composition import default_settings
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.settings import flatten, non_default
@@ -37,8 +37,8 @@ def identity_of(container: dict[str, Any]) -> Identity:
                 del settings[key]
     with suppress(UserError, OSError):
         weights = WeightsConfig(**container["weights"])
-        if weights.source == "local" and task.reads_weights(weights):
-            path = find_weights(ModelConfig(**container["model"]), weights)
+        path = find_local_weights(ModelConfig(**container["model"]), weights)
+        if path is not None and task.reads_weights(weights):
             inputs["weights"] = sorted(checkpoint_digests(path).values())
             settings.pop("weights.path", None)
     return Identity(settings, inputs)
