@@ -44,8 +44,6 @@ def _launch(stamp: str) -> ExitCode:
     arguments = hydra_app.parse_arguments(sys.argv[1:])
     arguments.overrides = checked(arguments.overrides)
     hydra_app.launch(arguments, run_job, stamp)
-    for error in hydra_app.launched.errors:
-        raise error
     return hydra_app.launched.exit_code
 
 

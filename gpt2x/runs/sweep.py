@@ -32,10 +32,13 @@ class JobRow:
 
 
 def begin_sweep(folder: Path, invocation: str, overrides: list[str]) -> None:
-    """Notes a command in sweep.json, before its jobs start. Raises UserError if the file cannot be written."""
+    """Notes a command in sweep.json, before its jobs start. Raises UserError if the file cannot be read or written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{shown(folder)}: {error.strerror}; choose another folder with hydra.sweep.dir=DIR") from None
     content = _read(folder)
     content["invocations"].append({"stamp": invocation, "overrides": overrides})
-    folder.mkdir(parents=True, exist_ok=True)
     _write(folder, content)
 
 
