@@ -105,6 +105,8 @@ def _record_failure(folder: RunFolder, job: Job, error: BaseException, message: 
     is_bug = message is None and isinstance(error, Exception)
     if folder.begun:
         folder.record(job)
+    elif in_sweep:
+        folder.note_refusal(job.invocation)
     if not is_bug:
         folder.clear(keep_job=in_sweep)
 

@@ -52,7 +52,10 @@ def _collect(sweep: Path, stamp: str) -> ExitCode:
     from gpt2x.runs.sweep import collect_sweep
     from gpt2x.tasks.registry import TABLES
 
-    return _exit_code([job for job in collect_sweep(sweep, TABLES) if job.invocation == stamp])
+    jobs = collect_sweep(sweep, TABLES)
+    if any(job.refused == stamp for job in jobs):
+        return ExitCode.JOBS_FAILED
+    return _exit_code([job for job in jobs if job.invocation == stamp])
 
 
 def _exit_code(jobs: list[Job]) -> ExitCode:

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,12 @@ class RunFolder:
         """Replaces job.json at the end of a job that failed; a full disk must not hide why it failed."""
         with suppress(UserError):
             job.write(self.path)
+
+    def note_refusal(self, invocation: str) -> None:
+        """Notes in job.json, which still describes the run in this folder, that a job of this command was refused."""
+        if self.previous is not None:
+            with suppress(UserError):
+                replace(self.previous, refused=invocation).write(self.path)
 
     def check_same_run(
         self, identity: Identity, neutral: tuple[str, ...], defaults: Callable[[], Mapping[str, Any]]

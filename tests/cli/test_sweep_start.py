@@ -33,3 +33,17 @@ def test_flags_that_contradict_each_other(refused: Refused, flags: tuple[str, ..
 def test_each_command_is_noted_before_its_jobs(gpt2x: Cli, launch: Path) -> None:
     gpt2x(*SWEEP, "decode.top_k=0", "hydra.sweep.dir=out")
     assert len(json.loads((launch / "out" / "sweep.json").read_text())["invocations"]) == 1
+
+
+def test_a_job_whose_folder_holds_another_run_has_failed(gpt2x: Cli, launch: Path) -> None:
+    (launch / "text.txt").write_text("To be, or not to be, that is the question. " * 200)
+    small = ("model=nano", "model.vocab_size=280", "model.n_layer=1", "model.n_embd=32", "model.n_positions=16")
+    train = ("-m", "task=train", *small, "task.data=text.txt", "task.steps=1", "task.batch_size=2")
+    folders = ("hydra.sweep.dir=out", "hydra.sweep.subdir=${hydra:job.num}")
+    assert gpt2x(*train, *folders, "seed=1").code == 0
+    result = gpt2x(*train, *folders, "seed=2")
+    assert result.code == 3
+    assert_in(result.err, "out/0", "seed")
+    job = json.loads((launch / "out" / "0" / "job.json").read_text())
+    assert (job["status"], job["overrides"][-1]) == ("done", "seed=1")
+    assert gpt2x(*train, *folders, "seed=1").code == 0
