@@ -48,7 +48,7 @@ def is_utf8(text: str) -> bool:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Has `write` make a temporary file and moves it into place: a kill or an error leaves the old file or none.
+    """Has `write` make a temporary file and moves it into place: a kill, Ctrl-C or an error leaves the old file or none.
 
     Raises UserError if the file cannot be written (a full disk, say).
     """
@@ -60,9 +60,10 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         temporary.chmod(0o666 & ~_UMASK)  # safetensors makes files that only their owner can read
         os.replace(temporary, path)
     except (OSError, RuntimeError, SafetensorError) as error:  # the latter two are torch's and safetensors' OSErrors
-        temporary.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise UserError(f"cannot write {shown(path)}: {reason}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
