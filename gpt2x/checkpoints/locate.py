@@ -71,6 +71,12 @@ def checkpoint_directory(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
+def small_files(path: Path) -> list[Path]:
+    """The files of a checkpoint that hold no tensors: those that state its architecture and its tokenizer."""
+    names = ("config.json", "vocab.json", "merges.txt", "tokenizer.json")
+    return [file for name in names if (file := checkpoint_directory(path) / name).is_file()]
+
+
 def weight_files(path: Path) -> list[Path]:
     """The files that hold a checkpoint's tensors: the file itself, or a directory's model.safetensors or its shards.
 
