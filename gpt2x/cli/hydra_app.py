@@ -47,7 +47,7 @@ def _refuse(message: str) -> NoReturn:
 
 
 def launch(arguments: argparse.Namespace, task_function: TaskFunction, started_at: str) -> None:
-    """Does what the flags say: runs one job or a sweep of them with the task function, or prints help or settings.
+    """Runs one job or a sweep with the task function, or prints help or settings, as the flags say.
 
     `started_at` names run folders and sweeps.
     """
@@ -84,12 +84,12 @@ class _CannotBegin(BaseException):
 
 @dataclass
 class Launched:
-    """What the process of the command learns from Hydra; all else is in the run folders."""
+    """What the command learns from Hydra's callbacks; everything else about the jobs is in their run folders."""
 
     sweep: Path | None = None
     """The folder of the sweep, once it has begun."""
     exit_code: ExitCode = ExitCode.DONE
-    """That of a single job."""
+    """The exit code of a single job."""
 
 
 launched = Launched()

@@ -31,9 +31,9 @@ def identity_of(container: dict[str, Any]) -> Identity:
         if settings.get(key) is None:
             continue
         with suppress(UserError, OSError):
-            path = expanded(settings[key], key)
-            if path.is_file():
-                inputs[key] = sorted(file_digests([path]).values())
+            file = expanded(settings[key], key)
+            if file.is_file():
+                inputs[key] = sorted(file_digests([file]).values())
                 del settings[key]
     with suppress(UserError, OSError):
         weights = WeightsConfig(**container["weights"])
@@ -51,10 +51,10 @@ def used_settings(container: dict[str, Any]) -> dict[str, Any]:
 
 
 def key_of_job(container: dict[str, Any]) -> str:
-    """The name of a job's folder in a sweep: 12 hexadecimal digits, so that no prompt ever becomes a path.
+    """The name of a job's folder in a sweep: 12 hexadecimal digits, so that no prompt becomes part of a path.
 
-    They come from the settings that differ from their defaults, so that a setting which a later gpt2x adds does not
-    rename old jobs, and from the content of the input files.
+    They are the hash of the settings that differ from their defaults, so that a setting which a later gpt2x adds does
+    not rename old jobs, and of the content of the input files.
     """
     identity = identity_of(container)
     name = container["task"]["name"]

@@ -1,4 +1,4 @@
-"""The command line: what `gpt2x` does, and the exit code that says how it went."""
+"""The entry point of the command line: runs the command and returns its exit code."""
 
 import atexit
 import gc
@@ -48,7 +48,7 @@ def _launch(stamp: str) -> ExitCode:
 
 
 def _collect(sweep: Path, stamp: str) -> ExitCode:
-    """Writes the tables of a sweep, from its folders alone; the exit code is that of this command's jobs."""
+    """Writes the tables of a sweep from its job folders; returns the exit code for the jobs of this command."""
     from gpt2x.runs.sweep import collect_sweep
     from gpt2x.tasks.registry import TABLES
 
@@ -65,7 +65,7 @@ def _exit_code(jobs: list[Job]) -> ExitCode:
 
 
 def _guarded(work: Callable[[], ExitCode]) -> ExitCode:
-    """Does the work and returns its exit code; what the user must change is said in one line."""
+    """Does the work and returns its exit code. Reports an error in one line on stderr, or with a traceback if it is a bug."""
     try:
         return work()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""A run folder: what is in it before a job, what the job may leave, and what is removed when it fails."""
+"""A run folder: what it holds before a job, what the job may write, and what is removed if the job fails."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ OF_EVERY_RUN = (JOB, "manifest.json", "timing.csv")
 class RunFolder:
     """The folder of one job. `outputs` are the files and folders that the task may write.
 
-    `state` is the file from which a run that was killed goes on, if the task has one.
+    `state` is the file from which a killed run can be continued, if the task has one.
     """
 
     def __init__(self, path: Path, outputs: tuple[str, ...] = (), state: str | None = None) -> None:
@@ -30,7 +30,7 @@ class RunFolder:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether there is something here that a run can go on from."""
+        """Whether the folder holds a run that can be continued."""
         return self.state is not None and (self.path / self.state).is_file()
 
     def begin(self, job: Job) -> None:
@@ -42,7 +42,7 @@ class RunFolder:
         self.begun = True
 
     def record(self, job: Job) -> None:
-        """Replaces job.json at the end of a job that failed; a full disk must not hide why it failed."""
+        """Replaces job.json at the end of a job that failed. An error in writing must not hide why the job failed."""
         with suppress(UserError):
             job.write(self.path)
 
@@ -57,8 +57,8 @@ class RunFolder:
     ) -> None:
         """Raises UserError if the folder holds an unfinished run that is not this one.
 
-        `neutral` are settings that may differ; `defaults` (flat) are asked for only where an old job.json lacks a
-        setting, or has one too many.
+        `neutral` are settings that may differ; `defaults` (flat) stand in for settings that only one of the two
+        runs knows, as another version of gpt2x may have begun the run; it is called only if the runs differ.
         """
         if not self.is_unfinished:
             return
@@ -74,9 +74,9 @@ class RunFolder:
             )
 
     def clear(self, keep_job: bool) -> None:
-        """Removes what a failed job wrote, and the folders that were made for it; never a file of the user's.
+        """Removes what a failed job wrote, and its folders if they are empty, but no file that was there before.
 
-        Where a run can go on from its state, everything stays. `keep_job` keeps job.json, for a sweep's table.
+        A run that can be continued keeps all its files. `keep_job` keeps job.json, for the table of the sweep.
         """
         if not self.path.exists() or self.is_unfinished:
             return
@@ -95,11 +95,11 @@ class RunFolder:
 
 
 def remove_empty(folder: Path) -> None:
-    """Removes a folder and those above it, as far as they are empty and below the launch directory."""
+    """Removes a folder, and then those above it, as long as they are empty and below the launch directory."""
     for each in (folder, *folder.parents):
         if not each.is_relative_to(Path.cwd()) or each == Path.cwd():
             break
         try:
             each.rmdir()
-        except OSError:  # it is not empty, or not ours to remove
+        except OSError:  # it is not empty, or this user may not remove it
             break

@@ -1,4 +1,4 @@
-"""The root of a sweep: sweep.json, and the tables that its job folders add up to. Only the folders are read."""
+"""The folder of a sweep: sweep.json, and the tables of all its jobs, collected from the job folders alone."""
 
 import json
 import shlex
@@ -32,7 +32,7 @@ class JobRow:
 
 
 def begin_sweep(folder: Path, invocation: str, overrides: list[str]) -> None:
-    """Notes a command in sweep.json, before its jobs start. Raises UserError if the file cannot be read or written."""
+    """Adds a command to sweep.json, before its jobs start. Raises UserError if the file cannot be read or written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -43,7 +43,7 @@ def begin_sweep(folder: Path, invocation: str, overrides: list[str]) -> None:
 
 
 def jobs_of(folder: Path) -> list[tuple[Path, Job]]:
-    """The job folders of a sweep with their jobs: those that sweep.json lists in its order, then new ones."""
+    """The job folders of a sweep with their jobs: first those in sweep.json, in its order, then new ones."""
     known = {key: place for place, key in enumerate(_read(folder)["jobs"])}
     found = [(each, job) for each in sorted(folder.iterdir()) if each.is_dir() and (job := read_job(each)) is not None]
     return sorted(found, key=lambda pair: (known.get(pair[0].name, len(known)), pair[1].invocation, pair[1].number))
@@ -53,7 +53,7 @@ def collect_sweep(folder: Path, tables: Mapping[str, type]) -> list[Job]:
     """Writes jobs.csv, the jobs' tables one below the other, and the jobs' order; returns the jobs.
 
     The tables have the job and the swept settings as first columns. A sweep that could not start leaves nothing.
-    Raises UserError for what cannot be read or written.
+    Raises UserError if a file cannot be read or written.
     """
     jobs = jobs_of(folder)
     if not jobs:

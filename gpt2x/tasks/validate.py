@@ -21,7 +21,7 @@ from gpt2x.tasks.outcome import Outcome
 
 
 def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
-    """Compares stage by stage; the verdict is in Outcome.passed. UserError if the validation cannot begin."""
+    """Compares stage by stage; the verdict is in Outcome.passed. Raises UserError if the validation cannot begin."""
     if config.dtype == "int8" and config.subject.target is not None:
         raise UserError("dtype=int8 is only for gpt2x's own model; leave subject.target out")
     source = Source(config.subject, import_target(config.subject.target) if config.subject.target else None)
