@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def find_device(name: str) -> "torch.device":
-    """device=NAME as a torch.device; UserError if this machine has no such device."""
+    """The device that the setting `device` names. Raises UserError if this machine has no such device."""
     import torch
 
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -21,6 +21,7 @@ def find_device(name: str) -> "torch.device":
 
 
 def find_dtype(name: str) -> "torch.dtype":
+    """The dtype that the setting `dtype` names."""
     import torch
 
     return getattr(torch, name)
@@ -32,6 +33,6 @@ def has_fast_bf16(device: "torch.device") -> bool:
 
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Not in every torch from 2.9 on.
+    # Not every torch from 2.9 on has this function.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -1,18 +1,18 @@
-"""The one exception for what the user must change."""
+"""The exceptions for what the user must change."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input: one line saying what is wrong, where, and what fixes it. The command line exits with 2."""
+    """Wrong input. The message is one line: what is wrong, where, and how to fix it. The exit code is 2."""
 
 
 class DoesNotFitError(UserError):
-    """Too big for this machine; a sweep goes on without it."""
+    """The job needs more memory than this machine has. A sweep counts it as skipped, and not as failed."""
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
-    """'; did you mean X?' for the option most like `name`, or nothing."""
+    """'; did you mean X?' for the option that is most similar to `name`; '' if none is similar."""
     match = difflib.get_close_matches(name, list(options), n=1)
     return f"; did you mean {match[0]!r}?" if match else ""

@@ -1,4 +1,4 @@
-"""How much memory there is, so that what does not fit is told before it is begun."""
+"""How much memory is free, so that work that does not fit is refused before it begins."""
 
 from pathlib import Path
 
@@ -6,21 +6,22 @@ from gpt2x.errors import DoesNotFitError
 
 
 def available_memory() -> int:
-    """Bytes that a process on this machine, or in this container, can still have without swapping."""
+    """Bytes that a process on this machine, or in this container, can still allocate without swapping."""
     import psutil
 
     available = psutil.virtual_memory().available
-    for limit, usage, stat, cached in _CGROUP_FILES:  # which psutil does not know of
+    for limit, usage, stat, cached in _CGROUP_FILES:  # psutil does not know the limits of control groups
         try:
             allowed, used = int(Path(limit).read_text()), int(Path(usage).read_text())
             facts = dict(line.split() for line in Path(stat).read_text().splitlines())
-        except (OSError, ValueError):  # no such kind of control group, or 'max'
+        except (OSError, ValueError):  # no control group of this version, or no limit: 'max'
             continue
-        available = min(available, allowed - used + int(facts.get(cached, 0)))  # file pages give way
+        available = min(available, allowed - used + int(facts.get(cached, 0)))  # the kernel frees cached file pages
     return available
 
 
-# Limit, usage, and where the usage says how much of it is cached files: version 2, then version 1
+# The files with the limit and with the usage, and the file and key that say how much of the usage is cached files:
+# control groups of version 2, then of version 1
 # (https://docs.kernel.org/admin-guide/cgroup-v2.html, cgroup-v1/memory.html).
 _CGROUP_FILES = (
     (
@@ -39,7 +40,7 @@ _CGROUP_FILES = (
 
 
 def check_fits(needed: int, what: str) -> None:
-    """DoesNotFitError if there are not `needed` bytes."""
+    """Raises DoesNotFitError if fewer than `needed` bytes are free; `what` needs them."""
     free = available_memory()
     if needed > free:
         raise DoesNotFitError(f"{what} needs {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")

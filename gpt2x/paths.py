@@ -1,4 +1,4 @@
-"""Files: where those that come with gpt2x lie, how paths are shown, how text is read and files and stdout written."""
+"""Files: where gpt2x's own lie, how paths are shown, how text is read, and how files are written."""
 
 import os
 import sys
@@ -19,15 +19,26 @@ def bundled(folder: str) -> Path:
 
 
 def shown(path: Path) -> str:
-    """A path as people type it: relative where it lies below the launch directory, else absolute."""
+    """A path as people type it: relative if it is below the launch directory, else absolute."""
     path = path.absolute()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def read_utf8(path: Path, setting: str) -> str:
-    """A text file that a setting names, without a byte order mark; UserError if it cannot be read or is not UTF-8."""
+def expanded(path: str | Path, setting: str) -> Path:
+    """The path that a setting names, with `~` replaced by the home directory; UserError if there is no such user."""
     try:
-        return path.expanduser().read_bytes().decode("utf-8-sig")
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{setting}={path}: no such home directory") from None
+
+
+def read_utf8(path: Path, setting: str) -> str:
+    """The text of a file that a setting names, without a byte order mark. `~` is the home directory.
+
+    Raises UserError if the file cannot be read or is not UTF-8.
+    """
+    try:
+        return expanded(path, setting).read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{setting}={path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -35,14 +46,15 @@ def read_utf8(path: Path, setting: str) -> str:
 
 
 def is_utf8(text: str) -> bool:
-    """False where bytes of the command line, or of JSON, were no text: Python keeps those as lone surrogates."""
+    """Whether a text can be encoded. Bytes that are not UTF-8 reach Python's strings as lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Has `write` make a temporary file and moves it into place: a kill or an error leaves the old file or none.
+    """Calls `write` with the path of a temporary file, which is then moved to `path`.
 
-    Raises UserError if the file cannot be written (a full disk, say).
+    So a kill, Ctrl-C or an error leaves the old file, or none. Raises UserError if the file cannot be written
+    (because the disk is full, for example).
     """
     from safetensors import SafetensorError
 
@@ -51,16 +63,22 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         temporary.chmod(0o666 & ~_UMASK)  # safetensors makes files that only their owner can read
         os.replace(temporary, path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # the latter two are torch's and safetensors' OSErrors
-        temporary.unlink(missing_ok=True)
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # torch and safetensors raise the latter two for an OSError
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise UserError(f"cannot write {shown(path)}: {reason}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 file as write_whole does, with its line ends unchanged."""
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=""))
 
 
 def silence_stdout() -> None:
-    """For a reader that has gone (`gpt2x ... | head`): what is still to be printed goes nowhere."""
+    """Discards what is printed from now on: for a reader that has closed the pipe (`gpt2x ... | head`)."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

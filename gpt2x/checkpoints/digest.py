@@ -7,13 +7,11 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from gpt2x.checkpoints.locate import checkpoint_directory, find_weights, weight_files
+from gpt2x.checkpoints.locate import find_local_weights, small_files, weight_files
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
 
-SMALL_FILES = ("config.json", "vocab.json", "merges.txt", "tokenizer.json")
-"""The files of a checkpoint that hold no tensors."""
 _BLOCK = 1 << 25  # bytes per read; between reads, a background thread may have to wait for Python's lock
 
 
@@ -44,8 +42,7 @@ def checkpoint_digests(path: Path | None) -> dict[str, str]:
     """
     if path is None:
         return {}
-    beside = [checkpoint_directory(path) / name for name in SMALL_FILES]
-    return weight_digests(path) | file_digests(file for file in beside if file.is_file())
+    return weight_digests(path) | file_digests(small_files(path))
 
 
 def begin_digesting(model: ModelConfig, weights: WeightsConfig) -> threading.Thread:
@@ -56,7 +53,7 @@ def begin_digesting(model: ModelConfig, weights: WeightsConfig) -> threading.Thr
 
     def work() -> None:
         with suppress(UserError, OSError):
-            checkpoint_digests(find_weights(model, weights) if weights.source == "local" else None)
+            checkpoint_digests(find_local_weights(model, weights))
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gpt2x.checkpoints.architecture import infer_config, read_config
 from gpt2x.checkpoints.formats import read_tensors
-from gpt2x.checkpoints.locate import checkpoint_directory, find_weights, weight_files
+from gpt2x.checkpoints.locate import checkpoint_directory, find_weights, small_files, weight_files
 from gpt2x.checkpoints.names import full_names, to_model
 from gpt2x.checkpoints.sizes import ARCHITECTURE, known_sizes, size_like
 from gpt2x.config.model import ModelConfig
@@ -23,7 +23,6 @@ from gpt2x.paths import bundled, shown
 from gpt2x.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
 _Stamp = tuple[tuple[str, int, int], ...]
-_SMALL_FILES = ("config.json", "vocab.json", "merges.txt", "tokenizer.json")
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def load_checkpoint(model: ModelConfig, weights: WeightsConfig, dtype: torch.dty
     if dtype == torch.int8 and not takes_int8(device):
         raise UserError(f"dtype=int8: not on {device.type} with this torch; use device=cpu, or dtype=bfloat16")
     path = find_weights(model, weights)
-    files = [*weight_files(path), *(checkpoint_directory(path) / name for name in _SMALL_FILES)] if path else []
+    files = [*weight_files(path), *small_files(path)] if path else []
     stamp = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
     key = (model, path, stamp, weights.seed, dtype, device)
     if key not in _loaded:

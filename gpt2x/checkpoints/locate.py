@@ -7,7 +7,7 @@ from typing import Any
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
-from gpt2x.paths import bundled, shown
+from gpt2x.paths import bundled, expanded, shown
 
 
 def find_weights(model: ModelConfig, weights: WeightsConfig) -> Path | None:
@@ -16,31 +16,44 @@ def find_weights(model: ModelConfig, weights: WeightsConfig) -> Path | None:
     With local, that is weights.path, else the data folder in the launch directory, else the bundled data folder. With
     auto, the Hugging Face cache and the hub come next; model=auto then means gpt2.
     """
+    found = find_local_weights(model, weights)
+    if found is not None or weights.source == "random":
+        return found
+    name = _name_of_file(model)
+    if weights.source == "auto":
+        from gpt2x.checkpoints.hub import fetch
+
+        return fetch(name, model.hub, weights.revision)
+    raise UserError(
+        f"no weights for {name}: put {name}_weights.safetensors or {name}_weights.pt into data/, "
+        "or name a file with weights.path=FILE, or download them with weights=auto"
+    )
+
+
+def find_local_weights(model: ModelConfig, weights: WeightsConfig) -> Path | None:
+    """What find_weights finds before it asks the Hugging Face cache and the hub; None if there is no such file.
+
+    Raises UserError if weights.path does not exist, and if weights.revision is given although local weights come first.
+    """
     if weights.source == "random":
         return None
     if weights.path is not None:
-        path = Path(weights.path).expanduser()
+        path = expanded(weights.path, "weights.path")
         try:
             path.stat()
         except OSError as error:
             raise UserError(f"weights.path={weights.path}: {error.strerror}") from None
         return path
-    name = "gpt2" if model.name == "auto" else model.name
-    found = _in_data(name)
+    found = _in_data(_name_of_file(model))
     if found is not None and weights.revision is not None:
         raise UserError(f"weights.revision={weights.revision}: {shown(found)} is used before the hub; move it away")
-    if found is None and weights.source == "auto":
-        from gpt2x.checkpoints.hub import fetch
-
-        return fetch(name, model.hub, weights.revision)
-    if found is None and model.name == "auto":
+    if found is None and model.name == "auto" and weights.source == "local":
         found = _in_data("nano")
-    if found is None:
-        raise UserError(
-            f"no weights for {name}: put {name}_weights.safetensors or {name}_weights.pt into data/, "
-            "or name a file with weights.path=FILE, or download them with weights=auto"
-        )
     return found
+
+
+def _name_of_file(model: ModelConfig) -> str:
+    return "gpt2" if model.name == "auto" else model.name
 
 
 def _in_data(name: str) -> Path | None:
@@ -56,6 +69,12 @@ def _in_data(name: str) -> Path | None:
 def checkpoint_directory(path: Path) -> Path:
     """Where the config.json and the tokenizer of a checkpoint are: in the directory itself, or in that of the file."""
     return path if path.is_dir() else path.parent
+
+
+def small_files(path: Path) -> list[Path]:
+    """The files of a checkpoint that hold no tensors: those that state its architecture and its tokenizer."""
+    names = ("config.json", "vocab.json", "merges.txt", "tokenizer.json")
+    return [file for name in names if (file := checkpoint_directory(path) / name).is_file()]
 
 
 def weight_files(path: Path) -> list[Path]:

@@ -24,9 +24,9 @@ def to_container(cfg: DictConfig) -> dict[str, Any]:
 
 
 def to_config(cfg: DictConfig) -> Config:
-    """All settings as dataclasses. Raises UserError, or an error of OmegaConf's, for values that are not allowed.
+    """All settings as dataclasses. Raises UserError or an OmegaConfBaseException for values that are not allowed.
 
-    Texts are taken as they are, although one may look like OmegaConf's mark for a missing value, `???`.
+    Texts are copied past OmegaConf, for which the text `???` marks a missing value.
     """
     container = to_container(cfg)
     rest = OmegaConf.merge(cfg, {"prompt": None, "decode": {"stop": None}})
@@ -40,7 +40,7 @@ def to_config(cfg: DictConfig) -> Config:
 
 
 def chosen(cfg: DictConfig, keys: list[str]) -> dict[str, Any]:
-    """The value of each of these overridden settings; for a group the name of the option."""
+    """The value of each overridden setting; for a group, the name of its option."""
     choices = HydraConfig.get().runtime.choices
     values = {}
     for key in keys:
@@ -58,5 +58,5 @@ def default_settings(task: str) -> dict[str, Any]:
 
 
 def stamp() -> str:
-    """The time at which the command was started that this job belongs to."""
+    """The time at which the command of this job was started."""
     return str(OmegaConf.create({"stamp": "${stamp:}"}).stamp)

@@ -7,7 +7,7 @@ class ExitCode(IntEnum):
     """How a command ended."""
 
     DONE = 0
-    """And parity holds."""
+    """Done, and parity holds."""
     NO_PARITY = 1
     """Done, and parity does not hold."""
     USER_ERROR = 2
@@ -17,4 +17,4 @@ class ExitCode(IntEnum):
     BUG = 70
     """A bug of gpt2x, with a traceback (EX_SOFTWARE of sysexits.h)."""
     INTERRUPTED = 130
-    """By Ctrl-C (128 + SIGINT)."""
+    """Interrupted by Ctrl-C (128 + SIGINT)."""

@@ -1,7 +1,7 @@
 """Hydra: command-line flags and launching. The only module that calls private functions of Hydra."""
 
 import argparse
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,10 +25,21 @@ from gpt2x.runs.sweep import begin_sweep
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """Hydra's flags and the overrides, in any order. Raises UserError for a flag that does not exist."""
+    """Hydra's flags and the overrides, in any order.
+
+    Raises UserError for a flag that does not exist, and for flags that contradict each other.
+    """
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
-    return parser.parse_intermixed_args(argv)  # Hydra's own call fails on overrides before and after a flag
+    arguments = parser.parse_intermixed_args(argv)  # Hydra's own call fails on overrides before and after a flag
+    if arguments.help or arguments.hydra_help:
+        return arguments
+    chosen = [flag for flag in ("run", "multirun", "cfg", "info", "shell_completion") if getattr(arguments, flag)]
+    if len(chosen) > 1:
+        _refuse(f"--{chosen[0]} and --{chosen[1]} contradict each other")
+    if arguments.resolve and arguments.cfg is None:
+        _refuse("--resolve is for --cfg")
+    return arguments
 
 
 def _refuse(message: str) -> NoReturn:
@@ -36,7 +47,7 @@ def _refuse(message: str) -> NoReturn:
 
 
 def launch(arguments: argparse.Namespace, task_function: TaskFunction, started_at: str) -> None:
-    """Does what the flags say: runs one job or a sweep of them with the task function, or prints help or settings.
+    """Runs one job or a sweep with the task function, or prints help or settings, as the flags say.
 
     `started_at` names run folders and sweeps.
     """
@@ -52,25 +63,33 @@ def launch(arguments: argparse.Namespace, task_function: TaskFunction, started_a
     OmegaConf.register_new_resolver("groups_help", groups_help, replace=True)
     global launched
     launched = Launched()
-    _run_hydra(
-        args=arguments,
-        args_parser=get_args_parser(),
-        task_function=task_function,
-        config_path=str(bundled("conf")),
-        config_name="config",
-    )
+    try:
+        _run_hydra(
+            args=arguments,
+            args_parser=get_args_parser(),
+            task_function=task_function,
+            config_path=str(bundled("conf")),
+            config_name="config",
+        )
+    except _CannotBegin as stop:
+        raise stop.error from None
+
+
+class _CannotBegin(BaseException):
+    """Leaves Hydra before a sweep's first job. Hydra only warns of an Exception that a callback raises."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
 @dataclass
 class Launched:
-    """What the process of the command learns from Hydra; all else is in the run folders."""
+    """What the command learns from Hydra's callbacks; everything else about the jobs is in their run folders."""
 
     sweep: Path | None = None
     """The folder of the sweep, once it has begun."""
     exit_code: ExitCode = ExitCode.DONE
-    """That of a single job."""
-    errors: list[Exception] = field(default_factory=list)
-    """What the callbacks raised: Hydra itself only warns of it."""
+    """The exit code of a single job."""
 
 
 launched = Launched()
@@ -80,11 +99,12 @@ class Callbacks(Callback):
     """Hydra calls these in the process of the command: before a sweep's first job, and after a single job."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        launched.sweep = Path(config.hydra.sweep.dir).absolute()
+        folder = Path(config.hydra.sweep.dir).absolute()
         try:
-            begin_sweep(launched.sweep, stamp(), list(config.hydra.overrides.task))
+            begin_sweep(folder, stamp(), list(config.hydra.overrides.task))
         except Exception as error:
-            launched.errors.append(error)
+            raise _CannotBegin(error) from None
+        launched.sweep = folder
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         launched.exit_code = kwargs["job_return"].return_value

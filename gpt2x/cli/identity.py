@@ -3,17 +3,17 @@
 import hashlib
 import json
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from gpt2x.checkpoints.digest import checkpoint_digests, file_digests
-from gpt2x.checkpoints.locate import find_weights
+from gpt2x.checkpoints.locate import find_local_weights
 from gpt2x.cli.composition import default_settings
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.settings import flatten, non_default
 from gpt2x.config.tasks import is_used
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
+from gpt2x.paths import expanded
 from gpt2x.runs.job import Identity
 from gpt2x.tasks.registry import TASKS
 
@@ -21,21 +21,24 @@ from gpt2x.tasks.registry import TASKS
 def identity_of(container: dict[str, Any]) -> Identity:
     """The identity of a job with these (nested) settings.
 
-    A file that cannot be read counts by its path: the task reports what is wrong with it.
+    A file that cannot be read counts by its path: the task reports what is wrong with it. So does a pipe, such as
+    `task.data=<(command)`, which can be read only once.
     """
     task = TASKS[container["task"]["name"]]
     settings = used_settings(container)
     inputs: dict[str, list[str]] = {}
     for key in task.inputs:
-        path = settings.get(key)
-        if path is not None:
-            with suppress(OSError):
-                inputs[key] = sorted(file_digests([Path(path).expanduser()]).values())
+        if settings.get(key) is None:
+            continue
+        with suppress(UserError, OSError):
+            file = expanded(settings[key], key)
+            if file.is_file():
+                inputs[key] = sorted(file_digests([file]).values())
                 del settings[key]
     with suppress(UserError, OSError):
         weights = WeightsConfig(**container["weights"])
-        if weights.source == "local" and task.reads_weights(weights):
-            path = find_weights(ModelConfig(**container["model"]), weights)
+        path = find_local_weights(ModelConfig(**container["model"]), weights)
+        if path is not None and task.reads_weights(weights):
             inputs["weights"] = sorted(checkpoint_digests(path).values())
             settings.pop("weights.path", None)
     return Identity(settings, inputs)
@@ -48,10 +51,10 @@ def used_settings(container: dict[str, Any]) -> dict[str, Any]:
 
 
 def key_of_job(container: dict[str, Any]) -> str:
-    """The name of a job's folder in a sweep: 12 hexadecimal digits, so that no prompt ever becomes a path.
+    """The name of a job's folder in a sweep: 12 hexadecimal digits, so that no prompt becomes part of a path.
 
-    They come from the settings that differ from their defaults, so that a setting which a later gpt2x adds does not
-    rename old jobs, and from the content of the input files.
+    They are the hash of the settings that differ from their defaults, so that a setting which a later gpt2x adds does
+    not rename old jobs, and of the content of the input files.
     """
     identity = identity_of(container)
     name = container["task"]["name"]

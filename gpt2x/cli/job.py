@@ -30,9 +30,9 @@ from gpt2x.tasks.registry import TASKS
 
 
 def run_job(cfg: DictConfig) -> ExitCode:
-    """Runs one job and returns its exit code; all else that there is to know of it is in its run folder.
+    """Runs one job and returns its exit code; everything else about the job is recorded in its run folder.
 
-    What went wrong is reported on stderr, and is not raised: it must not stop the other jobs of a sweep. Only
+    Errors are reported on stderr and are not raised, as they must not stop the other jobs of a sweep.
     KeyboardInterrupt is raised.
     """
     hydra = HydraConfig.get()
@@ -70,7 +70,7 @@ def run_job(cfg: DictConfig) -> ExitCode:
 
 
 def _run(cfg: DictConfig, container: dict[str, Any], folder: RunFolder, job: Job) -> None:
-    """The work of a job: checks, the task, and the records of how it went."""
+    """Checks the settings, runs the task, and writes timing.csv, manifest.json and job.json."""
     start = time.perf_counter()
     if not folder.is_unfinished:
         folder.begin(job)
@@ -99,18 +99,20 @@ def _run(cfg: DictConfig, container: dict[str, Any], folder: RunFolder, job: Job
 
 
 def _record_failure(folder: RunFolder, job: Job, error: BaseException, message: str | None, in_sweep: bool) -> None:
-    """Writes how the job ended; removes what it wrote, unless a bug is to be looked at."""
+    """Records how the job ended, and removes what it wrote. After a bug the files stay, for somebody to examine."""
     kinds = {KeyboardInterrupt: Status.INTERRUPTED, DoesNotFitError: Status.SKIPPED}
     job.end(kinds.get(type(error), Status.FAILED), one_line(message or f"{type(error).__name__}: {error}"))
     is_bug = message is None and isinstance(error, Exception)
     if folder.begun:
         folder.record(job)
+    elif in_sweep:
+        folder.note_refusal(job.invocation)
     if not is_bug:
         folder.clear(keep_job=in_sweep)
 
 
 def _refuse_unused(job: Job, container: dict[str, Any]) -> None:
-    """UserError for a setting that the task does not use, whether an override or a preset has set it."""
+    """Raises UserError for a setting that the task does not use, whether an override or a preset has set it."""
     refuse_unused(job.task, job.chosen)
     preset = HydraConfig.get().runtime.choices.get("experiment") not in (None, "null")
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN

@@ -1,4 +1,4 @@
-"""The command line: what `gpt2x` does, and the exit code that says how it went."""
+"""The entry point of the command line: runs the command and returns its exit code."""
 
 import atexit
 import gc
@@ -44,17 +44,18 @@ def _launch(stamp: str) -> ExitCode:
     arguments = hydra_app.parse_arguments(sys.argv[1:])
     arguments.overrides = checked(arguments.overrides)
     hydra_app.launch(arguments, run_job, stamp)
-    for error in hydra_app.launched.errors:
-        raise error
     return hydra_app.launched.exit_code
 
 
 def _collect(sweep: Path, stamp: str) -> ExitCode:
-    """Writes the tables of a sweep, from its folders alone; the exit code is that of this command's jobs."""
+    """Writes the tables of a sweep from its job folders; returns the exit code for the jobs of this command."""
     from gpt2x.runs.sweep import collect_sweep
     from gpt2x.tasks.registry import TABLES
 
-    return _exit_code([job for job in collect_sweep(sweep, TABLES) if job.invocation == stamp])
+    jobs = collect_sweep(sweep, TABLES)
+    if any(job.refused == stamp for job in jobs):
+        return ExitCode.JOBS_FAILED
+    return _exit_code([job for job in jobs if job.invocation == stamp])
 
 
 def _exit_code(jobs: list[Job]) -> ExitCode:
@@ -64,7 +65,7 @@ def _exit_code(jobs: list[Job]) -> ExitCode:
 
 
 def _guarded(work: Callable[[], ExitCode]) -> ExitCode:
-    """Does the work and returns its exit code; what the user must change is said in one line."""
+    """Does the work and returns its exit code. Reports an error in one line on stderr, a bug with its traceback."""
     try:
         return work()
     except KeyboardInterrupt:

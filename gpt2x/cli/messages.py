@@ -10,7 +10,7 @@ from gpt2x.config.settings import unused
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import UserError, nearest
 
-# What the file system answers where a folder cannot be made or written.
+# The errors of a folder that cannot be made, or in which no file can be written.
 _UNWRITABLE = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
     *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
@@ -23,11 +23,12 @@ def complain(message: str) -> None:
 
 
 def one_line(message: str) -> str:
+    """The message with all white space, line ends included, as single spaces."""
     return " ".join(message.split())
 
 
 def message_of(error: BaseException) -> str | None:
-    """The line for an error that the user can mend; None for a bug."""
+    """The message for an error that the user can correct; None for a bug."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
@@ -38,11 +39,11 @@ def message_of(error: BaseException) -> str | None:
 
 
 def _explain(error: Exception) -> str:
-    """Errors of Hydra and OmegaConf, which take many lines, in one."""
+    """One line for an error of Hydra or OmegaConf, whose own messages have several lines."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"{group}={name}: not one of {', '.join(error.options)}{nearest(name, error.options)}"
-    quotes = "text with special characters wants two pairs of quotes: 'key=\"text\"'"
+    quotes = "text with special characters needs two pairs of quotes: 'key=\"text\"'"
     if isinstance(error, OverrideParseException):
         return f"cannot parse {error.override!r}; {quotes}"
     line = str(error).partition("\n")[0]

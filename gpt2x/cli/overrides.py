@@ -1,4 +1,4 @@
-"""Overrides as typed by the user: what is no setting, empty or contradictory is refused before Hydra sees it."""
+"""Overrides from the command line: unknown, empty and contradictory ones are refused before Hydra reads them."""
 
 import re
 from dataclasses import fields, is_dataclass
@@ -47,7 +47,7 @@ def key_of(override: str) -> str:
 
 
 def nearest_key(key: str) -> str:
-    """'; did you mean X?' for a setting of the same last part, or else of a similar name; or nothing."""
+    """'; did you mean X?' for a setting with the same last part, or else with a similar name; '' if there is none."""
     keys = _setting_keys()
     leaf = key.rpartition(".")[2]
     same_leaf = [candidate for candidate in keys if candidate.rpartition(".")[2] == leaf]
@@ -55,7 +55,7 @@ def nearest_key(key: str) -> str:
 
 
 def _unknown(key: str, value: str) -> str:
-    """What to say of a key that is no setting; settings that were renamed are shown in their new form."""
+    """The message for a key that is no setting. For a setting that was renamed, it states the new name."""
     new = f"task.{key.removeprefix('train.')}"
     if key == "gen_prompt" or (key.startswith("train.") and "train" in tasks_with(new)):
         task = "validate" if key == "gen_prompt" else "train"

@@ -1,4 +1,4 @@
-"""What settings of all groups are checked with: each raises UserError with the setting and what it may be."""
+"""Checks of settings. Each raises UserError, with the setting and the values that are allowed."""
 
 from typing import Any
 

@@ -7,7 +7,7 @@ from gpt2x.config.checks import at_least, check_texts, choose
 from gpt2x.errors import UserError
 from gpt2x.paths import is_utf8
 
-_MOST = 1_000_000  # more is a slip of the finger, and fills the memory
+_MOST = 1_000_000  # a larger number is a typing error, and would exhaust the memory
 _FILTERS = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 
 
@@ -89,9 +89,9 @@ class DecodeConfig:
             raise UserError(f"decode.num_beams={self.num_beams}: beams are not combined with decode.{key}")
 
     def first_set(self, *keys: str) -> str | None:
-        """The first of these settings that is not at its neutral value, if one is not."""
+        """The first of these settings that does not have its neutral value; None if all have it."""
         return next((key for key in keys if getattr(self, key) not in (getattr(DecodeConfig, key), [])), None)
 
     def first_set_but(self, *allowed: str) -> str | None:
-        """The first of all other settings that is not at its neutral value, if one is not."""
+        """The first of all other settings that does not have its neutral value; None if all have it."""
         return self.first_set(*(each.name for each in fields(self) if each.name not in allowed))

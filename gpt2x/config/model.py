@@ -10,7 +10,7 @@ from gpt2x.errors import UserError
 
 @dataclass(unsafe_hash=True)  # the key under which a loaded model is kept
 class ModelConfig:
-    """Architecture; what is null is taken from the checkpoint."""
+    """The architecture. A setting that is null is taken from the checkpoint."""
 
     name: str = MISSING
     vocab_size: int | None = None

@@ -1,4 +1,4 @@
-"""The whole configuration: a dataclass per group, and the settings that belong to no group.
+"""The whole configuration: one dataclass per group, and the settings that belong to no group.
 
 Types and invariants live in this package, values and their one-line comments in conf/*.yaml. Only this package and
 gpt2x/cli know OmegaConf; tasks receive these dataclasses, converted once. Importing it never imports torch.

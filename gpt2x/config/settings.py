@@ -26,7 +26,7 @@ def non_default(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dic
 
 
 def refuse_unused(task: str, keys: Iterable[str]) -> None:
-    """UserError for the first of these keys (dotted, or groups) that the task does not use."""
+    """Raises UserError for the first of these keys (dotted, or groups) that the task does not use."""
     schema = SCHEMAS[task]
     for key in keys:
         if key in ("task", "experiment") or key.startswith("hydra") or reads(schema, key):
@@ -36,6 +36,6 @@ def refuse_unused(task: str, keys: Iterable[str]) -> None:
 
 
 def unused(task: str, key: str) -> str:
-    """The line for a setting that the task does not use."""
+    """The message for a setting that the task does not use."""
     users = " and ".join(f"task={name}" for name in tasks_with(key))
     return f"{key}: task={task} does not use it" + (f"; it is a setting of {users}" if users else "")

@@ -11,7 +11,7 @@ from gpt2x.errors import UserError
 
 @dataclass
 class SubjectConfig:
-    """The model that validate looks at; with no target, ours."""
+    """The model that is examined; without a target, gpt2x's own."""
 
     target: str | None = None
     weights: str = MISSING

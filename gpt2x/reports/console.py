@@ -5,11 +5,11 @@ from rich.progress import Progress, ProgressColumn
 
 from gpt2x.paths import silence_stdout
 
-WIDTH_OF_FILES = 120  # columns, where there is no terminal to ask
+WIDTH_OF_FILES = 120  # columns, if the output is not a terminal
 
 
 class Console(rich_console.Console):
-    """Prints text as it is (users' texts and paths hold brackets), and lets a run go on when its reader has gone."""
+    """Prints text unchanged, as it may contain brackets. A reader that closes the pipe does not end the run."""
 
     def __init__(self, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
@@ -25,5 +25,5 @@ err = Console(stderr=True)
 
 
 def progress(*columns: ProgressColumn | str) -> Progress:
-    """A progress bar that is seen on a terminal only, and gone when done."""
+    """A progress bar that is shown on a terminal only, and removed when the work is done."""
     return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)

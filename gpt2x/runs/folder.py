@@ -1,9 +1,10 @@
-"""A run folder: what is in it before a job, what the job may leave, and what is removed when it fails."""
+"""A run folder: what it holds before a job, what the job may write, and what is removed if the job fails."""
 
 import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ OF_EVERY_RUN = (JOB, "manifest.json", "timing.csv")
 class RunFolder:
     """The folder of one job. `outputs` are the files and folders that the task may write.
 
-    `state` is the file from which a run that was killed goes on, if the task has one.
+    `state` is the file from which a killed run can be continued, if the task has one.
     """
 
     def __init__(self, path: Path, outputs: tuple[str, ...] = (), state: str | None = None) -> None:
@@ -29,7 +30,7 @@ class RunFolder:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether there is something here that a run can go on from."""
+        """Whether the folder holds a run that can be continued."""
         return self.state is not None and (self.path / self.state).is_file()
 
     def begin(self, job: Job) -> None:
@@ -41,17 +42,23 @@ class RunFolder:
         self.begun = True
 
     def record(self, job: Job) -> None:
-        """Replaces job.json at the end of a job that failed; a full disk must not hide why it failed."""
+        """Replaces job.json at the end of a job that failed. An error in writing must not hide why the job failed."""
         with suppress(UserError):
             job.write(self.path)
+
+    def note_refusal(self, invocation: str) -> None:
+        """Notes in job.json, which still describes the run in this folder, that a job of this command was refused."""
+        if self.previous is not None:
+            with suppress(UserError):
+                replace(self.previous, refused=invocation).write(self.path)
 
     def check_same_run(
         self, identity: Identity, neutral: tuple[str, ...], defaults: Callable[[], Mapping[str, Any]]
     ) -> None:
         """Raises UserError if the folder holds an unfinished run that is not this one.
 
-        `neutral` are settings that may differ; `defaults` (flat) are asked for only where an old job.json lacks a
-        setting, or has one too many.
+        `neutral` are settings that may differ; `defaults` (flat) stand in for settings that only one of the two
+        runs knows, as another version of gpt2x may have begun the run; it is called only if the runs differ.
         """
         if self.state is None or not self.is_unfinished:
             return
@@ -68,9 +75,9 @@ class RunFolder:
             )
 
     def clear(self, keep_job: bool) -> None:
-        """Removes what a failed job wrote, and the folders that were made for it; never a file of the user's.
+        """Removes what a failed job wrote, and its folders if they are empty, but no file that was there before.
 
-        Where a run can go on from its state, everything stays. `keep_job` keeps job.json, for a sweep's table.
+        A run that can be continued keeps all its files. `keep_job` keeps job.json, for the table of the sweep.
         """
         if not self.path.exists() or self.is_unfinished:
             return
@@ -89,11 +96,11 @@ class RunFolder:
 
 
 def remove_empty(folder: Path) -> None:
-    """Removes a folder and those above it, as far as they are empty and below the launch directory."""
+    """Removes a folder, and then those above it, as long as they are empty and below the launch directory."""
     for each in (folder, *folder.parents):
         if not each.is_relative_to(Path.cwd()) or each == Path.cwd():
             break
         try:
             each.rmdir()
-        except OSError:  # it is not empty, or not ours to remove
+        except OSError:  # it is not empty, or this user may not remove it
             break

@@ -18,13 +18,13 @@ _FORMAT = 1
 
 
 class Status(StrEnum):
-    """How a job stands."""
+    """The status of a job."""
 
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
     SKIPPED = "skipped"
-    """It does not fit in the memory of this machine."""
+    """The job does not fit in the memory of this machine."""
     INTERRUPTED = "interrupted"
     """By Ctrl-C."""
     KILLED = "killed"
@@ -36,9 +36,9 @@ class Identity:
     """What makes two runs the same run: their settings, and the content of the files that they read."""
 
     settings: dict[str, Any]
-    """Those that the task uses, by dotted key; without paths of input files."""
+    """The settings that the task uses, by dotted key, without the paths of input files."""
     inputs: dict[str, list[str]] = field(default_factory=dict)
-    """Setting, or `weights` -> sha256 of each of its files, sorted: names and places of files do not count."""
+    """Setting, or `weights` -> SHA-256 of each of its files, sorted: names and locations of files do not count."""
 
     def without(self, keys: tuple[str, ...]) -> "Identity":
         """The same without some settings."""
@@ -55,7 +55,7 @@ class Job:
     chosen: dict[str, Any]
     """Key of each override -> its value as composed; the name of the option for a group."""
     identity: Identity
-    """Its inputs are filled in before the task starts."""
+    """The inputs are filled in before the task starts."""
     invocation: str = ""
     """The time stamp of the command that the job belongs to."""
     number: int | None = None
@@ -66,6 +66,8 @@ class Job:
     passed: bool | None = None
     """False if the job is done and parity does not hold; None until it is done."""
     error: str | None = None
+    refused: str | None = None
+    """The time stamp of the latest command with a job that could not use this folder, because of this run."""
     seconds: float | None = None
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
@@ -82,7 +84,7 @@ class Job:
 
     @property
     def state(self) -> Status:
-        """The status, and KILLED for a job that says that it is running while its process is gone."""
+        """The status; KILLED for a job whose status is `running`, but whose process no longer exists on this host."""
         if self.status is Status.RUNNING and self.host == socket.gethostname() and not self._process_exists():
             return Status.KILLED
         return self.status
@@ -94,11 +96,11 @@ class Job:
             born = psutil.Process(self.pid).create_time()
         except psutil.Error:
             return False
-        return born <= self.started + 1  # a younger process has only been given the same number
+        return born <= self.started + 1  # a process that is younger than the job has only been given the same pid
 
 
 def read_job(folder: Path) -> Job | None:
-    """The content of a folder's job.json; None without one. Raises UserError if it cannot be read."""
+    """The content of a folder's job.json; None if there is no such file. Raises UserError if it cannot be read."""
     file = folder / JOB
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -119,7 +121,7 @@ def read_job(folder: Path) -> Job | None:
 
 
 def differences(recorded: Identity, now: Identity, defaults: Mapping[str, Any]) -> list[str]:
-    """Names of the settings and inputs in which two runs differ; what one of them does not know has its default."""
+    """Names of the settings and inputs in which two runs differ. A setting that one run lacks has its default there."""
     keys = sorted({*recorded.settings, *now.settings})
     different = [
         key for key in keys if recorded.settings.get(key, defaults.get(key)) != now.settings.get(key, defaults.get(key))

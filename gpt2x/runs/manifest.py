@@ -1,4 +1,4 @@
-"""manifest.json: what it takes to know, later, where a run came from."""
+"""manifest.json: the versions, the commit and the machine that a run was made with."""
 
 import platform
 import subprocess

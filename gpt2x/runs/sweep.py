@@ -1,4 +1,4 @@
-"""The root of a sweep: sweep.json, and the tables that its job folders add up to. Only the folders are read."""
+"""The folder of a sweep: sweep.json, and the tables of all its jobs, collected from the job folders alone."""
 
 import json
 import shlex
@@ -32,17 +32,20 @@ class JobRow:
 
 
 def begin_sweep(folder: Path, invocation: str, overrides: list[str]) -> None:
-    """Notes a command in sweep.json, before its jobs start. Raises UserError if the file cannot be written."""
+    """Adds a command to sweep.json, before its jobs start. Raises UserError if the file cannot be read or written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{shown(folder)}: {error.strerror}; choose another folder with hydra.sweep.dir=DIR") from None
     content = _read(folder)
     content["invocations"].append({"stamp": invocation, "overrides": overrides})
-    folder.mkdir(parents=True, exist_ok=True)
     _write(folder, content)
 
 
 def jobs_of(folder: Path) -> list[tuple[Path, Job]]:
-    """The job folders of a sweep with their jobs: those that sweep.json lists in its order, then new ones.
+    """The job folders of a sweep with their jobs: first those in sweep.json, in its order, then new ones.
 
-    A run on its own that lies here too is none of them.
+    A run on its own that lies in the same folder is not part of the sweep.
     """
     known = {key: place for place, key in enumerate(_read(folder)["jobs"])}
     jobs = [(each, read_job(each)) for each in sorted(folder.iterdir()) if each.is_dir()]
@@ -55,7 +58,7 @@ def collect_sweep(folder: Path, tables: Mapping[str, type]) -> list[Job]:
     """Writes jobs.csv, the jobs' tables one below the other, and the jobs' order; returns the jobs.
 
     The tables have the job and the swept settings as first columns. A sweep that could not start leaves nothing.
-    Raises UserError for what cannot be read or written.
+    Raises UserError if a file cannot be read or written.
     """
     jobs = jobs_of(folder)
     if not jobs:

@@ -1,4 +1,4 @@
-"""The CSVs: a dataclass a row type, its fields the header in this order; writing, reading, collecting."""
+"""CSV tables, written and read: one dataclass per row type, whose fields are the header, in their order."""
 
 import csv
 import io
@@ -14,14 +14,14 @@ csv.field_size_limit(2**31 - 1)  # a long prompt is one field
 
 @dataclass(frozen=True)
 class TimingRow:
-    """timing.csv: where the time of a run went."""
+    """timing.csv: one row per stage of a run."""
 
     stage: str
     seconds: float
 
 
 def to_csv(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> str:
-    """RFC 4180; text quoted, floats to 9 significant digits, None empty."""
+    """The rows as CSV (RFC 4180): text is quoted, floats have 9 significant digits, None is an empty field."""
     stream = io.StringIO()
     writer = csv.writer(stream, quoting=csv.QUOTE_NONNUMERIC)
     if header is not None:
@@ -32,7 +32,7 @@ def to_csv(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> str:
 
 
 def write_rows(path: Path, row_type: type, rows: Iterable[Any]) -> None:
-    """Writes rows of one dataclass, whole or not at all; UserError if the file cannot be written."""
+    """Writes a table, whole or not at all. Raises UserError if the file cannot be written."""
     header = [field.name for field in fields(row_type)]
     write_text(path, to_csv(header, map(row_values, rows)))
 
@@ -42,13 +42,13 @@ def row_values(row: Any) -> list[Any]:
 
 
 def read_rows(path: Path, row_type: type) -> list[Any]:
-    """Rows as written by write_rows, with their types; an empty text reads as '' or None, as the field allows."""
+    """The rows of a file that write_rows wrote. An empty field is read as None if the type allows it, else as ''."""
     with path.open(encoding="utf-8", newline="") as stream:
         return list(rows_of(csv.DictReader(stream), row_type))
 
 
 def rows_of(records: Iterable[dict[str, str]], row_type: type) -> Iterator[Any]:
-    """Records of a CSV as rows; ValueError or TypeError where one is not whole."""
+    """Records of a CSV as rows of this type. Raises ValueError or TypeError for a record that is incomplete."""
     hints = get_type_hints(row_type)
     for record in records:
         yield row_type(**{name: _parse(text, hints[name]) for name, text in record.items()})

@@ -1,4 +1,4 @@
-"""What a task tells the command line."""
+"""What a task returns to the command line."""
 
 import time
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ class Outcome:
         self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
 
     def facts(self) -> dict[str, Any]:
-        """For the manifest: times, and where they are known the device, the threads and the checkpoint."""
+        """The facts for manifest.json: times and, if they are known, the device, the threads and the checkpoint."""
         facts: dict[str, Any] = {"timings": self.timings}
         if self.device is not None:
             import torch

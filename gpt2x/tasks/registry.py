@@ -26,11 +26,11 @@ class Task:
     files: tuple[str, ...] = ()
     """Other files and folders that it writes."""
     state: str | None = None
-    """The file from which a run that was killed goes on."""
+    """The file from which a killed run can be continued."""
     inputs: tuple[str, ...] = field(default=())
-    """Settings that name a file to read, by dotted key: its content identifies the run, and not its path."""
+    """Settings that name a file to read, by dotted key. The file's content identifies the run, not its path."""
     reads_weights: Callable[[WeightsConfig], bool] = lambda weights: True
-    """Whether weights are read at all."""
+    """Whether the task reads weights with these settings."""
 
     @property
     def outputs(self) -> tuple[str, ...]:

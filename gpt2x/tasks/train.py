@@ -25,10 +25,10 @@ from gpt2x.training.state import STATE, load_state, save_state
 
 
 def run(config: Config, task: TrainTask, run_dir: Path) -> Outcome:
-    """Trains to task.steps, from the last evaluation that the run folder has the state of, if there is one.
+    """Trains to task.steps. A run that was killed continues from its last evaluation, whose state is in the folder.
 
     Writes checkpoint/ (the weights with the lowest validation loss so far), train.csv and state.pt.
-    Raises UserError for data or settings that no training is possible with.
+    Raises UserError for data or settings with which training is not possible.
     """
     assert task.data is not None  # the schema refuses it
     device = find_device(config.device.name)

@@ -12,6 +12,7 @@ from gpt2x.parity.rows import ParityRow, SideBySideRow, SummaryRow, parity_row
 from gpt2x.parity.subject import import_target
 from gpt2x.parity.subject.build import Source
 from gpt2x.parity.validation import validate
+from gpt2x.paths import expanded
 from gpt2x.prompts import read_prompts
 from gpt2x.reports.heat_map import has_heat_map, heat_map
 from gpt2x.reports.validation import progress_bar, show
@@ -20,7 +21,7 @@ from gpt2x.tasks.outcome import Outcome
 
 
 def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
-    """Compares stage by stage; the verdict is in Outcome.passed. UserError if the validation cannot begin."""
+    """Compares stage by stage; the verdict is in Outcome.passed. Raises UserError if the validation cannot begin."""
     if config.dtype == "int8" and config.subject.target is not None:
         raise UserError("dtype=int8 is only for gpt2x's own model; leave subject.target out")
     source = Source(config.subject, import_target(config.subject.target) if config.subject.target else None)
@@ -46,10 +47,10 @@ def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
 
 def _reference(config: Config, task: ValidateTask) -> OracleRecord | SavedRecord:
     if task.reference is not None:
-        return SavedRecord(Path(task.reference).expanduser())
+        return SavedRecord(expanded(task.reference, "task.reference"))
     prompts = read_prompts(config.prompt, None)
     if len(prompts) != 1:
         raise UserError("prompt: validate compares the logits of one prompt; give more texts as task.gen_prompt")
-    save_to = Path(task.save_reference).expanduser() if task.save_reference is not None else None
+    save_to = expanded(task.save_reference, "task.save_reference") if task.save_reference is not None else None
     gen_prompts = read_prompts(task.gen_prompt, None, key="task.gen_prompt")
     return OracleRecord(prompts[0].text, gen_prompts, config.decode.max_new_tokens, save_to)

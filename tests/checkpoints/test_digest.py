@@ -91,9 +91,11 @@ def test_digests_are_known_once_the_thread_ends(tmp_path: Path, reads: list[str]
 
 def test_only_local_weights_are_digested_ahead(tmp_path: Path, reads: list[str]) -> None:
     file = shutil.copy(NANO / "model.safetensors", tmp_path)
-    begin_digesting(ModelConfig(name="auto"), WeightsConfig(source="auto", path=str(file))).join()
     begin_digesting(ModelConfig(name="nano"), WeightsConfig(source="random")).join()
+    begin_digesting(ModelConfig(name="gpt2"), WeightsConfig(source="auto")).join()  # which would be on the hub
     assert reads == []
+    begin_digesting(ModelConfig(name="auto"), WeightsConfig(source="auto", path=str(file))).join()
+    assert reads == ["model.safetensors"]
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")

@@ -1,4 +1,4 @@
-"""One schema per task, and none shared: the settings under `task.` that this task alone has.
+"""The schemas of the tasks: each task has its own dataclass, with its settings under `task.`.
 
 `uses` lists the shared settings that the task reads (groups, or single settings by dotted key); all others are
 refused when they are set. `neutral` lists those among them that do not change the task's results.

@@ -11,7 +11,7 @@ from gpt2x.errors import UserError
 
 @dataclass
 class TrainTask:
-    """Trains a small model from scratch, or fine-tunes the weights that are named."""
+    """Trains a small model from scratch, or fine-tunes existing weights."""
 
     uses: ClassVar[tuple[str, ...]] = ("model", "weights", "device", "seed")
     neutral: ClassVar[tuple[str, ...]] = ()

@@ -19,7 +19,7 @@ from torch import nn
 from gpt2x.errors import UserError, nearest
 from gpt2x.model.config import GPT2Config
 from gpt2x.parity.subject.code import SubjectError, contained, in_one_line, subject_code
-from gpt2x.paths import shown
+from gpt2x.paths import expanded, shown
 
 # Hugging Face's name -> the names that people use for it, as found in nanoGPT, minGPT, the book "Build a Large
 # Language Model (From Scratch)" (Raschka, 2024) and Hugging Face's own aliases.
@@ -103,7 +103,7 @@ def _located(where: str, target: str) -> tuple[Path | None, Path, str]:
     """The file (None for a module), the folder to import from, and the dotted name of the module in it."""
     if not where.endswith(".py"):
         return None, Path.cwd(), where
-    file = Path(where).expanduser().resolve()
+    file = expanded(where, "subject.target").resolve()
     if not file.is_file():
         raise UserError(f"subject.target={target}: no file {shown(file)}")
     root, dotted = file.parent, file.stem
