@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Refused, assert_in
-from tests.conftest import Cli
+from tests.conftest import Cli, Refused, assert_in
 
 
 @pytest.mark.parametrize(

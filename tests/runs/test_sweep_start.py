@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Refused, assert_in
-from tests.conftest import Cli
+from tests.conftest import Cli, Refused, assert_in
 
 SWEEP = ("-m", "task=generate", "decode.max_new_tokens=1", "seed=1,2")
 
