@@ -65,7 +65,7 @@ def _exit_code(jobs: list[Job]) -> ExitCode:
 
 
 def _guarded(work: Callable[[], ExitCode]) -> ExitCode:
-    """Does the work and returns its exit code. Reports an error in one line on stderr, or with a traceback if it is a bug."""
+    """Does the work and returns its exit code. An error is one line on stderr; a bug is a traceback."""
     try:
         return work()
     except KeyboardInterrupt:
