@@ -21,7 +21,7 @@ from gpt2x.cli.overrides import key_of
 from gpt2x.config.settings import flatten, non_default, refuse_unused
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import DoesNotFitError, UserError
-from gpt2x.paths import write_text
+from gpt2x.paths import shown, write_text
 from gpt2x.runs import tables
 from gpt2x.runs.folder import RunFolder, remove_empty
 from gpt2x.runs.job import Identity, Job, Status
@@ -72,6 +72,7 @@ def run_job(cfg: DictConfig) -> ExitCode:
 def _run(cfg: DictConfig, container: dict[str, Any], folder: RunFolder, job: Job) -> None:
     """Checks the settings, runs the task, and writes timing.csv, manifest.json and job.json."""
     start = time.perf_counter()
+    _keep_another_task(folder, job.task)
     if not folder.is_unfinished:
         folder.begin(job)
     _refuse_unused(job, container)
@@ -96,6 +97,16 @@ def _run(cfg: DictConfig, container: dict[str, Any], folder: RunFolder, job: Job
     job.passed = outcome.passed
     job.end(Status.DONE)
     job.write(folder.path)
+
+
+def _keep_another_task(folder: RunFolder, task: str) -> None:
+    """Raises UserError if the folder holds an unfinished run of another task, which needs its job.json to go on."""
+    previous = folder.previous
+    if previous is None or previous.task == task or previous.status is Status.DONE or previous.task not in TASKS:
+        return
+    state = TASKS[previous.task].state
+    if state is not None and (folder.path / state).is_file():
+        raise UserError(f"{shown(folder.path)}: holds an unfinished task={previous.task}; give another hydra.run.dir")
 
 
 def _record_failure(folder: RunFolder, job: Job, error: BaseException, message: str | None, in_sweep: bool) -> None:

@@ -257,6 +257,16 @@ def test_other_weights_are_refused(gpt2x: Cli, launch: Path, tiny_dir: Path, mon
     assert gpt2x(*arguments(moved, 24)).code == 0  # neither the place nor the time of a file counts
 
 
+def test_another_task_leaves_an_unfinished_run_alone(
+    run: Run, gpt2x: Cli, stopped: Path, whole: dict[str, bytes]
+) -> None:
+    before = {file.name: file.read_bytes() for file in stopped.iterdir()}
+    assert "unfinished task=generate" in gpt2x("task=validate", "hydra.run.dir=out").error()
+    assert {file.name: file.read_bytes() for file in stopped.iterdir()} == before
+    assert run().code == 0
+    assert tables(stopped) == whole
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"{}", b"\xff\xfe", b'{"settings": {'])
 def test_an_unreadable_state_is_one_line(run: Run, stopped: Path, content: bytes) -> None:
     (stopped / STATE).write_bytes(content)
