@@ -84,7 +84,7 @@ def _facts(result: Benchmark) -> list[str]:
     return [
         "ratio              how many times as fast as transformers in float32; same: share of its tokens, in order",
         f"engines            {', '.join(result.versions)}",
-        f"floor, memory      weights read once a step at {floors.bandwidth / 1e9:.1f} GB/s: {', '.join(reads)}",
+        f"floor, memory      weights read once per step at {floors.bandwidth / 1e9:.1f} GB/s: {', '.join(reads)}",
         f"floor, arithmetic  float32 at {floors.flops / 1e9:,.0f} Gflop/s: {', '.join(products)}",
     ]
 

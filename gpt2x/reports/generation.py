@@ -77,7 +77,7 @@ def show(generated: Generated, path: Path) -> None:
     n, seconds = generated.n_new_tokens, generated.seconds
     console.out.print(
         f"{len(generated.generations)} samples in {shown(path)}; {n:,} new tokens in {seconds:.1f} s, "
-        f"{n / seconds:,.0f} a second",
+        f"{n / seconds:,.0f} tokens per second",
         soft_wrap=True,
     )
 

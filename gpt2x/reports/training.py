@@ -46,11 +46,11 @@ def progress_bar(first_step: int, steps: int, tokens_per_step: int) -> Iterator[
 def show_evaluation(row: TrainRow) -> None:
     console.out.print(
         f"step {row.step:>6}  train {row.train_loss:.4f}  val {row.val_loss:.4f}  "
-        f"{row.val_bits_per_byte:.4f} bits a byte"
+        f"{row.val_bits_per_byte:.4f} bits per byte"
     )
 
 
 def show_end(best: TrainRow, checkpoint: Path) -> None:
     """Two lines: the best evaluation, whose weights are in `checkpoint`, and the command that generates with them."""
-    console.out.print(f"best: step {best.step}, {best.val_bits_per_byte:.4f} bits a byte, in {shown(checkpoint)}")
+    console.out.print(f"best: step {best.step}, {best.val_bits_per_byte:.4f} bits per byte, in {shown(checkpoint)}")
     console.out.print(f"use it: python -m gpt2x task=generate weights.path={shown(checkpoint)}", soft_wrap=True)

@@ -83,7 +83,7 @@ def test_many_prompts_give_a_table_and_a_bar(launch: Path) -> None:
     rows = read_csv(launch / "out" / "generations.csv")
     assert len(rows) == 25
     table, _, last = out.rstrip("\n").rpartition("\n")
-    assert re.fullmatch(r"25 samples in out/generations.csv; 200 new tokens in \S+ s, \S+ a second", last)
+    assert re.fullmatch(r"25 samples in out/generations.csv; 200 new tokens in \S+ s, \S+ tokens per second", last)
     for heading in ("prompt", "sample", "text", "tokens", "ended by", "logprob"):
         assert heading in table
     assert [i for i in range(25) if f"{BOLD}[b]Prompt {i}{PLAIN}" in table] == list(range(20))
@@ -97,7 +97,7 @@ def test_off_a_terminal_there_is_one_line(gpt2x_process: Cli, launch: Path) -> N
     (launch / "p.txt").write_text("one\ntwo\n")
     result = gpt2x_process(*ARGS, "decode.max_new_tokens=4", "prompts_file=p.txt", TERM="xterm-256color")
     assert (result.code, result.err) == (0, "")
-    assert re.fullmatch(r"2 samples in out/generations.csv; 8 new tokens in \S+ s, \S+ a second\n", result.out)
+    assert re.fullmatch(r"2 samples in out/generations.csv; 8 new tokens in \S+ s, \S+ tokens per second\n", result.out)
 
 
 @pytest.mark.parametrize("stop", [(), ("decode.stop='no such text'",)], ids=["", "stop"])

@@ -241,7 +241,7 @@ def test_many_samples_are_quiet_off_a_terminal(gpt2x: Cli, launch: Path) -> None
     table = run_dir(launch, "generate") / "generations.csv"
     assert result.err == ""
     assert re.fullmatch(
-        rf"4 samples in {table.relative_to(launch)}; 16 new tokens in \S+ s, \S+ a second\n", result.out
+        rf"4 samples in {table.relative_to(launch)}; 16 new tokens in \S+ s, \S+ tokens per second\n", result.out
     )
 
 
