@@ -72,7 +72,8 @@ class DecodeConfig:
         if self.num_beams == 1:
             if self.first_set("length_penalty"):
                 raise UserError(
-                    f"decode.length_penalty={self.length_penalty} is of beams: add decode.num_beams, 2 or more"
+                    f"decode.length_penalty={self.length_penalty} is only for beam search: "
+                    "add decode.num_beams, 2 or more"
                 )
             return
         key = self.first_set("greedy", *_FILTERS)

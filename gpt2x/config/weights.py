@@ -20,5 +20,5 @@ class WeightsConfig:
         if self.path is not None and self.source == "random":
             raise UserError("weights.path and weights=random contradict each other: give one of them")
         if self.revision is not None and self.source != "auto":
-            raise UserError("weights.revision is of the hub: add weights=auto")
+            raise UserError("weights.revision is only for the hub: add weights=auto")
         check_seed("weights.seed", self.seed)

@@ -129,7 +129,9 @@ def _as_accurate(v: Validation) -> Text:
     if v.dtype == "int8":
         kl, agreement = v.logits(v.dtype, Metric.MEAN_KL), v.logits(v.dtype, Metric.TOP1_AGREEMENT)
         numbers = f"mean KL {kl:.2g} nats, top-1 agreement {agreement:.1%}, {value:.2g} times the error"
-        return Text.assemble("as accurate?     ", ("not judged  ", "yellow"), f"{numbers} of float32: what int8 costs")
+        return Text.assemble(
+            "as accurate?     ", ("informational  ", "yellow"), f"{numbers} of float32: what int8 costs"
+        )
     numbers = f"{value:.3g} times the reference's own error in {v.dtype}, allowed {ERROR_RATIO:g}"
     return Text.assemble("as accurate?     ", _yes(value <= ERROR_RATIO), numbers)
 

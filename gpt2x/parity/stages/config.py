@@ -25,7 +25,7 @@ def _parameters(c: Comparison) -> Check:
     note = f"subject {ours:,}, reference {theirs:,}" if ours != theirs else f"{ours:,} in both"
     if untied is not None and head_is_wte(c):
         ours -= untied.numel()
-        note += f"; its head is not tied to wte: {untied.numel():,} parameters more, of the same values"
+        note += f"; its head is not tied to wte: {untied.numel():,} more parameters, with the same values"
     return checked(Stage.CONFIG, "model", Metric.PARAMETER_DIFFERENCE, abs(ours - theirs), 0, note)
 
 

@@ -91,7 +91,7 @@ def _draws(logits: Tensor) -> Check:
     freedom = int(classes.sum()) - 1
     p = torch.special.gammaincc(torch.tensor(freedom / 2), statistic / 2).item() if freedom else 1.0
     status = Status.OK if p >= _P_VALUE and outside == 0 else Status.MISMATCH
-    note = f"at least; {_DRAWS} draws, chi-square {statistic:.3g}"
+    note = f"the tolerance is a minimum; {_DRAWS} draws, chi-square {statistic:.3g}"
     return Check(Stage.SAMPLING, status, "draws", Metric.P_VALUE, value=p, tolerance=_P_VALUE, note=note)
 
 
@@ -99,7 +99,7 @@ SAMPLING = ParityStage(
     Stage.SAMPLING,
     _compare,
     (
-        only_ours("sampling is of gpt2x's own; subjects are called with ids alone"),
+        only_ours("only gpt2x's own sampling can be checked; subjects take token ids alone"),
         needs_oracle("a saved reference has no logits processors; run without task.reference"),
     ),
 )

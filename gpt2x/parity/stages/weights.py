@@ -21,7 +21,7 @@ def _compare(c: Comparison) -> StageResult:
     ours, theirs = c.subject.tensors(), c.record.parameters
     checks = [_tensor(c, name, ours.get(name)) for name in theirs]
     for name in c.subject.unexpected():
-        note = "the reference has none of this name"
+        note = "the reference has no parameter of this name"
         checks.append(incomparable(Stage.WEIGHTS, name, _METRIC, Status.UNEXPECTED, note))
     return StageResult([*checks, _head(c)])
 
@@ -48,8 +48,8 @@ def _head(c: Comparison) -> Check:
     wte = c.record.parameters["wte.weight"]
     difference = 0.0 if head_is_wte(c) else _largest_difference(c.subject.in_layout(HEAD), wte)
     if difference == 0:
-        return checked(Stage.WEIGHTS, HEAD, _METRIC, difference, 0, f"{untied}of the same values")
-    return checked(Stage.WEIGHTS, HEAD, _METRIC, difference, 0, cause=Cause(f"{untied}of other values"))
+        return checked(Stage.WEIGHTS, HEAD, _METRIC, difference, 0, f"{untied}with the same values")
+    return checked(Stage.WEIGHTS, HEAD, _METRIC, difference, 0, cause=Cause(f"{untied}with other values"))
 
 
 def head_is_wte(c: Comparison) -> bool:
