@@ -58,7 +58,7 @@ def run_job(cfg: DictConfig) -> ExitCode:
         _run(cfg, container, folder, job)
     except BaseException as error:
         message = message_of(error)
-        _record_failure(folder, job, error, message, in_sweep=hydra.mode == RunMode.MULTIRUN)
+        _record_failure(folder, job, error, message, in_sweep=job.number is not None)
         if message is not None:
             complain(message)
             return ExitCode.USER_ERROR
@@ -126,8 +126,7 @@ def _refuse_unused(job: Job, container: dict[str, Any]) -> None:
     """Raises UserError for a setting that the task does not use, whether an override or a preset has set it."""
     refuse_unused(job.task, job.chosen)
     preset = HydraConfig.get().runtime.choices.get("experiment") not in (None, "null")
-    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     # An option of a group that the task uses in part may set the other part. The defaults cost 50 ms the first time.
     in_part = any(used.startswith(f"{key}.") for used in SCHEMAS[job.task].uses for key in job.chosen)
-    if preset or in_sweep or in_part:
+    if preset or job.number is not None or in_part:
         refuse_unused(job.task, non_default(flatten(container), default_settings(job.task)))

@@ -38,7 +38,7 @@ class Validation:
     record: Record
     """The reference's answers."""
     n_parameters: int
-    """Of the subject; 0 if it could not be built."""
+    """The number of the subject's parameters; 0 if it could not be built."""
     checks: list[Check]
     side_by_side: list[SideBySideRow]
     diagnosis: Diagnosis | None

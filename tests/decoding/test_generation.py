@@ -212,6 +212,6 @@ def test_top_p_keeps_the_token_that_crosses_it(top_p, kept):
 def test_top_p_is_taken_of_what_temperature_and_top_k_leave():
     logits = torch.tensor([[0.4, 0.3, 0.2, 0.1]], dtype=torch.float64).log()
     assert filter_logits(logits, DecodeConfig(top_p=0.5)).isfinite().tolist() == [[True, True, False, False]]
-    # Of the top 2 alone, the first has 0.57; at temperature 0.5 it has 0.53 of all.
+    # The first token has 0.57 of the probability of the top 2, and 0.53 of all at temperature 0.5: it reaches top_p.
     assert filter_logits(logits, DecodeConfig(top_k=2, top_p=0.5)).isfinite().tolist() == [[True] + [False] * 3]
     assert filter_logits(logits, DecodeConfig(temperature=0.5, top_p=0.5)).isfinite().tolist() == [[True] + [False] * 3]

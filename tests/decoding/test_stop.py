@@ -12,7 +12,7 @@ from gpt2x.decoding.stop import StopStrings
 from gpt2x.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from tests.conftest import NANO, Cli, read_csv
 
-BYTES = train_tokenizer("", 257)  # a token a byte, after <|endoftext|>
+BYTES = train_tokenizer("", 257)  # <|endoftext|>, and then one token per byte
 NANO_TOKENS = load_tokenizer(NANO)
 
 
