@@ -1,7 +1,7 @@
 # Each of these, from nothing but python3 and make, sets up what it needs and runs.
 PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
-.PHONY: validate test lowest clean
+.PHONY: validate test lowest wheel clean
 
 validate: env/.installed          ## the main job: is our GPT-2 the real GPT-2?
 	env/bin/python -m gpt2x task=validate
@@ -16,6 +16,13 @@ test: env/.installed-test         ## lint, types and the whole test suite
 # for CUDA, of several gigabytes. `make clean lowest TORCH=2.9.0` tests it.
 lowest: env-lowest/.installed     ## each task once, with the lowest versions of the dependencies that pyproject.toml allows
 	tests/smoke.sh env-lowest/bin/python
+
+wheel: env/.installed-test        ## builds dist/gpt2x-*.whl, and does the main job with it, isolated, in an empty folder
+	rm -rf dist env-pipx
+	env/bin/python -m build --wheel --no-isolation
+	mkdir -p env-pipx/launch
+	cd env-pipx/launch && PIPX_HOME=$(CURDIR)/env-pipx $(CURDIR)/env/bin/pipx run --spec $(CURDIR)/dist/gpt2x-*.whl gpt2x
+	test -s env-pipx/launch/runs/validate/*/summary.csv
 
 %/bin/python:
 	$(PYTHON) -m venv $* || { rm -rf $*; exit 1; }
@@ -34,4 +41,4 @@ env-lowest/.installed: env-lowest/bin/python pyproject.toml tests/lower_bounds.p
 	touch $@
 
 clean:
-	rm -rf env env-lowest dist
+	rm -rf env env-lowest env-pipx dist

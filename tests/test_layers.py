@@ -23,7 +23,7 @@ LAYERS = [
     ("gpt2x.config", "gpt2x.tokenizer", "gpt2x.prompts"),
     ("gpt2x.runs", "gpt2x.checkpoints"),
     ("gpt2x.decoding",),
-    ("gpt2x.parity", "gpt2x.benchmark", "gpt2x.training"),
+    ("gpt2x.parity", "gpt2x.benchmark", "gpt2x.evaluation", "gpt2x.training"),
     ("gpt2x.reports",),
     ("gpt2x.tasks",),
     ("gpt2x.cli",),

@@ -43,32 +43,31 @@ class Task:
         return run
 
 
-TASKS = {
-    task.name: task
-    for task in (
-        Task(
-            "validate",
-            {"summary.csv": SummaryRow, "parity.csv": ParityRow, "side_by_side.csv": SideBySideRow},
-            files=("parity.png",),
-            inputs=("task.reference",),
-        ),
-        Task(
-            "generate",
-            {"generations.csv": GenerationRow, "tokens.csv": TokenRow},
-            state="state.json",
-            inputs=("prompts_file",),
-        ),
-        Task(
-            "train",
-            {"train.csv": TrainRow},
-            files=("checkpoint",),
-            state="state.pt",
-            inputs=("task.data",),
-            reads_weights=lambda weights: weights.path is not None or weights.source == "auto",
-        ),
-        Task("benchmark", {"benchmark.csv": BenchmarkRow}, files=("benchmark.png",)),
-    )
-}
+ALL = (
+    Task(
+        "validate",
+        {"summary.csv": SummaryRow, "parity.csv": ParityRow, "side_by_side.csv": SideBySideRow},
+        files=("parity.png",),
+        inputs=("task.reference",),
+    ),
+    Task(
+        "generate",
+        {"generations.csv": GenerationRow, "tokens.csv": TokenRow},
+        state="state.json",
+        inputs=("prompts_file",),
+    ),
+    Task(
+        "train",
+        {"train.csv": TrainRow},
+        files=("checkpoint",),
+        state="state.pt",
+        inputs=("task.data",),
+        reads_weights=lambda weights: weights.path is not None or weights.source == "auto",
+    ),
+    Task("benchmark", {"benchmark.csv": BenchmarkRow}, files=("benchmark.png",)),
+)
+
+TASKS = {task.name: task for task in ALL}
 
 TABLES: dict[str, type] = {name: row for task in TASKS.values() for name, row in task.tables.items()}
 """All tables of all tasks, and the one of every run."""

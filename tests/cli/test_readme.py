@@ -1,4 +1,4 @@
-"""The README's commands run, and its table of columns is the CSVs'."""
+"""What the pages of the documentation say: commands run, links lead somewhere, and tables list what the code has."""
 
 import os
 import re
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt2x.config.tasks import SCHEMAS
 from gpt2x.runs.sweep import JobRow
 from gpt2x.tasks.registry import TABLES
 from tests.conftest import NANO, REPO
@@ -32,72 +33,87 @@ class Renamed(GPT2):
 
 README = (REPO / "README.md").read_text(encoding="utf-8")
 RESULTS = (REPO / "runs" / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line]
+FOLDERS = ("conf", "gpt2x", "data", "runs", "tests", ".github")
+PAGES = {"README.md": README} | {
+    page.relative_to(REPO).as_posix(): page.read_text(encoding="utf-8")
+    for folder in FOLDERS
+    for page in sorted((REPO / folder).glob("**/*.md"))
+}
+COMMANDS = [
+    (page, command)
+    for page, text in PAGES.items()
+    for block in re.findall(r"^```bash\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    for command in block.splitlines()
+    if command
+]
 SET_UP = ("make ", "python3 -m venv", "source ", "pip install")  # .ci/run runs these
+LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith(SET_UP)])
-def test_command(command: str, launch: Path) -> None:
+@pytest.mark.parametrize(
+    ("page", "command"), [(page, command) for page, command in COMMANDS if not command.startswith(SET_UP)]
+)
+def test_command(page: str, command: str, launch: Path) -> None:
     (launch / "README.md").write_text(README, encoding="utf-8")
+    (launch / "prompt.txt").write_text('It\'s "to be", or not\n', encoding="utf-8")
     (launch / "prompts.txt").write_text("To be\nOr not to be\n", encoding="utf-8")
     (launch / "my_gpt2.py").write_text(PLAIN.read_text() + MINE)
     (launch / "book_gpt2.py").write_text(PLAIN.read_text() + "\nGPTModel = Book\n")
+    (launch / "data").symlink_to(REPO / "data")
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     env |= {"PLAIN_WEIGHTS": str(NANO / "model.safetensors")}
-    if "task.reference=" in command:  # what the command before it made
+    folder = launch
+    if "pytest" in command:  # which test it runs, without running it again
+        folder, command = REPO, f"{command.replace('env/bin/python', sys.executable)} --collect-only -q"
+    elif "task.steps=8000" in command:  # it took 71 minutes
+        command += " --cfg job"
+    elif "task.reference=" in command:  # what the command before it made
         command = f"python -m gpt2x task.save_reference=reference/nano.safetensors && {command}"
     done = subprocess.run(
-        ["bash", "-c", command], cwd=launch, env=env, capture_output=True, text=True, timeout=300, check=False
+        ["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
     )
     if "weights=auto" in command:  # no network in tests: that it does download is for test_hub.py
         assert done.returncode == 2
         assert "weights.path=FILE" in done.stderr
     else:
         assert done.returncode == 0, done.stdout + done.stderr
-
-
-def commands_of_other_pages() -> list[str]:
-    """Commands in the bash blocks of all pages but the README itself, those of make left out: .ci/run runs them."""
-    folders = ("conf", "gpt2x", "data", "runs", "tests", ".github")
-    pages = [page for folder in folders for page in (REPO / folder).glob("**/*.md")]
-    blocks = [block for page in pages for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)]
-    commands = [line for block in blocks for line in block.splitlines() if line and not line.startswith("make ")]
-    assert len(commands) >= 2
-    return commands
-
-
-@pytest.mark.parametrize("command", commands_of_other_pages())
-def test_command_of_another_page(command: str, launch: Path) -> None:
-    folder, more = launch, ""
-    if "pytest" in command:  # which test it runs, without running it again
-        folder, more = REPO, "--collect-only -q"
-    elif "task=train" in command:  # it took 71 minutes
-        more = "--cfg job"
-    command = command.replace("env/bin/python", sys.executable)
-    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-c", f"{command} {more}"],
-        cwd=folder,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
     if "pytest" in command:
         assert re.search(r"[1-9]\d* (tests? )?collected|test_\w+\.py: [1-9]", done.stdout), done.stdout
 
 
 def test_there_are_commands_of_every_task() -> None:
     tasks = {file.stem for file in (REPO / "conf" / "task").glob("*.yaml")}
-    assert {task for task in tasks if any(f"task={task}" in command for command in COMMANDS)} == tasks
+    commands = [command for page, command in COMMANDS if page == "README.md"]
+    assert {task for task in tasks if any(f"task={task}" in command for command in commands)} == tasks
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_headings(page: str) -> None:
+    for target, anchor in LINK.findall(PAGES[page]):
+        if target.startswith("http"):
+            continue
+        file = (REPO / page).parent / target if target else REPO / page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor[1:] in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("task", sorted(SCHEMAS))
+def test_the_page_of_settings_lists_those_of_each_task(task: str) -> None:
+    (row,) = re.findall(rf"^\| {task} \|([^|]*)\|([^|]*)\|$", PAGES["conf/README.md"], re.MULTILINE)
+    own, shared = ([key.strip() for key in cell.split(",") if key.strip()] for cell in row)
+    assert set(own) == {field.name for field in fields(SCHEMAS[task])} - {"name"}  # type: ignore[arg-type]
+    assert set(shared) == set(SCHEMAS[task].uses)
 
 
 def test_ci_runs_the_set_up_commands() -> None:
     script = (REPO / ".ci" / "run").read_text()
-    for command in COMMANDS:
+    for _, command in COMMANDS:
         if command.startswith("make "):
             assert f"\n{command.partition('#')[0].strip()}" in script
 
