@@ -12,7 +12,7 @@ import pytest
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.runs.sweep import JobRow
 from gpt2x.tasks.registry import TABLES
-from tests.conftest import NANO, REPO
+from tests.conftest import NANO, REPO, Cli, read_csv
 from tests.parity.test_broken import IN_LOADING, IN_MODULES, IN_WIRING
 
 PLAIN = REPO / "tests" / "subjects" / "plain.py"
@@ -46,6 +46,7 @@ COMMANDS = [
     for command in block.splitlines()
     if command
 ]
+FILES = re.findall(r"^```yaml (presets/.*?)\n(.*?)^```$", PAGES["conf/README.md"], re.DOTALL | re.MULTILINE)
 SET_UP = ("make ", "python3 -m venv", "source ", "pip install")  # .ci/run runs these
 LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
 
@@ -60,6 +61,9 @@ def test_command(page: str, command: str, launch: Path) -> None:
     (launch / "my_gpt2.py").write_text(PLAIN.read_text() + MINE)
     (launch / "book_gpt2.py").write_text(PLAIN.read_text() + "\nGPTModel = Book\n")
     (launch / "data").symlink_to(REPO / "data")
+    for file, text in FILES:
+        (launch / file).parent.mkdir(parents=True)
+        (launch / file).write_text(text, encoding="utf-8")
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     env |= {"PLAIN_WEIGHTS": str(NANO / "model.safetensors")}
     folder = launch
@@ -129,3 +133,15 @@ def test_columns(name: str) -> None:
     (row,) = re.findall(rf"^\| `{name}` \|[^|]*\|([^|]*)\|$", RESULTS, re.MULTILINE)
     columns = [field.name for field in fields((TABLES | {"jobs.csv": JobRow})[name])]
     assert [column.strip() for column in row.split(",")] == columns
+
+
+def test_a_preset_of_ones_own_sets_everything_that_it_says(gpt2x: Cli, launch: Path) -> None:
+    ((file, text),) = FILES
+    (launch / file).parent.mkdir(parents=True)
+    (launch / file).write_text(text, encoding="utf-8")
+    assert gpt2x("--config-dir=presets", "experiment=nucleus", "hydra.sweep.dir=sweep").code == 0
+    rows = read_csv(launch / "sweep" / "generations.csv")
+    assert [(row["prompt"], row["n_new_tokens"], row["top_p"]) for row in rows] == [
+        ("Juliet", "8", "0.5"),
+        ("Juliet", "8", "0.9"),
+    ]
