@@ -25,7 +25,7 @@ def comments_of(file: Path) -> dict[str, str]:
     columns = _comment_columns(lines)
     keys = _keys(root)
     first = min(keys, default=0)
-    comments = {key: "" for key in keys.values()}
+    comments = dict.fromkeys(keys.values(), "")
     above: list[str] = []  # comments that wait for the key below them
     previous: tuple[str, int] | None = None  # the key of the comment at the end of a line, and the comment's column
     for number, line in enumerate(lines):
