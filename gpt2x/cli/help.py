@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -73,6 +74,15 @@ def settings_of(cfg: DictConfig) -> list[Setting]:
         for key, hint in types
         if key != "task.name" and is_used(task, key)
     ]
+
+
+@cache
+def setting_types() -> dict[str, str]:
+    """Dotted key of each setting of all tasks -> its type."""
+    types = dict(_types(Config))
+    for schema in SCHEMAS.values():
+        types |= _types(schema, "task.")
+    return types
 
 
 def _option_files() -> dict[str, list[Path]]:
