@@ -154,7 +154,7 @@ class Launched:
     exit_code: ExitCode = ExitCode.DONE
     """The exit code of a single job."""
     made: list[Path] = field(default_factory=list)
-    """The run folder or the folder of the sweep, and those above it, where they did not exist before; innermost first."""
+    """The run folder or the sweep's, and those above it, where they did not exist before; the innermost first."""
 
     def will_make(self, folder: Path) -> None:
         self.made = list(takewhile(lambda each: not each.exists(), (folder, *folder.parents)))

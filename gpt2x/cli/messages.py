@@ -1,8 +1,8 @@
 """Exceptions as one line for the user: what is wrong, where, and what to change."""
 
 import errno
-import os
 import sys
+from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
@@ -31,7 +31,7 @@ def one_line(message: str) -> str:
 def check_launch_folder() -> None:
     """Raises UserError if the folder in which the command was started has been removed."""
     try:
-        os.getcwd()  # noqa: PTH109: Path.cwd() is the same
+        Path.cwd()
     except FileNotFoundError:
         raise UserError("the folder in which gpt2x was started no longer exists; start it in another one") from None
 

@@ -70,9 +70,9 @@ def quoting_advice(key: str, value: str) -> str:
 
 
 def _as_setting(text: str) -> str:
-    """`seed=1,2` for `hydra.sweeper.params.seed=1,2`, which is what Hydra's sweepers make of it; `notes=x` for `+notes=x`.
+    """The override in its plain form: `notes=x` for `+notes=x`, `seed=1,2` for `hydra.sweeper.params.seed=1,2`.
 
-    A value that is one quoted text is read as what is in the quotes.
+    The latter is what Hydra's sweepers make of it; of a quoted value, they take what is in the quotes.
     """
     key, _, value = text.partition("=")
     if key.lstrip("+") == "notes":
@@ -80,9 +80,8 @@ def _as_setting(text: str) -> str:
     if not key.lstrip("+").startswith(_SWEPT) or not value:
         return text
     override = _parsed(text)
-    if not override.is_sweep_override() and isinstance(override.value(), str):
-        value = override.value()
-    return f"{key.lstrip('+').removeprefix(_SWEPT)}={value}"
+    quoted = None if override.is_sweep_override() else override.value()
+    return f"{key.lstrip('+').removeprefix(_SWEPT)}={quoted if isinstance(quoted, str) else value}"
 
 
 def _parsed(text: str) -> Override:
@@ -119,10 +118,9 @@ def _check_key(override: Override, key: str, text: str) -> None:
     if options is None:
         return
     if key in ("model", "weights") and value not in options and looks_like_a_path(value):
-        raise UserError(
-            f"{text}: not one of {', '.join(options)}; for a file or folder, write {setting_word('weights.path', value)}"
-        )
-    if value in ("", "null") or (not override.is_sweep_override() and not isinstance(override.value(), str)):
+        path = setting_word("weights.path", value)
+        raise UserError(f"{text}: not one of {', '.join(options)}; for a file or folder, write {path}")
+    if value in ("", "null") or not (override.is_sweep_override() or isinstance(override.value(), str)):
         raise UserError(f"{text}: name one of the options {', '.join(options)}")
 
 

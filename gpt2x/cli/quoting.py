@@ -6,7 +6,7 @@ import shlex
 TEXTS = ("prompt", "task.gen_prompt", "decode.stop", "notes")
 """Settings whose value is free text."""
 
-_PLAIN = re.compile(r"[A-Za-z_][\w./-]*|[+-]?\d+(\.\d+)?(e[+-]?\d+)?", re.ASCII)
+_PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
 
 
 def setting_word(key: str, text: str) -> str:
@@ -20,7 +20,7 @@ def hydra_quoted(text: str) -> str:
 
 
 def shell_quoted(word: str) -> str:
-    """A word for bash, in one line. Control characters and repeated spaces, which a message cannot show, are escaped."""
+    """A word for bash, in one line. Control characters and repeated spaces, which a message changes, are escaped."""
     if word.isprintable() and "  " not in word:
         return shlex.quote(word)
     return "$'" + "".join(map(_ansi, ("", *word), word)) + "'"
