@@ -23,10 +23,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gpt2x.cli.completion import prepare_completion
-from gpt2x.cli.composition import VERSION_BASE, stamp, to_container
+from gpt2x.cli.composition import VERSION_BASE, stamp, task_overrides, to_container
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.help import groups_help, settings_help
-from gpt2x.cli.identity import key_of_job
+from gpt2x.cli.identity import hash_of, key_of_job
 from gpt2x.cli.old_flags import new_form
 from gpt2x.config.schema import Config
 from gpt2x.config.tasks import SCHEMAS
@@ -180,7 +180,7 @@ class Callbacks(Callback):
         try:
             folder = Path(str(config.hydra.sweep.dir)).absolute()
             launched.will_make(folder)
-            begin_sweep(folder, stamp(), list(config.hydra.overrides.task))
+            begin_sweep(folder, stamp(), task_overrides(config.hydra))
         except Exception as error:
             raise _CannotBegin(error) from None
         launched.sweep = folder
@@ -190,5 +190,9 @@ class Callbacks(Callback):
 
 
 def _job_key(*, _root_: DictConfig) -> str:
-    """For `${job_key:}` in conf/config.yaml."""
-    return key_of_job(to_container(_root_))
+    """For `${job_key:}` in conf/config.yaml. A job whose settings cannot be resolved has a key, too: it fails alone."""
+    try:
+        container = to_container(_root_)
+    except OmegaConfBaseException:
+        return hash_of(to_container(_root_, resolve=False))
+    return key_of_job(container)

@@ -59,5 +59,9 @@ def key_of_job(container: dict[str, Any]) -> str:
     identity = identity_of(container)
     name = container["task"]["name"]
     settings = non_default(identity.settings, default_settings(name)) | {"task.name": name}
-    text = json.dumps([settings, identity.inputs], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hash_of([settings, identity.inputs])
+
+
+def hash_of(content: Any) -> str:
+    """The first 12 hexadecimal digits of the hash of lists, dictionaries and plain values."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

@@ -56,7 +56,7 @@ def _collect(sweep: Path, stamp: str) -> ExitCode:
     from gpt2x.tasks.registry import TABLES
 
     jobs = collect_sweep(sweep, TABLES)
-    if any(job.refused == stamp for job in jobs):
+    if any(job.refused == stamp or not job.task for job in jobs):  # a job without a task could not be read
         return ExitCode.JOBS_FAILED
     return _exit_code([job for job in jobs if job.invocation == stamp])
 

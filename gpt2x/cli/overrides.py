@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 
 from gpt2x.cli.help import groups, setting_types
 from gpt2x.cli.old_flags import looks_like_a_path
-from gpt2x.cli.quoting import TEXTS, setting_word
+from gpt2x.cli.quoting import TEXTS, setting_word, without_interpolations
 from gpt2x.config.checks import choose
 from gpt2x.config.tasks import SCHEMAS, tasks_with
 from gpt2x.errors import UserError, nearest
@@ -40,7 +40,7 @@ def checked(overrides: Sequence[str], multirun: bool) -> list[str]:
         _check_key(override, key, text)
         if key in TEXTS:
             _check_text(override, key, text, is_sweep)
-            text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+            text = without_interpolations(text)
         keys.add(key)
         result.append(text)
     for one, other in _CONTRADICTIONS:

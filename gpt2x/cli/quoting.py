@@ -19,6 +19,16 @@ def hydra_quoted(text: str) -> str:
     return '"' + re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + ('\\"' if match[2] else ""), text) + '"'
 
 
+def without_interpolations(override: str) -> str:
+    r"""The override of a text in which `${` is text, not an interpolation: `\${`, after twice as many backslashes."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", override)
+
+
+def as_given(override: str) -> str:
+    """The override from which `without_interpolations` has made this one."""
+    return re.sub(r"((?:\\\\)*)\\\$\{", lambda match: match[1][::2] + "${", override)
+
+
 def shell_quoted(word: str) -> str:
     """A word for bash, in one line. Control characters and repeated spaces, which a message changes, are escaped."""
     if word.isprintable() and "  " not in word:
