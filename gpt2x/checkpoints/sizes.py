@@ -15,7 +15,9 @@ def known_sizes() -> dict[str, GPT2Config]:
 
     models = [yaml.safe_load(file.read_text()) for file in sorted(bundled("conf").glob("model/*.yaml"))]
     return {
-        model["name"]: GPT2Config(**{key: model[key] for key in ARCHITECTURE}) for model in models if "n_embd" in model
+        model["name"]: GPT2Config(**{key: model[key] for key in ARCHITECTURE})
+        for model in models
+        if model.get("n_embd")
     }
 
 

@@ -9,7 +9,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
+from gpt2x.cli.overrides import key_of
+from gpt2x.cli.quoting import TEXTS, as_given
 from gpt2x.config.schema import Config
 from gpt2x.config.settings import flatten
 from gpt2x.paths import bundled
@@ -17,10 +20,13 @@ from gpt2x.paths import bundled
 VERSION_BASE = "1.3"
 
 
-def to_container(cfg: DictConfig) -> dict[str, Any]:
-    """All settings as nested dictionaries, interpolations resolved, without Hydra's own part."""
+def to_container(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
+    """All settings as nested dictionaries, without Hydra's own part; with `resolve`, interpolations are resolved.
+
+    Raises OmegaConfBaseException for an interpolation that cannot be resolved.
+    """
     settings = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    return cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True))
+    return cast(dict[str, Any], OmegaConf.to_container(settings, resolve=resolve))
 
 
 def to_config(cfg: DictConfig) -> Config:
@@ -39,12 +45,21 @@ def to_config(cfg: DictConfig) -> Config:
     return replace(config, decode=replace(config.decode, stop=container["decode"]["stop"]), **texts)
 
 
+def task_overrides(hydra: Any) -> list[str]:
+    """The overrides of settings, as they were given, from the part of a configuration that is Hydra's own."""
+    overrides = cast(list[str], OmegaConf.to_container(hydra.overrides.task, resolve=False))
+    return [as_given(override) if key_of(override) in TEXTS else override for override in overrides]
+
+
 def chosen(cfg: DictConfig, keys: list[str]) -> dict[str, Any]:
-    """The value of each overridden setting; for a group, the name of its option."""
+    """The value of each overridden setting, None if it cannot be resolved; for a group, the name of its option."""
     choices = HydraConfig.get().runtime.choices
     values = {}
     for key in keys:
-        value = choices[key] if key in choices else OmegaConf.select(cfg, key)
+        try:
+            value = choices[key] if key in choices else OmegaConf.select(cfg, key)
+        except InterpolationResolutionError:
+            value = None
         values[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     return values
 

@@ -1,22 +1,33 @@
 """Hydra: command-line flags and launching. The only module that calls private functions of Hydra."""
 
 import argparse
-from dataclasses import dataclass
+import io
+import os
+import re
+import traceback
+import warnings
+from contextlib import nullcontext, redirect_stderr, suppress
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra import version as hydra_version
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from gpt2x.cli.composition import VERSION_BASE, stamp, to_container
+from gpt2x.cli.completion import prepare_completion
+from gpt2x.cli.composition import VERSION_BASE, stamp, task_overrides, to_container
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.help import groups_help, settings_help
-from gpt2x.cli.identity import key_of_job
+from gpt2x.cli.identity import hash_of, key_of_job
+from gpt2x.cli.old_flags import new_form
 from gpt2x.config.schema import Config
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import UserError
@@ -30,16 +41,40 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     Raises UserError for a flag that does not exist, and for flags that contradict each other.
     """
     parser = get_args_parser()
+    parser.allow_abbrev = False  # so that `--p` of another script is not `--package`
     parser.error = _refuse  # type: ignore[method-assign]
+    options = {option: action for action in parser._actions for option in action.option_strings}
+    new = new_form(argv, options.keys(), [option for option, action in options.items() if action.nargs is None])
+    if new is not None:
+        raise UserError(f"{new[0]} is not a flag or a setting; use settings: {new[1]}")
     arguments = parser.parse_intermixed_args(argv)  # Hydra's own call fails on overrides before and after a flag
-    if arguments.help or arguments.hydra_help:
-        return arguments
-    chosen = [flag for flag in ("run", "multirun", "cfg", "info", "shell_completion") if getattr(arguments, flag)]
+    if arguments.shell_completion:
+        _check_completion(arguments.overrides)
+    elif not (arguments.help or arguments.hydra_help):
+        _check_flags(arguments)
+    for flag in ("config_path", "config_name", "experimental_rerun"):
+        if getattr(arguments, flag) is not None:
+            _refuse(f"--{flag.replace('_', '-')}: not supported; --config-dir DIR adds options and presets of yours")
+    return arguments
+
+
+def _check_flags(arguments: argparse.Namespace) -> None:
+    """Raises UserError for flags that contradict each other or need another flag."""
+    chosen = [flag for flag in ("run", "multirun", "cfg", "info") if getattr(arguments, flag)]
     if len(chosen) > 1:
         _refuse(f"--{chosen[0]} and --{chosen[1]} contradict each other")
-    if arguments.resolve and arguments.cfg is None:
-        _refuse("--resolve is for --cfg")
-    return arguments
+    if arguments.resolve and arguments.cfg not in ("job", "all"):
+        _refuse("--resolve is for --cfg job and --cfg all")
+    if arguments.package is not None and arguments.cfg is None:
+        _refuse("--package is for --cfg")
+
+
+def _check_completion(words: list[str]) -> None:
+    """Raises UserError unless the words ask for one thing that Hydra's shell completion can do."""
+    if len(words) != 1 or re.fullmatch(r"(install|uninstall|query)=(bash|fish|zsh)", words[0]) is None:
+        _refuse("-sc takes install=SHELL or uninstall=SHELL, where SHELL is bash, fish or zsh")
+    if words[0].startswith("query=") and "COMP_LINE" not in os.environ:
+        _refuse(f"-sc {words[0]} is for the shell, which sets COMP_LINE")
 
 
 def _refuse(message: str) -> NoReturn:
@@ -61,18 +96,46 @@ def launch(arguments: argparse.Namespace, task_function: TaskFunction, started_a
     OmegaConf.register_new_resolver("job_key", _job_key, replace=True)
     OmegaConf.register_new_resolver("settings_help", settings_help, replace=True)
     OmegaConf.register_new_resolver("groups_help", groups_help, replace=True)
-    global launched
-    launched = Launched()
+    # Hydra's advice would be lines beside the one line of an error.
+    warnings.filterwarnings("ignore", module=r"hydra\.(?!_internal\.callbacks)")
+    if not arguments.shell_completion:
+        _call_hydra(arguments, task_function)
+        return
+    prepare_completion(arguments.overrides[0])
+    with suppress(UserError, HydraException, OmegaConfBaseException):  # a line that is being typed may be wrong
+        _call_hydra(arguments, task_function)
+
+
+def _call_hydra(arguments: argparse.Namespace, task_function: TaskFunction) -> None:
+    """Raises UserError for what Hydra itself would report by a traceback, or by a line of its own and an exit."""
+    printed = io.StringIO()
     try:
-        _run_hydra(
-            args=arguments,
-            args_parser=get_args_parser(),
-            task_function=task_function,
-            config_path=str(bundled("conf")),
-            config_name="config",
-        )
+        with redirect_stderr(printed) if arguments.cfg or arguments.shell_completion else nullcontext():
+            _run_hydra(
+                args=arguments,
+                args_parser=get_args_parser(),
+                task_function=task_function,
+                config_path=str(bundled("conf")),
+                config_name="config",
+            )
     except _CannotBegin as stop:
         raise stop.error from None
+    except SystemExit as stop:
+        if stop.code:
+            raise UserError(printed.getvalue()) from None
+    except (HydraException, OmegaConfBaseException, OSError, UserError):
+        raise  # gpt2x.cli.messages explains them
+    except Exception as error:
+        if _is_from_gpt2x(error):
+            raise
+        raise UserError(f"Hydra cannot use these settings: {type(error).__name__}: {error}") from error
+
+
+def _is_from_gpt2x(error: Exception) -> bool:
+    """Whether code of gpt2x that Hydra called raised the error; if not, Hydra did, because of the settings."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    modules = [frame.f_globals.get("__name__", "") for frame in frames]
+    return any(module.startswith("gpt2x.") for module in modules[1:])  # the first is this module's call of Hydra
 
 
 class _CannotBegin(BaseException):
@@ -90,6 +153,17 @@ class Launched:
     """The folder of the sweep, once it has begun."""
     exit_code: ExitCode = ExitCode.DONE
     """The exit code of a single job."""
+    made: list[Path] = field(default_factory=list)
+    """The run folder or the sweep's, and those above it, where they did not exist before; the innermost first."""
+
+    def will_make(self, folder: Path) -> None:
+        self.made = list(takewhile(lambda each: not each.exists(), (folder, *folder.parents)))
+
+    def remove_empty(self) -> None:
+        """Removes the folders that were made for this command, as long as they are empty."""
+        with suppress(OSError):  # the first that is not empty
+            for folder in self.made:
+                folder.rmdir()
 
 
 launched = Launched()
@@ -98,10 +172,15 @@ launched = Launched()
 class Callbacks(Callback):
     """Hydra calls these in the process of the command: before a sweep's first job, and after a single job."""
 
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with suppress(OmegaConfBaseException):  # Hydra raises it again when it makes the folder
+            launched.will_make(Path(str(config.hydra.run.dir)).absolute())
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir).absolute()
         try:
-            begin_sweep(folder, stamp(), list(config.hydra.overrides.task))
+            folder = Path(str(config.hydra.sweep.dir)).absolute()
+            launched.will_make(folder)
+            begin_sweep(folder, stamp(), task_overrides(config.hydra))
         except Exception as error:
             raise _CannotBegin(error) from None
         launched.sweep = folder
@@ -111,5 +190,9 @@ class Callbacks(Callback):
 
 
 def _job_key(*, _root_: DictConfig) -> str:
-    """For `${job_key:}` in conf/config.yaml."""
-    return key_of_job(to_container(_root_))
+    """For `${job_key:}` in conf/config.yaml. A job whose settings cannot be resolved has a key, too: it fails alone."""
+    try:
+        container = to_container(_root_)
+    except OmegaConfBaseException:
+        return hash_of(to_container(_root_, resolve=False))
+    return key_of_job(container)

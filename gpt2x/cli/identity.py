@@ -10,7 +10,7 @@ from gpt2x.checkpoints.locate import find_local_weights
 from gpt2x.cli.composition import default_settings
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.settings import flatten, non_default
-from gpt2x.config.tasks import is_used
+from gpt2x.config.tasks import DESCRIPTIVE, is_used
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
 from gpt2x.paths import expanded
@@ -45,9 +45,9 @@ def identity_of(container: dict[str, Any]) -> Identity:
 
 
 def used_settings(container: dict[str, Any]) -> dict[str, Any]:
-    """The settings that the task reads, by dotted key."""
+    """The settings that identify a run of the task: those that it reads, by dotted key."""
     task = container["task"]["name"]
-    return {key: value for key, value in flatten(container).items() if is_used(task, key)}
+    return {key: value for key, value in flatten(container).items() if is_used(task, key) and key not in DESCRIPTIVE}
 
 
 def key_of_job(container: dict[str, Any]) -> str:
@@ -59,5 +59,9 @@ def key_of_job(container: dict[str, Any]) -> str:
     identity = identity_of(container)
     name = container["task"]["name"]
     settings = non_default(identity.settings, default_settings(name)) | {"task.name": name}
-    text = json.dumps([settings, identity.inputs], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hash_of([settings, identity.inputs])
+
+
+def hash_of(content: Any) -> str:
+    """The first 12 hexadecimal digits of the hash of lists, dictionaries and plain values."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

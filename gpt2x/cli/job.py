@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from gpt2x.checkpoints.digest import begin_digesting
-from gpt2x.cli.composition import chosen, default_settings, stamp, to_config, to_container
+from gpt2x.cli.composition import chosen, default_settings, stamp, task_overrides, to_config, to_container
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.identity import identity_of, used_settings
 from gpt2x.cli.messages import complain, message_of, one_line
@@ -23,7 +23,7 @@ from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import DoesNotFitError, UserError
 from gpt2x.paths import shown, write_text
 from gpt2x.runs import tables
-from gpt2x.runs.folder import RunFolder, remove_empty
+from gpt2x.runs.folder import RunFolder
 from gpt2x.runs.job import Identity, Job, Status
 from gpt2x.runs.manifest import environment
 from gpt2x.tasks.registry import TASKS
@@ -35,46 +35,54 @@ def run_job(cfg: DictConfig) -> ExitCode:
     Errors are reported on stderr and are not raised, as they must not stop the other jobs of a sweep.
     KeyboardInterrupt is raised.
     """
-    hydra = HydraConfig.get()
-    path = Path(hydra.runtime.output_dir)
     try:
-        container = to_container(cfg)
-        task = TASKS[container["task"]["name"]]
-        folder = RunFolder(path, task.outputs, task.state)
+        job = _describe(cfg)
+        task = TASKS[job.task]
+        folder = RunFolder(Path(HydraConfig.get().runtime.output_dir), task.outputs, task.state)
     except (UserError, OmegaConfBaseException) as error:
         complain(message_of(error) or str(error))
-        remove_empty(path)
         return ExitCode.USER_ERROR
-    overrides = [str(override) for override in hydra.overrides.task]
-    job = Job(
-        task=task.name,
-        overrides=overrides,
-        chosen=chosen(cfg, [key_of(override) for override in overrides]),
-        identity=Identity(used_settings(container)),
-        invocation=stamp(),
-        number=int(hydra.job.num) if hydra.mode == RunMode.MULTIRUN else None,
-    )
     try:
-        _run(cfg, container, folder, job)
+        _run(cfg, folder, job)
     except BaseException as error:
         message = message_of(error)
         _record_failure(folder, job, error, message, in_sweep=job.number is not None)
         if message is not None:
             complain(message)
             return ExitCode.USER_ERROR
-        if not isinstance(error, Exception):
+        if isinstance(error, KeyboardInterrupt):
             raise
         traceback.print_exception(error)
         return ExitCode.BUG
     return ExitCode.DONE if job.passed else ExitCode.NO_PARITY
 
 
-def _run(cfg: DictConfig, container: dict[str, Any], folder: RunFolder, job: Job) -> None:
+def _describe(cfg: DictConfig) -> Job:
+    """The job before it starts. Settings with an interpolation that cannot be resolved are described unresolved."""
+    hydra = HydraConfig.get()
+    try:
+        container = to_container(cfg)
+    except OmegaConfBaseException:
+        container = to_container(cfg, resolve=False)
+    overrides = task_overrides(hydra)
+    return Job(
+        task=container["task"]["name"],
+        overrides=overrides,
+        chosen=chosen(cfg, [key_of(override) for override in overrides]),
+        identity=Identity(used_settings(container)),
+        notes=container["notes"],
+        invocation=stamp(),
+        number=int(hydra.job.num) if hydra.mode == RunMode.MULTIRUN else None,
+    )
+
+
+def _run(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
     """Checks the settings, runs the task, and writes timing.csv, manifest.json and job.json."""
     start = time.perf_counter()
     _keep_another_task(folder, job.task)
     if not folder.is_unfinished:
         folder.begin(job)
+    container = to_container(cfg)
     _refuse_unused(job, container)
     config = to_config(cfg)
     task = TASKS[job.task]
@@ -113,7 +121,7 @@ def _record_failure(folder: RunFolder, job: Job, error: BaseException, message: 
     """Records how the job ended, and removes what it wrote. After a bug the files stay, for somebody to examine."""
     kinds = {KeyboardInterrupt: Status.INTERRUPTED, DoesNotFitError: Status.SKIPPED}
     job.end(kinds.get(type(error), Status.FAILED), one_line(message or f"{type(error).__name__}: {error}"))
-    is_bug = message is None and isinstance(error, Exception)
+    is_bug = message is None and not isinstance(error, KeyboardInterrupt)
     if folder.begun:
         folder.record(job)
     elif in_sweep:

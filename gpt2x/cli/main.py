@@ -14,7 +14,7 @@ from gpt2x import __version__
 from gpt2x.cli import hydra_app
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.job import run_job
-from gpt2x.cli.messages import complain, message_of
+from gpt2x.cli.messages import check_launch_folder, complain, message_of
 from gpt2x.cli.overrides import checked
 from gpt2x.paths import silence_stdout
 from gpt2x.runs.job import Job, Status
@@ -32,17 +32,20 @@ def main() -> int:
         return ExitCode.DONE
     # To the microsecond, since two runs that start in the same second must not share a folder.
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+    launched = hydra_app.launched = hydra_app.Launched()
     code = _guarded(lambda: _launch(stamp))
-    sweep = hydra_app.launched.sweep
+    sweep = launched.sweep
     if sweep is not None:
-        collected = _guarded(lambda: _collect(sweep, stamp))
-        return max(code, collected)
+        code = max(code, _guarded(lambda: _collect(sweep, stamp)))
+    launched.remove_empty()
     return code
 
 
 def _launch(stamp: str) -> ExitCode:
+    check_launch_folder()
     arguments = hydra_app.parse_arguments(sys.argv[1:])
-    arguments.overrides = checked(arguments.overrides)
+    if not arguments.shell_completion:
+        arguments.overrides = checked(arguments.overrides, arguments.multirun)
     hydra_app.launch(arguments, run_job, stamp)
     return hydra_app.launched.exit_code
 
@@ -53,7 +56,7 @@ def _collect(sweep: Path, stamp: str) -> ExitCode:
     from gpt2x.tasks.registry import TABLES
 
     jobs = collect_sweep(sweep, TABLES)
-    if any(job.refused == stamp for job in jobs):
+    if any(job.refused == stamp or not job.task for job in jobs):  # a job without a task could not be read
         return ExitCode.JOBS_FAILED
     return _exit_code([job for job in jobs if job.invocation == stamp])
 

@@ -2,6 +2,7 @@
 
 import errno
 import sys
+from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
@@ -27,6 +28,14 @@ def one_line(message: str) -> str:
     return " ".join(message.split())
 
 
+def check_launch_folder() -> None:
+    """Raises UserError if the folder in which the command was started has been removed."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the folder in which gpt2x was started no longer exists; start it in another one") from None
+
+
 def message_of(error: BaseException) -> str | None:
     """The message for an error that the user can correct; None for a bug."""
     if isinstance(error, UserError):
@@ -43,13 +52,14 @@ def _explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"{group}={name}: not one of {', '.join(error.options)}{nearest(name, error.options)}"
-    quotes = "text with special characters needs two pairs of quotes: 'key=\"text\"'"
-    if isinstance(error, OverrideParseException):
-        return f"cannot parse {error.override!r}; {quotes}"
+    if isinstance(error, OverrideParseException):  # of a preset: those of the command line are parsed before
+        return f"cannot parse {error.override!r}"
     line = str(error).partition("\n")[0]
     if line.startswith("Ambiguous value"):
-        return f"{line}: add -m for one job each; {quotes}"
+        return f"{line}: add -m for one job per value; for one text, add quotes: 'KEY=\"TEXT\"'"
     cause = error.__cause__ or error
+    if isinstance(cause, UserError):  # of a resolver of gpt2x
+        return str(cause)
     message = str(cause).partition("\n")[0]
     key = getattr(cause, "full_key", None)
     task = getattr(getattr(cause, "object_type", None), "name", None)

@@ -1,40 +1,48 @@
 """Overrides from the command line: unknown, empty and contradictory ones are refused before Hydra reads them."""
 
 import re
-from dataclasses import fields, is_dataclass
-from typing import cast, get_type_hints
+import shlex
+from collections.abc import Sequence
 
-from gpt2x.cli.help import groups
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from gpt2x.cli.help import groups, setting_types
+from gpt2x.cli.old_flags import looks_like_a_path
+from gpt2x.cli.quoting import TEXTS, setting_word, without_interpolations
 from gpt2x.config.checks import choose
-from gpt2x.config.schema import Config
 from gpt2x.config.tasks import SCHEMAS, tasks_with
 from gpt2x.errors import UserError, nearest
 
-_TEXTS = ("prompt", "task.gen_prompt", "decode.stop")
 _RECORDED = ("prompt", "task.gen_prompt", "decode.max_new_tokens")
 _CONTRADICTIONS = (("prompt", "prompts_file"), *(("task.reference", key) for key in _RECORDED))
+_SWEPT = "hydra.sweeper.params."
+# What users may set of Hydra itself. gpt2x sets the rest: its callbacks, for example, and where a job's log goes.
+_OF_HYDRA = (
+    *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.mode", "hydra.searchpath", "hydra.verbose"),
+    *("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper"),
+    *("hydra.job.name", "hydra.job.env_set", "hydra.job.env_copy"),
+)
 
 
-def checked(overrides: list[str]) -> list[str]:
+def checked(overrides: Sequence[str], multirun: bool) -> list[str]:
     """Overrides for Hydra. Raises UserError where one is no setting, is empty, or contradicts another.
 
-    Prompts and stop strings are text: `${` in one is not an interpolation, and a backslash before it is a backslash.
+    `multirun` is whether the command has the flag `-m`. Prompts and stop strings are text: `${` in one is not an
+    interpolation, and a backslash before it is a backslash.
     """
-    of_groups = groups()
-    known = {*of_groups, *_setting_keys()}
     result, keys = [], set()
-    for override in overrides:
-        key, (_, equals, value) = key_of(override), override.partition("=")
-        if not equals or not key or (key in of_groups and value in ("", "null")):
-            hint = f"did you mean 'task={override}'?" if override in SCHEMAS else "see gpt2x --help"
-            raise UserError(f"{override!r}: write KEY=VALUE, and for a group one of its options; {hint}")
-        if key == "task.name":
-            choose("task", value, tuple(SCHEMAS))
-            raise UserError(f"task.name={value}: write task={value}")
-        if key not in known and not key.startswith(("hydra.", "hydra/")):
-            raise UserError(_unknown(key, value))
+    is_sweep = multirun or not {"experiment", "hydra.mode"}.isdisjoint(map(key_of, overrides))
+    for text in map(_as_setting, overrides):
+        key = key_of(text)
+        override = _parsed(text)
+        _check_key(override, key, text)
+        if key in TEXTS:
+            _check_text(override, key, text, is_sweep)
+            text = without_interpolations(text)
         keys.add(key)
-        result.append(re.sub(r"(\\*)\$\{", r"\1\1\\${", override) if key in _TEXTS else override)
+        result.append(text)
     for one, other in _CONTRADICTIONS:
         if {one, other} <= keys:
             raise UserError(f"{one} and {other} contradict each other: give one of them")
@@ -43,15 +51,87 @@ def checked(overrides: list[str]) -> list[str]:
 
 def key_of(override: str) -> str:
     """`decode.top_p` for `+decode.top_p=0.9`, `hydra/launcher` for `hydra/launcher@here=joblib`."""
-    return override.partition("=")[0].lstrip("+").partition("@")[0]
+    return override.partition("=")[0].lstrip("+~").partition("@")[0]
 
 
 def nearest_key(key: str) -> str:
     """'; did you mean X?' for a setting with the same last part, or else with a similar name; '' if there is none."""
-    keys = _setting_keys()
+    keys = [*setting_types(), *groups()]
     leaf = key.rpartition(".")[2]
     same_leaf = [candidate for candidate in keys if candidate.rpartition(".")[2] == leaf]
     return f"; did you mean {same_leaf[0]!r}?" if same_leaf else nearest(key, keys)
+
+
+def quoting_advice(key: str, value: str) -> str:
+    """How to type this text as the value of a setting."""
+    enclosed = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    file = ", or put the text into a file: prompt_file=FILE" if key == "prompt" else ""
+    return f"for this text, type {setting_word(key, value[1:-1] if enclosed else value)}{file}"
+
+
+def _as_setting(text: str) -> str:
+    """The override in its plain form: `notes=x` for `+notes=x`, `seed=1,2` for `hydra.sweeper.params.seed=1,2`.
+
+    The latter is what Hydra's sweepers make of it; of a quoted value, they take what is in the quotes.
+    """
+    key, _, value = text.partition("=")
+    if key.lstrip("+") == "notes":
+        return text.lstrip("+")
+    if not key.lstrip("+").startswith(_SWEPT) or not value:
+        return text
+    override = _parsed(text)
+    quoted = None if override.is_sweep_override() else override.value()
+    return f"{key.lstrip('+').removeprefix(_SWEPT)}={quoted if isinstance(quoted, str) else value}"
+
+
+def _parsed(text: str) -> Override:
+    """The override as Hydra reads it. Raises UserError where it cannot be read."""
+    key, equals, value = text.partition("=")
+    if not key_of(text) or not (equals or text.startswith("~")):
+        raise UserError(f"{text!r}: write KEY=VALUE; see gpt2x --help")
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException:
+        if re.fullmatch(r"[+~]*[\w./-]+(@[\w.:-]*)?", key, re.ASCII) is None:
+            raise UserError(f"{text!r}: {key!r} is no name of a setting; see gpt2x --help") from None
+        raise UserError(f"cannot parse {text!r}; {quoting_advice(key_of(text), value)}") from None
+
+
+def _check_key(override: Override, key: str, text: str) -> None:
+    """Raises UserError for a key that is no setting, and for what cannot be done with a setting."""
+    value = text.partition("=")[2]
+    options = groups().get(key)
+    if override.is_delete():
+        if not key.startswith(_SWEPT):
+            raise UserError(f"{text}: a setting cannot be removed; give it another value with {key}=VALUE")
+        return
+    if override.package is not None or "@" in text.partition("=")[0]:
+        raise UserError(f"{text}: a group cannot be moved; write {key}={value}")
+    if key == "task.name":
+        choose("task", value, tuple(SCHEMAS))
+        raise UserError(f"task.name={value}: write task={value}")
+    if key.startswith(("hydra.", "hydra/")):
+        if not key.startswith(_OF_HYDRA):
+            raise UserError(f"{key}: gpt2x sets this; what you may set of Hydra is {', '.join(_OF_HYDRA)}")
+    elif key not in setting_types() and options is None:
+        raise UserError(_unknown(key, value))
+    if options is None:
+        return
+    if key in ("model", "weights") and value not in options and looks_like_a_path(value):
+        path = setting_word("weights.path", value)
+        raise UserError(f"{text}: not one of {', '.join(options)}; for a file or folder, write {path}")
+    if value in ("", "null") or not (override.is_sweep_override() or isinstance(override.value(), str)):
+        raise UserError(f"{text}: name one of the options {', '.join(options)}")
+
+
+def _check_text(override: Override, key: str, text: str, is_sweep: bool) -> None:
+    """Raises UserError for a text that Hydra would read as something else: several values, or a dictionary."""
+    value = text.partition("=")[2]
+    if override.is_sweep_override() and (key == "notes" or not is_sweep):
+        other = "" if key == "notes" else "; for one job per value, add -m"
+        raise UserError(f"{text}: several values; {quoting_advice(key, value)}{other}")
+    if not override.is_sweep_override() and isinstance(override.value(), dict):
+        raise UserError(f"{text}: not text; {quoting_advice(key, value)}")
 
 
 def _unknown(key: str, value: str) -> str:
@@ -59,21 +139,5 @@ def _unknown(key: str, value: str) -> str:
     new = f"task.{key.removeprefix('train.')}"
     if key == "gen_prompt" or (key.startswith("train.") and "train" in tasks_with(new)):
         task = "validate" if key == "gen_prompt" else "train"
-        return f"{key} is now {new}, a setting of task={task}: write task={task} {new}={value}"
+        return f"{key} is now {new}, a setting of task={task}: write task={task} {new}={shlex.quote(value)}"
     return f"{key}: no such setting{nearest_key(key)}"
-
-
-def _setting_keys() -> list[str]:
-    """Dotted keys of all settings of all tasks."""
-    of_tasks = [key for schema in SCHEMAS.values() for key in _keys(schema, "task.")]
-    return list(dict.fromkeys([*_keys(Config), *of_tasks]))
-
-
-def _keys(schema: type, prefix: str = "") -> list[str]:
-    hints = get_type_hints(schema)
-    keys = []
-    for field in fields(schema):
-        keys.append(prefix + field.name)
-        if is_dataclass(hints[field.name]):
-            keys += _keys(cast(type, hints[field.name]), f"{prefix}{field.name}.")
-    return keys

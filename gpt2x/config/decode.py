@@ -1,7 +1,7 @@
 """The group `decode`: how text is generated."""
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 from gpt2x.config.checks import at_least, check_texts, choose
 from gpt2x.errors import UserError
@@ -23,7 +23,7 @@ class DecodeConfig:
     no_repeat_ngram_size: int | None = None
     max_new_tokens: int = 50
     min_new_tokens: int = 0
-    stop: Any = None  # null, a string or a list of strings, which OmegaConf cannot type; then list[str]
+    stop: Annotated[Any, "text or list of text"] = None  # OmegaConf cannot type it; after the checks, list[str]
     num_samples: int = 1
     num_beams: int = 1
     length_penalty: float = 1.0

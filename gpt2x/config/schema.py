@@ -5,7 +5,7 @@ gpt2x/cli know OmegaConf; tasks receive these dataclasses, converted once. Impor
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import MISSING
 
@@ -30,9 +30,10 @@ class Config:
     decode: DecodeConfig = MISSING
     dtype: str = "float32"
     seed: int = 0
-    prompt: Any = None  # a string or a list of strings, which OmegaConf cannot type
+    prompt: Annotated[Any, "text or list of text"] = None  # OmegaConf cannot type it
     prompts_file: str | None = None
-    batch_size: Any = "auto"  # or an int, at least 1
+    batch_size: Annotated[Any, "auto or int"] = "auto"
+    notes: str | None = None
 
     def __post_init__(self) -> None:
         choose("dtype", self.dtype, ("float32", "float64", "bfloat16", "float16", "int8"))

@@ -75,7 +75,7 @@ class RunFolder:
             )
 
     def clear(self, keep_job: bool) -> None:
-        """Removes what a failed job wrote, and its folders if they are empty, but no file that was there before.
+        """Removes what a failed job wrote, but no file that was there before.
 
         A run that can be continued keeps all its files. `keep_job` keeps job.json, for the table of the sweep.
         """
@@ -89,18 +89,5 @@ class RunFolder:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-        if not keep_job:
-            if self.previous is not None:
-                self.previous.write(self.path)
-            remove_empty(self.path)
-
-
-def remove_empty(folder: Path) -> None:
-    """Removes a folder, and then those above it, as long as they are empty and below the launch directory."""
-    for each in (folder, *folder.parents):
-        if not each.is_relative_to(Path.cwd()) or each == Path.cwd():
-            break
-        try:
-            each.rmdir()
-        except OSError:  # it is not empty, or this user may not remove it
-            break
+        if not keep_job and self.previous is not None:
+            self.previous.write(self.path)

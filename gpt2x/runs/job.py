@@ -56,6 +56,8 @@ class Job:
     """Key of each override -> its value as composed; the name of the option for a group."""
     identity: Identity
     """The inputs are filled in before the task starts."""
+    notes: str | None = None
+    """The user's own text."""
     invocation: str = ""
     """The time stamp of the command that the job belongs to."""
     number: int | None = None

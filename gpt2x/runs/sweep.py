@@ -9,8 +9,7 @@ from typing import Any
 
 from gpt2x.errors import UserError
 from gpt2x.paths import shown, write_text
-from gpt2x.runs.folder import remove_empty
-from gpt2x.runs.job import Job, Status, read_job
+from gpt2x.runs.job import Identity, Job, Status, read_job
 from gpt2x.runs.tables import read_rows, row_values, to_csv, write_rows
 
 SWEEP = "sweep.json"
@@ -29,6 +28,7 @@ class JobRow:
     """How often the job has been started."""
     error: str | None
     seconds: float | None
+    notes: str | None
 
 
 def begin_sweep(folder: Path, invocation: str, overrides: list[str]) -> None:
@@ -45,53 +45,61 @@ def begin_sweep(folder: Path, invocation: str, overrides: list[str]) -> None:
 def jobs_of(folder: Path) -> list[tuple[Path, Job]]:
     """The job folders of a sweep with their jobs: first those in sweep.json, in its order, then new ones.
 
+    A job whose job.json cannot be read has failed with this error, and has no task.
     A run on its own that lies in the same folder is not part of the sweep.
     """
     known = {key: place for place, key in enumerate(_read(folder)["jobs"])}
-    jobs = [(each, read_job(each)) for each in sorted(folder.iterdir()) if each.is_dir()]
+    jobs = [(each, _job_in(each)) for each in sorted(folder.iterdir()) if each.is_dir()]
     found = [(each, job) for each, job in jobs if job is not None and job.number is not None]
     places = {each: (known.get(each.name, len(known)), job.invocation, job.number or 0) for each, job in found}
     return sorted(found, key=lambda pair: places[pair[0]])
 
 
+def _job_in(folder: Path) -> Job | None:
+    try:
+        return read_job(folder)
+    except UserError as error:
+        return Job("", [], {}, Identity({}), number=0, attempt=0, status=Status.FAILED, error=str(error))
+
+
 def collect_sweep(folder: Path, tables: Mapping[str, type]) -> list[Job]:
     """Writes jobs.csv, the jobs' tables one below the other, and the jobs' order; returns the jobs.
 
-    The tables have the job and the swept settings as first columns. A sweep that could not start leaves nothing.
-    Raises UserError if a file cannot be read or written.
+    The tables have the job, the swept settings and, if a job has any, the notes as first columns. A sweep that could
+    not start leaves nothing. Raises UserError if a file cannot be read or written.
     """
     jobs = jobs_of(folder)
     if not jobs:
         for name in (SWEEP, "multirun.yaml"):  # the latter is Hydra's
             (folder / name).unlink(missing_ok=True)
-        remove_empty(folder)
         return []
     content = _read(folder) | {"jobs": [each.name for each, _ in jobs]}
     _write(folder, content)
     rows = [
-        JobRow(each.name, shlex.join(job.overrides), job.state, job.attempt, job.error, job.seconds)
+        JobRow(each.name, shlex.join(job.overrides), job.state, job.attempt, job.error, job.seconds, job.notes)
         for each, job in jobs
     ]
     write_rows(folder / "jobs.csv", JobRow, rows)
-    swept = _swept([job for _, job in jobs])
-    done = [(each, job) for each, job in jobs if job.status is Status.DONE]
+    swept = _swept([job for _, job in jobs if job.task])
+    with_notes = ["notes"] if any(job.notes is not None for _, job in jobs) else []
+    done = [(each, job, [job.notes] * len(with_notes)) for each, job in jobs if job.status is Status.DONE]
     for name, row_type in tables.items():
         columns = [field.name for field in fields(row_type)]
         extra = [key for key in swept if key not in columns]  # a swept prompt is in its table already
         table = [
-            [each.name, *(_cell(job.chosen.get(key)) for key in extra), *row_values(row)]
-            for each, job in done
+            [each.name, *(_cell(job.chosen.get(key)) for key in extra), *notes, *row_values(row)]
+            for each, job, notes in done
             if (each / name).is_file()
             for row in read_rows(each / name, row_type)
         ]
         if table:
-            write_text(folder / name, to_csv(["job", *extra, *columns], table))
+            write_text(folder / name, to_csv(["job", *extra, *with_notes, *columns], table))
     return [job for _, job in jobs]
 
 
 def _swept(jobs: list[Job]) -> list[str]:
-    """Keys of the overrides that differ between jobs."""
-    keys = dict.fromkeys(key for job in jobs for key in job.chosen)
+    """Keys of the overrides that differ between jobs, apart from the notes, which have a column of their own."""
+    keys = dict.fromkeys(key for job in jobs for key in job.chosen if key != "notes")
     return [key for key in keys if any(job.chosen.get(key) != jobs[0].chosen.get(key) for job in jobs)]
 
 

@@ -86,18 +86,6 @@ def test_a_job_of_a_sweep_is_refused_alone(gpt2x: Cli, launch: Path) -> None:
     assert "task=validate does not use it" in jobs[0]["error"]
 
 
-@pytest.mark.parametrize("task", SCHEMAS)
-def test_help_shows_the_settings_of_the_chosen_task(gpt2x: Cli, task: str) -> None:
-    result = gpt2x(f"task={task}", "--help")
-    assert result.code == 0
-    shown = result.out.partition("== Settings")[2].partition("\n")[2].partition("\n\n")[0]
-    settings = yaml.safe_load(shown)
-    assert settings["task"]["name"] == task
-    assert set(settings["task"]) == {field.name for field in fields(SCHEMAS[task])}  # type: ignore[arg-type]
-    groups = {key.partition(".")[0] for key in shared_settings() if is_used(task, key)}
-    assert set(settings) == {"task", *groups}
-
-
 def test_the_stages_in_the_yaml_are_those_of_the_schema() -> None:
     content = yaml.safe_load((REPO / "conf" / "task" / "validate.yaml").read_text())
     assert content["stages"] == list(Stage)

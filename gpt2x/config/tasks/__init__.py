@@ -21,6 +21,9 @@ class TaskSettings(Protocol):
     name: str
 
 
+DESCRIPTIVE = ("notes",)
+"""Settings of every task that describe a run and change nothing: they are no part of its identity."""
+
 SCHEMAS: dict[str, type[TaskSettings]] = {
     "validate": ValidateTask,
     "generate": GenerateTask,
@@ -44,4 +47,6 @@ def is_used(task: str, key: str) -> bool:
 
 def reads(schema: type[TaskSettings], key: str) -> bool:
     """Whether a task reads a shared setting, or a part of it."""
+    if key in DESCRIPTIVE:
+        return True
     return any(key == used or key.startswith(f"{used}.") or used.startswith(f"{key}.") for used in schema.uses)

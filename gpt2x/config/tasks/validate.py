@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from gpt2x.config.checks import check_texts, choose
 from gpt2x.errors import UserError
@@ -36,7 +36,7 @@ class ValidateTask:
 
     name: str = "validate"
     stages: list[str] = field(default_factory=list)
-    gen_prompt: Any = None  # a string or a list of strings, which OmegaConf cannot type
+    gen_prompt: Annotated[Any, "text or list of text"] = None  # OmegaConf cannot type it
     save_reference: str | None = None
     reference: str | None = None
 
