@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import fields, is_dataclass
+from itertools import combinations
 from typing import cast, get_type_hints
 
 from gpt2x.cli.help import groups
@@ -9,10 +10,11 @@ from gpt2x.config.checks import choose
 from gpt2x.config.schema import Config
 from gpt2x.config.tasks import SCHEMAS, tasks_with
 from gpt2x.errors import UserError, nearest
+from gpt2x.prompts import PROMPT_FILES
 
 _TEXTS = ("prompt", "task.gen_prompt", "decode.stop")
-_RECORDED = ("prompt", "task.gen_prompt", "decode.max_new_tokens")
-_CONTRADICTIONS = (("prompt", "prompts_file"), *(("task.reference", key) for key in _RECORDED))
+_RECORDED = ("prompt", "prompt_file", "task.gen_prompt", "decode.max_new_tokens")
+_CONTRADICTIONS = (*combinations(("prompt", *PROMPT_FILES), 2), *(("task.reference", key) for key in _RECORDED))
 
 
 def checked(overrides: list[str]) -> list[str]:

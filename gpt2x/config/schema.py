@@ -31,6 +31,7 @@ class Config:
     dtype: str = "float32"
     seed: int = 0
     prompt: Any = None  # a string or a list of strings, which OmegaConf cannot type
+    prompt_file: str | None = None
     prompts_file: str | None = None
     batch_size: Any = "auto"  # or an int, at least 1
 

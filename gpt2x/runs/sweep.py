@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from gpt2x.errors import UserError
 from gpt2x.paths import shown, write_text
 from gpt2x.runs.folder import remove_empty
 from gpt2x.runs.job import Job, Status, read_job
-from gpt2x.runs.tables import read_rows, row_values, to_csv, write_rows
+from gpt2x.runs.tables import columns_of, read_with_extra, row_values, to_csv, write_rows
 
 SWEEP = "sweep.json"
 
@@ -68,25 +68,31 @@ def collect_sweep(folder: Path, tables: Mapping[str, type]) -> list[Job]:
         return []
     content = _read(folder) | {"jobs": [each.name for each, _ in jobs]}
     _write(folder, content)
-    rows = [
+    statuses = [
         JobRow(each.name, shlex.join(job.overrides), job.state, job.attempt, job.error, job.seconds)
         for each, job in jobs
     ]
-    write_rows(folder / "jobs.csv", JobRow, rows)
+    write_rows(folder / "jobs.csv", JobRow, statuses)
     swept = _swept([job for _, job in jobs])
     done = [(each, job) for each, job in jobs if job.status is Status.DONE]
     for name, row_type in tables.items():
-        columns = [field.name for field in fields(row_type)]
-        extra = [key for key in swept if key not in columns]  # a swept prompt is in its table already
-        table = [
-            [each.name, *(_cell(job.chosen.get(key)) for key in extra), *row_values(row)]
-            for each, job in done
-            if (each / name).is_file()
-            for row in read_rows(each / name, row_type)
-        ]
-        if table:
-            write_text(folder / name, to_csv(["job", *extra, *columns], table))
+        found = [(each, job) for each, job in done if (each / name).is_file()]
+        rows = [(each.name, job, *row) for each, job in found for row in read_with_extra(each / name, row_type)]
+        if rows:
+            write_text(folder / name, _joined(rows, row_type, swept))
     return [job for _, job in jobs]
+
+
+def _joined(rows: list[tuple[str, Job, Any, dict[str, str]]], row_type: type, swept: list[str]) -> str:
+    """Rows, each with its job's name, its job and its extra columns, as CSV. It has the extra columns of all jobs."""
+    extra = list(dict.fromkeys(column for *_, values in rows for column in values))
+    columns = [*columns_of(row_type), *extra]
+    settings = [key for key in swept if key not in columns]  # a swept prompt is in its table already
+    table = (
+        [name, *(_cell(job.chosen.get(key)) for key in settings), *row_values(row), *map(values.get, extra)]
+        for name, job, row, values in rows
+    )
+    return to_csv(["job", *settings, *columns], table)
 
 
 def _swept(jobs: list[Job]) -> list[str]:

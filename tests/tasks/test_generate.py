@@ -1,6 +1,7 @@
 """task=generate: what is in generations.csv and on the console, whatever the prompts."""
 
 import csv
+import hashlib
 import json
 import re
 import shutil
@@ -19,8 +20,9 @@ from tests.conftest import NANO, Cli, read_csv, run_dir
 
 COLUMNS = [
     *("prompt_id", "sample", "prompt", "completion", "n_prompt_tokens", "n_new_tokens", "finish_reason", "logprob"),
-    *("model", "weights", "greedy", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty"),
-    *("no_repeat_ngram_size", "min_new_tokens", "stop", "num_beams", "length_penalty", "on_overflow", "seed"),
+    *("model", "weights", "device", "dtype", "greedy", "temperature", "top_k", "top_p", "min_p", "typical_p"),
+    *("repetition_penalty", "no_repeat_ngram_size", "max_new_tokens", "min_new_tokens", "stop", "num_beams"),
+    *("length_penalty", "on_overflow", "seed"),
 ]
 HOSTILE = [
     *("a=b, c=d", 'say "hi"', '"', "it's", "# no comment", "costs $5 or $x", "${x}", "a ${b.c} d", "\\${x}"),
@@ -68,7 +70,7 @@ def test_greedy_is_what_transformers_generates(generate: Generate) -> None:
         logprobs.gather(-1, ids[n:, None]).sum().item(), rel=1e-4, abs=1e-4
     )
     assert row == {
-        "prompt_id": "0",
+        "prompt_id": hashlib.sha256(b"To be, or not to be").hexdigest()[:8],
         "sample": "0",
         "prompt": "To be, or not to be",
         "completion": tokenizer.decode(ids[n:], clean_up_tokenization_spaces=False),
@@ -77,6 +79,8 @@ def test_greedy_is_what_transformers_generates(generate: Generate) -> None:
         "finish_reason": "length",
         "model": "nano",
         "weights": str(NANO),
+        "device": "cpu",
+        "dtype": "float32",
         "greedy": "True",
         "temperature": "1.0",
         "top_k": "",
@@ -85,6 +89,7 @@ def test_greedy_is_what_transformers_generates(generate: Generate) -> None:
         "typical_p": "",
         "repetition_penalty": "1.0",
         "no_repeat_ngram_size": "",
+        "max_new_tokens": "20",
         "min_new_tokens": "0",
         "stop": "",
         "num_beams": "1",
@@ -132,9 +137,10 @@ def test_random_weights(generate: Generate) -> None:
 
 def test_list_of_prompts(generate: Generate) -> None:
     rows = generate('prompt=["one, two","three"]', "decode.num_samples=2")
-    assert [(row["prompt_id"], row["prompt"], row["sample"]) for row in rows] == [
-        *(("0", "one, two", "0"), ("0", "one, two", "1"), ("1", "three", "0"), ("1", "three", "1"))
+    assert [(row["prompt"], row["sample"]) for row in rows] == [
+        *(("one, two", "0"), ("one, two", "1"), ("three", "0"), ("three", "1"))
     ]
+    assert len({row["prompt_id"] for row in rows}) == 2
 
 
 PROMPTS = ["First, a comma", 'a "quote"', "naïve 😀"]
