@@ -87,6 +87,8 @@ def _run(cfg: DictConfig, container: dict[str, Any], folder: RunFolder, job: Job
     job.identity = identity_of(container)
     folder.check_same_run(job.identity, config.task.neutral, lambda: default_settings(job.task))
     folder.begin(job)
+    from gpt2x.reports.console import show_folder
+
     outcome = run(config, config.task, folder.path)
     seconds = time.perf_counter() - start
     rows = [tables.TimingRow(stage, took) for stage, took in (outcome.timings | {"total": seconds}).items()]
@@ -97,6 +99,8 @@ def _run(cfg: DictConfig, container: dict[str, Any], folder: RunFolder, job: Job
     job.passed = outcome.passed
     job.end(Status.DONE)
     job.write(folder.path)
+    if job.number is None:  # a sweep ends with its own folder
+        show_folder(folder.path, on_stderr=outcome.prints_text_alone)
 
 
 def _keep_another_task(folder: RunFolder, task: str) -> None:

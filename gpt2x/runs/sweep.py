@@ -73,7 +73,7 @@ def collect_sweep(folder: Path, tables: Mapping[str, type]) -> list[Job]:
         for each, job in jobs
     ]
     write_rows(folder / "jobs.csv", JobRow, statuses)
-    swept = _swept([job for _, job in jobs])
+    swept = swept_settings([job for _, job in jobs])
     done = [(each, job) for each, job in jobs if job.status is Status.DONE]
     for name, row_type in tables.items():
         found = [(each, job) for each, job in done if (each / name).is_file()]
@@ -89,19 +89,20 @@ def _joined(rows: list[tuple[str, Job, Any, dict[str, str]]], row_type: type, sw
     columns = [*columns_of(row_type), *extra]
     settings = [key for key in swept if key not in columns]  # a swept prompt is in its table already
     table = (
-        [name, *(_cell(job.chosen.get(key)) for key in settings), *row_values(row), *map(values.get, extra)]
+        [name, *(as_cell(job.chosen.get(key)) for key in settings), *row_values(row), *map(values.get, extra)]
         for name, job, row, values in rows
     )
     return to_csv(["job", *settings, *columns], table)
 
 
-def _swept(jobs: list[Job]) -> list[str]:
+def swept_settings(jobs: list[Job]) -> list[str]:
     """Keys of the overrides that differ between jobs."""
     keys = dict.fromkeys(key for job in jobs for key in job.chosen)
     return [key for key in keys if any(job.chosen.get(key) != jobs[0].chosen.get(key) for job in jobs)]
 
 
-def _cell(value: Any) -> Any:
+def as_cell(value: Any) -> Any:
+    """The value of a setting for a table: lists and dictionaries as JSON."""
     return value if isinstance(value, (str, int, float, type(None))) else json.dumps(value, ensure_ascii=False)
 
 

@@ -47,10 +47,11 @@ def run(config: Config, task: GenerateTask, run_dir: Path) -> Outcome:
         if len(samples) == 1:
             stream = Stream(samples[0].prompt.text, checkpoint.tokenizer, decode.stop)
             stream.end(generate(stream.update).generations[0])
+            outcome.prints_text_alone = True
         else:
             with progress_bar(len(samples), decode.max_new_tokens) as on_progress:
                 generated = generate(on_progress)
-            show(generated, run_dir / GENERATIONS)
+            show(generated)
     if not with_tokens:
         (run_dir / TOKENS).unlink(missing_ok=True)  # a file that an earlier run left in this folder
     return outcome

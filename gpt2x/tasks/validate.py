@@ -41,7 +41,7 @@ def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
     if picture is not None:
         heat_map(found, picture)
     write_rows(run_dir / "summary.csv", SummaryRow, [found.summary()])
-    show(found, picture, run_dir)
+    show(found, picture)
     return outcome
 
 

@@ -17,7 +17,7 @@ from tests.conftest import Cli, Refused, assert_in, read_csv
 from tests.runs.test_resume import interrupt
 
 SHORT = ("task=generate", "decode.max_new_tokens=2")
-SHELL_TEXT = "It's \"quoted\", a=b\n\t${x} \\ $HOME `id`\n"
+SHELL_TEXT = 'It\'s "quoted", a=b\n\t${x} \\ $HOME `id`\n'
 Stdin = Callable[[str], None]
 
 
