@@ -15,6 +15,7 @@ from gpt2x.paths import shown, silence_stdout
 from gpt2x.visible import visible
 
 WIDTH_OF_FILES = 120  # columns, if the output is not a terminal
+_WIDTH_OF_PLAIN = 80
 
 
 class Console(rich_console.Console):
@@ -56,8 +57,12 @@ def as_line(text: str) -> Text:
 
 
 def plain_table(*columns: Column) -> Table:
-    """A table without lines between cells. A cell has one line, which is cut off where it is too long."""
-    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    """A table of 80 columns without lines between cells, for terminals and for files.
+
+    A cell has one line. Table columns with a ratio share the width that the others leave, and their cells are cut off
+    where that is too little.
+    """
+    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0), width=_WIDTH_OF_PLAIN)
     for column in table.columns:
         column.no_wrap, column.overflow = True, "ellipsis"
     return table

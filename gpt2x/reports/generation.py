@@ -8,6 +8,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.segment import Segment, Segments
 from rich.style import Style
 from rich.table import Column, Table
+from rich.text import Text
 
 from gpt2x.decoding.rows import GenerationRow
 from gpt2x.decoding.run import Generated, OnProgress, Progress
@@ -16,7 +17,6 @@ from gpt2x.reports import console
 from gpt2x.tokenizer import Tokenizer
 
 _MOST_ROWS = 20  # of the table on the console
-_WIDTH_OF_PLAIN = 80  # columns of the table off a terminal
 
 
 class Stream:
@@ -74,7 +74,7 @@ def show(generated: Generated) -> None:
     if console.out.is_terminal:
         console.out.print(_table(rows[:_MOST_ROWS]))
     else:
-        console.out.print(_plain_table(rows[:_MOST_ROWS]), width=_WIDTH_OF_PLAIN)
+        console.out.print(_plain_table(rows[:_MOST_ROWS]))
     if len(rows) > _MOST_ROWS:
         console.out.print(f"and {len(rows) - _MOST_ROWS} more")
     n, seconds = generated.n_new_tokens, generated.seconds
@@ -84,7 +84,7 @@ def show(generated: Generated) -> None:
 def _table(rows: list[GenerationRow]) -> Table:
     table = Table("prompt", "sample", "text", "tokens", "ended by", "logprob")
     for row in rows:
-        text = console.as_text(row.prompt, "bold") + console.as_text(row.completion)
+        text = Text.assemble(console.as_text(row.prompt, "bold"), console.as_text(row.completion))
         cells = (str(row.sample), text, str(row.n_new_tokens), row.finish_reason, f"{row.logprob:.1f}")
         table.add_row(console.as_text(row.prompt_id), *cells)
     return table
@@ -92,13 +92,8 @@ def _table(rows: list[GenerationRow]) -> Table:
 
 def _plain_table(rows: list[GenerationRow]) -> Table:
     """One line per sample, with the beginnings of the texts."""
-    longest_id = max(len(row.prompt_id) for row in rows)
-    table = console.plain_table(
-        Column("id", min_width=min(max(longest_id, 2), 12), max_width=12),
-        Column("sample", min_width=len("sample")),
-        Column("prompt", max_width=_WIDTH_OF_PLAIN // 4),
-        Column("completion"),
-    )
+    columns = (Column("id", max_width=12), Column("sample"), Column("prompt", ratio=1), Column("completion", ratio=3))
+    table = console.plain_table(*columns)
     for row in rows:
         table.add_row(*map(console.as_line, (row.prompt_id, str(row.sample), row.prompt, row.completion)))
     return table

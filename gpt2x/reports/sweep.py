@@ -18,8 +18,7 @@ from gpt2x.runs.tables import read_rows
 from gpt2x.training.rows import TrainRow
 
 _MOST_JOBS = 20
-_WIDTH = 80  # columns
-_LEAST_WIDTH = 8  # of a setting
+_LONG = 10  # characters: longer values of settings are cut off where space is short
 
 
 @dataclass(frozen=True)
@@ -76,12 +75,12 @@ def show_sweep(folder: Path) -> None:
     columns = []
     for heading in dict.fromkeys(heading for line in lines for heading in line):
         longest = max(len(heading), *(len(line.get(heading, "")) for line in lines))
-        # Where space is short, long settings are cut off, and numbers are not.
-        columns.append(Column(heading, min_width=min(longest, _LEAST_WIDTH) if heading in headings else longest))
+        is_long = heading in headings and longest > _LONG
+        columns.append(Column(heading, ratio=longest if is_long else None))
     table = console.plain_table(*columns)
     for line in lines:
         table.add_row(*(console.as_line(line.get(str(column.header), "")) for column in columns))
-    console.out.print(table, width=_WIDTH)
+    console.out.print(table)
     if len(jobs) > _MOST_JOBS:
         console.out.print(f"and {len(jobs) - _MOST_JOBS} more")
     counts = Counter(job.state for _, job in jobs)

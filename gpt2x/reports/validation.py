@@ -88,7 +88,7 @@ def _ok_status(group: list[Check], worst: Check) -> Text:
         note = worst.text
     elif worst.value and worst.stage is not Stage.GENERATION:
         note = worst.site
-    return Text("ok" if worst.tolerance is not None else "", "green") + console.as_text(f"  {note}")
+    return Text.assemble(("ok" if worst.tolerance is not None else "", "green"), console.as_text(f"  {note}"))
 
 
 def _is_detail(v: Validation, check: Check) -> bool:
