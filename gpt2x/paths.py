@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from gpt2x.errors import UserError
@@ -38,11 +39,23 @@ def read_utf8(path: Path, setting: str) -> str:
     Raises UserError if the file cannot be read or is not UTF-8.
     """
     try:
-        return expanded(path, setting).read_bytes().decode("utf-8-sig")
+        return utf8(expanded(path, setting).read_bytes(), f"{setting}={path}")
     except OSError as error:
         raise UserError(f"{setting}={path}: {error.strerror}") from None
+
+
+def utf8(content: bytes, where: str) -> str:
+    """The text of the content of a file, without a byte order mark; UserError, which names `where`, if not UTF-8."""
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{setting}={path}: not UTF-8 (byte {error.start})") from None
+        raise UserError(f"{where}: not UTF-8 (byte {error.start})") from None
+
+
+@cache
+def standard_input() -> bytes:
+    """All of standard input; empty if it is closed. It is read once, for all jobs of this process."""
+    return sys.stdin.buffer.read() if sys.stdin is not None else b""
 
 
 def is_utf8(text: str) -> bool:

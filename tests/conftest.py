@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,6 +25,11 @@ class Result:
     code: int
     out: str
     err: str
+
+    @property
+    def warnings(self) -> str:
+        """stderr without its last line, where that names the folder of the run."""
+        return re.sub(r"^results in .*\n\Z", "", self.err, flags=re.MULTILINE)
 
     def error(self) -> str:
         """The one line on stderr of a run that failed as it should."""

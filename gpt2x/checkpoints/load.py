@@ -36,6 +36,8 @@ class Checkpoint:
     """The name of the model size, or 'custom'."""
     weights: str
     """The weights as the CSVs name them: a path, or 'random' with the seed."""
+    dtype: str
+    """The dtype that was asked for. With int8, the weights are float32."""
     path: Path | None
     """The file or directory that was read; None for random weights."""
     stamp: _Stamp
@@ -56,8 +58,7 @@ def load_checkpoint(model: ModelConfig, weights: WeightsConfig, dtype: torch.dty
     key = (model, path, stamp, weights.seed, dtype, device)
     if key not in _loaded:
         _loaded.clear()  # before loading, so that there are never two models in memory
-        stored = torch.float32 if dtype == torch.int8 else dtype
-        checkpoint = _load(model, path, stamp, weights.seed, stored, device)
+        checkpoint = _load(model, path, stamp, weights.seed, dtype, device)
         if dtype == torch.int8:
             kernels.quantize(checkpoint.model)
         _loaded[key] = checkpoint
@@ -71,6 +72,7 @@ _loaded: dict[tuple[object, ...], Checkpoint] = {}
 def _load(
     asked: ModelConfig, path: Path | None, stamp: _Stamp, seed: int, dtype: torch.dtype, device: torch.device
 ) -> Checkpoint:
+    stored = torch.float32 if dtype == torch.int8 else dtype
     if path is None:
         config = complete_config(asked)
         label = f"random (seed {seed})"
@@ -93,13 +95,14 @@ def _load(
         model.to_empty(device="cpu").tie()
         model.init_weights(seed)
         _disturb(model, seed)
-        _prepare(model.to(device=device, dtype=dtype))
+        _prepare(model.to(device=device, dtype=stored))
     else:
         # One tensor at a time, so that a file in another dtype is never in memory twice as a whole.
         for name in list(state):
-            state[name] = state[name].to(device=device, dtype=dtype)
+            state[name] = state[name].to(device=device, dtype=stored)
         _fill(model, state)
-    return Checkpoint(model, tokenizer, tokenizer_dir, _name(config), label, path, stamp)
+    dtype_name = str(dtype).removeprefix("torch.")
+    return Checkpoint(model, tokenizer, tokenizer_dir, _name(config), label, dtype_name, path, stamp)
 
 
 @torch.no_grad()

@@ -13,7 +13,8 @@ from gpt2x.config.settings import flatten, non_default
 from gpt2x.config.tasks import DESCRIPTIVE, is_used
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
-from gpt2x.paths import expanded
+from gpt2x.paths import expanded, standard_input
+from gpt2x.prompts import PROMPT_FILES, STANDARD_INPUT
 from gpt2x.runs.job import Identity
 from gpt2x.tasks.registry import TASKS
 
@@ -21,8 +22,8 @@ from gpt2x.tasks.registry import TASKS
 def identity_of(container: dict[str, Any]) -> Identity:
     """The identity of a job with these (nested) settings.
 
-    A file that cannot be read counts by its path: the task reports what is wrong with it. So does a pipe, such as
-    `task.data=<(command)`, which can be read only once.
+    Standard input counts by its content. A file that cannot be read counts by its path: the task reports what is
+    wrong with it. So does a pipe, such as `task.data=<(command)`, which can be read only once.
     """
     task = TASKS[container["task"]["name"]]
     settings = used_settings(container)
@@ -32,7 +33,10 @@ def identity_of(container: dict[str, Any]) -> Identity:
             continue
         with suppress(UserError, OSError):
             file = expanded(settings[key], key)
-            if file.is_file():
+            if key in PROMPT_FILES and settings[key] == STANDARD_INPUT:
+                inputs[key] = [hashlib.sha256(standard_input()).hexdigest()]
+                del settings[key]
+            elif file.is_file():
                 inputs[key] = sorted(file_digests([file]).values())
                 del settings[key]
     with suppress(UserError, OSError):

@@ -95,6 +95,8 @@ def _run(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
     job.identity = identity_of(container)
     folder.check_same_run(job.identity, config.task.neutral, lambda: default_settings(job.task))
     folder.begin(job)
+    from gpt2x.reports.console import show_folder
+
     outcome = run(config, config.task, folder.path)
     seconds = time.perf_counter() - start
     rows = [tables.TimingRow(stage, took) for stage, took in (outcome.timings | {"total": seconds}).items()]
@@ -105,6 +107,8 @@ def _run(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
     job.passed = outcome.passed
     job.end(Status.DONE)
     job.write(folder.path)
+    if job.number is None:  # a sweep ends with its own folder
+        show_folder(folder.path, on_stderr=outcome.prints_text_alone)
 
 
 def _keep_another_task(folder: RunFolder, task: str) -> None:

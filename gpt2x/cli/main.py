@@ -52,10 +52,13 @@ def _launch(stamp: str) -> ExitCode:
 
 def _collect(sweep: Path, stamp: str) -> ExitCode:
     """Writes the tables of a sweep from its job folders; returns the exit code for the jobs of this command."""
+    from gpt2x.reports.sweep import show_sweep
     from gpt2x.runs.sweep import collect_sweep
     from gpt2x.tasks.registry import TABLES
 
     jobs = collect_sweep(sweep, TABLES)
+    if jobs:
+        show_sweep(sweep)
     if any(job.refused == stamp or not job.task for job in jobs):  # a job without a task could not be read
         return ExitCode.JOBS_FAILED
     return _exit_code([job for job in jobs if job.invocation == stamp])

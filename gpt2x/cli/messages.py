@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gpt2x.config.settings import unused
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import UserError, nearest
+from gpt2x.visible import visible
 
 # The errors of a folder that cannot be made, or in which no file can be written.
 _UNWRITABLE = {
@@ -20,7 +21,7 @@ _UNWRITABLE = {
 
 def complain(message: str) -> None:
     """Prints the line on stderr."""
-    print(f"gpt2x: error: {one_line(message)}", file=sys.stderr)
+    print(f"gpt2x: error: {visible(one_line(message))}", file=sys.stderr)
 
 
 def one_line(message: str) -> str:

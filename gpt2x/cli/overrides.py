@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Sequence
+from itertools import combinations
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -14,9 +15,10 @@ from gpt2x.cli.quoting import TEXTS, setting_word, without_interpolations
 from gpt2x.config.checks import choose
 from gpt2x.config.tasks import SCHEMAS, tasks_with
 from gpt2x.errors import UserError, nearest
+from gpt2x.prompts import PROMPT_FILES
 
-_RECORDED = ("prompt", "task.gen_prompt", "decode.max_new_tokens")
-_CONTRADICTIONS = (("prompt", "prompts_file"), *(("task.reference", key) for key in _RECORDED))
+_RECORDED = ("prompt", "prompt_file", "task.gen_prompt", "decode.max_new_tokens")
+_CONTRADICTIONS = (*combinations(("prompt", *PROMPT_FILES), 2), *(("task.reference", key) for key in _RECORDED))
 _SWEPT = "hydra.sweeper.params."
 # What users may set of Hydra itself. gpt2x sets the rest: its callbacks, for example, and where a job's log goes.
 _OF_HYDRA = (

@@ -31,6 +31,7 @@ class Config:
     dtype: str = "float32"
     seed: int = 0
     prompt: Annotated[Any, "text or list of text"] = None  # OmegaConf cannot type it
+    prompt_file: str | None = None
     prompts_file: str | None = None
     batch_size: Annotated[Any, "auto or int"] = "auto"
     notes: str | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class GenerationRow:
-    """generations.csv: one row per sample."""
+    """generations.csv: one row per sample. The other columns of a prompts_file follow these."""
 
     prompt_id: str
     sample: int
@@ -20,6 +20,9 @@ class GenerationRow:
     """Sum over the new tokens, in nats, under the unfiltered model."""
     model: str
     weights: str
+    device: str
+    """cpu | cuda | mps."""
+    dtype: str
     greedy: bool
     temperature: float
     top_k: int | None
@@ -28,6 +31,7 @@ class GenerationRow:
     typical_p: float | None
     repetition_penalty: float
     no_repeat_ngram_size: int | None
+    max_new_tokens: int
     min_new_tokens: int
     stop: str | None
     """The stop strings, as a JSON list."""

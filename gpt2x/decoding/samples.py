@@ -8,6 +8,8 @@ from gpt2x.decoding.generate import check_length
 from gpt2x.decoding.rows import GenerationRow, TokenRow
 from gpt2x.prompts import Prompt
 
+_SHOWN = 20  # characters of a prompt that identify it in a message
+
 Key = tuple[str, int]
 """Prompt id and sample index: what identifies a sample within a run."""
 
@@ -41,7 +43,7 @@ def samples_of(checkpoint: Checkpoint, prompts: list[Prompt], decode: DecodeConf
     crop = decode.on_overflow == "crop"
     for prompt in prompts:
         ids = checkpoint.tokenizer.encode(prompt.text)
-        what = "prompt" if len(prompts) == 1 else f"prompt {prompt.id!r}"
+        what = "prompt" if len(prompts) == 1 else f"prompt {prompt.id!r} ({prompt.text[:_SHOWN]!r}...)"
         if not ids or not crop:
             with_beams = decode.num_beams > 1
             otherwise = "" if with_beams else "; or keep the last tokens that fit, with decode.on_overflow=crop"

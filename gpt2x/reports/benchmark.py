@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -12,7 +11,6 @@ from rich.text import Text
 from gpt2x.benchmark.agreement import Difference
 from gpt2x.benchmark.benchmark import Benchmark
 from gpt2x.benchmark.participants import Progress
-from gpt2x.paths import shown
 from gpt2x.reports import console
 
 
@@ -25,8 +23,8 @@ def progress() -> Iterator[Progress]:
         yield lambda what, done, total: bar.update(step, description=what, completed=done, total=total)
 
 
-def show(result: Benchmark, run_dir: Path) -> None:
-    """Prints the result, and where its files are."""
+def show(result: Benchmark) -> None:
+    """Prints the result."""
     for each in result.left_out:
         if not each.failed:
             console.out.print(f"{each.variant}: left out, {each.reason}", soft_wrap=True)
@@ -41,7 +39,6 @@ def show(result: Benchmark, run_dir: Path) -> None:
         console.out.print(
             f"FAIL  gpt2x generates other tokens than {result.baseline.engine}, in float32 and not at near ties"
         )
-    console.out.print(f"results in {shown(run_dir)}", soft_wrap=True)
 
 
 def title_of(result: Benchmark) -> str:
@@ -51,7 +48,7 @@ def title_of(result: Benchmark) -> str:
 
 
 def _table(result: Benchmark) -> Table:
-    table = Table(title=Text(title_of(result)), title_justify="left", title_style="bold")
+    table = Table(title=console.as_text(title_of(result)), title_justify="left", title_style="bold")
     times = ("ms/step", "p10", "p90", "tokens/s", "ratio", "first ms")
     for column in ("batch", "engine", "dtype", *times, "peak MB", "load s", "same"):
         table.add_column(column, justify="left" if column in ("engine", "dtype") else "right", no_wrap=True)

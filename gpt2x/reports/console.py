@@ -1,20 +1,42 @@
 """The two consoles: results on stdout, progress on stderr."""
 
-from rich import console as rich_console
-from rich.progress import Progress, ProgressColumn
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
-from gpt2x.paths import silence_stdout
+from rich import console as rich_console
+from rich.console import ConsoleOptions, RenderableType
+from rich.progress import Progress, ProgressColumn
+from rich.segment import Segment
+from rich.table import Column, Table
+from rich.text import Text
+
+from gpt2x.paths import shown, silence_stdout
+from gpt2x.visible import visible
 
 WIDTH_OF_FILES = 120  # columns, if the output is not a terminal
+_WIDTH_OF_PLAIN = 80
 
 
 class Console(rich_console.Console):
-    """Prints text unchanged, as it may contain brackets. A reader that closes the pipe does not end the run."""
+    """Prints text unchanged, as it may contain brackets, but its control characters visibly.
+
+    A reader that closes the pipe does not end the run.
+    """
 
     def __init__(self, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
         if not self.is_terminal:
             self.width = WIDTH_OF_FILES
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What is printed goes through here, whatever it is. Segments with `control` are rich's own commands."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Here too, as rich's Text leaves some control characters out."""
+        return super().render_str(visible(text), **options)
 
     def on_broken_pipe(self) -> None:
         silence_stdout()
@@ -22,6 +44,34 @@ class Console(rich_console.Console):
 
 out = Console()
 err = Console(stderr=True)
+
+
+def as_text(text: str, style: str = "") -> Text:
+    """Text of unknown origin, for a table: with visible control characters, which count for the widths of columns."""
+    return Text(visible(text), style)
+
+
+def as_line(text: str) -> Text:
+    """As `as_text`, in one line: with a visible sign for each newline."""
+    return as_text(text.replace("\n", "⏎ "))
+
+
+def plain_table(*columns: Column) -> Table:
+    """A table of 80 columns without lines between cells, for terminals and for files.
+
+    A cell has one line. Table columns with a ratio share the width that the others leave, and their cells are cut off
+    where that is too little.
+    """
+    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0), width=_WIDTH_OF_PLAIN)
+    for column in table.columns:
+        column.no_wrap, column.overflow = True, "ellipsis"
+    return table
+
+
+def show_folder(folder: Path, on_stderr: bool = False) -> None:
+    """The last line of a run or sweep: where its results are."""
+    console = err if on_stderr else out
+    console.print(f"results in {shown(folder)}", soft_wrap=True)
 
 
 def progress(*columns: ProgressColumn | str) -> Progress:

@@ -3,18 +3,16 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.segment import Segment, Segments
 from rich.style import Style
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from gpt2x.decoding.rows import GenerationRow
 from gpt2x.decoding.run import Generated, OnProgress, Progress
 from gpt2x.decoding.stop import StopStrings
-from gpt2x.paths import shown
 from gpt2x.reports import console
 from gpt2x.tokenizer import Tokenizer
 
@@ -45,7 +43,7 @@ class Stream:
 
 
 def _write(text: str, style: Style | None = None) -> None:
-    """Prints text unchanged: rich's own Text removes control characters and expands tabs."""
+    """Prints text: rich's own Text would expand tabs."""
     console.out.print(Segments([Segment(text, style)]), soft_wrap=True)
 
 
@@ -70,24 +68,32 @@ def progress_bar(n_samples: int, max_new_tokens: int) -> Iterator[OnProgress]:
         yield update
 
 
-def show(generated: Generated, path: Path) -> None:
-    """Prints the first samples as a table, on a terminal only, and a line with the path of all of them."""
+def show(generated: Generated) -> None:
+    """Prints the first samples as a table, and how many there are."""
+    rows = generated.generations
     if console.out.is_terminal:
-        console.out.print(_table(generated.generations))
+        console.out.print(_table(rows[:_MOST_ROWS]))
+    else:
+        console.out.print(_plain_table(rows[:_MOST_ROWS]))
+    if len(rows) > _MOST_ROWS:
+        console.out.print(f"and {len(rows) - _MOST_ROWS} more")
     n, seconds = generated.n_new_tokens, generated.seconds
-    console.out.print(
-        f"{len(generated.generations)} samples in {shown(path)}; {n:,} new tokens in {seconds:.1f} s, "
-        f"{n / seconds:,.0f} tokens per second",
-        soft_wrap=True,
-    )
+    console.out.print(f"{len(rows)} samples: {n:,} new tokens in {seconds:.1f} s, {n / seconds:,.0f} tokens per second")
 
 
 def _table(rows: list[GenerationRow]) -> Table:
     table = Table("prompt", "sample", "text", "tokens", "ended by", "logprob")
-    for row in rows[:_MOST_ROWS]:
-        text = Text.assemble((row.prompt, "bold"), row.completion)
+    for row in rows:
+        text = Text.assemble(console.as_text(row.prompt, "bold"), console.as_text(row.completion))
         cells = (str(row.sample), text, str(row.n_new_tokens), row.finish_reason, f"{row.logprob:.1f}")
-        table.add_row(Text(row.prompt_id), *cells)
-    if len(rows) > _MOST_ROWS:
-        table.caption = f"and {len(rows) - _MOST_ROWS} more"
+        table.add_row(console.as_text(row.prompt_id), *cells)
+    return table
+
+
+def _plain_table(rows: list[GenerationRow]) -> Table:
+    """One line per sample, with the beginnings of the texts."""
+    columns = (Column("id", max_width=12), Column("sample"), Column("prompt", ratio=1), Column("completion", ratio=3))
+    table = console.plain_table(*columns)
+    for row in rows:
+        table.add_row(*map(console.as_line, (row.prompt_id, str(row.sample), row.prompt, row.completion)))
     return table

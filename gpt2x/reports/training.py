@@ -52,5 +52,7 @@ def show_evaluation(row: TrainRow) -> None:
 
 def show_end(best: TrainRow, checkpoint: Path) -> None:
     """Two lines: the best evaluation, whose weights are in `checkpoint`, and the command that generates with them."""
-    console.out.print(f"best: step {best.step}, {best.val_bits_per_byte:.4f} bits per byte, in {shown(checkpoint)}")
+    console.out.print(
+        f"best: step {best.step}, {best.val_bits_per_byte:.4f} bits per byte, in {shown(checkpoint)}", soft_wrap=True
+    )
     console.out.print(f"use it: python -m gpt2x task=generate weights.path={shown(checkpoint)}", soft_wrap=True)

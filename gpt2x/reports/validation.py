@@ -32,8 +32,8 @@ def progress_bar(n_steps: int) -> Iterator[Callable[[str], None]]:
         yield begin
 
 
-def show(v: Validation, picture: Path | None, run_dir: Path) -> None:
-    """Prints a validation, with the paths of its heat map and of its results."""
+def show(v: Validation, picture: Path | None) -> None:
+    """Prints a validation, with the path of its heat map."""
     out = console.out
     out.print(_table(v))
     for texts in v.side_by_side:
@@ -47,7 +47,6 @@ def show(v: Validation, picture: Path | None, run_dir: Path) -> None:
         out.print(Text.assemble("heat map         ", link), soft_wrap=True)
     verdict, style, line = ("PASS", "bold green", _passed(v)) if v.passed else ("FAIL", "bold red", _failed(v))
     out.print(Text.assemble((verdict, style), f"  {line}"), soft_wrap=True)
-    out.print(f"results in {shown(run_dir)}", soft_wrap=True)
 
 
 def _reference(v: Validation) -> str:
@@ -59,7 +58,7 @@ def _table(v: Validation) -> Table:
     checkpoint = v.checkpoint
     device = checkpoint.model.lm_head.weight.device.type
     heading = f"{checkpoint.name} · {checkpoint.weights} · {v.dtype} on {device} · {v.subject} against {_reference(v)}"
-    table = Table(title=Text(heading), title_justify="left", title_style="bold")
+    table = Table(title=console.as_text(heading), title_justify="left", title_style="bold")
     for column in ("stage", "how", "metric", "checks", "worst", "allowed", "status"):
         table.add_column(column, justify="right" if column in ("checks", "worst", "allowed") else "left")
     groups: dict[tuple[Stage, str, Metric | None], list[Check]] = {}
@@ -80,7 +79,7 @@ def _table(v: Validation) -> Table:
 
 
 def _bad_status(bad: list[Check]) -> Text:
-    return Text(f"{len(bad)} {bad[0].status}: {bad[0].site} {bad[0].text}", "red")
+    return console.as_text(f"{len(bad)} {bad[0].status}: {bad[0].site} {bad[0].text}", "red")
 
 
 def _ok_status(group: list[Check], worst: Check) -> Text:
@@ -89,7 +88,7 @@ def _ok_status(group: list[Check], worst: Check) -> Text:
         note = worst.text
     elif worst.value and worst.stage is not Stage.GENERATION:
         note = worst.site
-    return Text.assemble(("ok" if worst.tolerance is not None else "", "green"), f"  {note}")
+    return Text.assemble(("ok" if worst.tolerance is not None else "", "green"), console.as_text(f"  {note}"))
 
 
 def _is_detail(v: Validation, check: Check) -> bool:
@@ -102,10 +101,10 @@ def _is_detail(v: Validation, check: Check) -> bool:
 
 
 def _texts(v: Validation, texts: SideBySideRow) -> Table:
-    pair = Table(title=Text(f"greedy: {texts.prompt!r}"), title_justify="left", expand=True)
-    pair.add_column(Text(v.subject), ratio=1)
+    pair = Table(title=console.as_text(f"greedy: {texts.prompt!r}"), title_justify="left", expand=True)
+    pair.add_column(console.as_text(v.subject), ratio=1)
     pair.add_column(_reference(v), ratio=1)
-    pair.add_row(*(Text(side.replace("\n", "⏎ ")) for side in (texts.subject_text, texts.reference_text)))
+    pair.add_row(*map(console.as_line, (texts.subject_text, texts.reference_text)))
     return pair
 
 

@@ -3,13 +3,15 @@
 import csv
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gpt2x.errors import UserError
 from gpt2x.paths import shown, write_text
-from gpt2x.runs.tables import row_values, rows_of, to_csv, write_rows
+from gpt2x.runs.tables import NO_EXTRA, ExtraColumns, row_values, rows_of, to_csv, write_rows
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -25,12 +27,19 @@ STATE = "state.json"
 class Journal(Generic[Facts]):
     """Some tables of one run folder, appended to until `finish`. No file is written before the first row is there."""
 
-    def __init__(self, run_dir: Path, tables: dict[str, type], facts_type: type[Facts]) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        tables: dict[str, type],
+        facts_type: type[Facts],
+        extra: Mapping[type, ExtraColumns] = MappingProxyType({}),
+    ) -> None:
         """Reads what an unfinished job left; `tables` maps file names to row types.
 
+        `extra` are columns that the tables of some row types have in addition. They are written, but not read back.
         Raises UserError if the state file cannot be read. A table loses its last row if that row is incomplete.
         """
-        self.run_dir, self.tables = run_dir, tables
+        self.run_dir, self.tables, self.extra = run_dir, tables, extra
         self.facts: Facts | None = None
         """What the job needs to continue, beside its rows; None for a new job."""
         self.rows: Rows = {row_type: [] for row_type in tables.values()}
@@ -65,21 +74,24 @@ class Journal(Generic[Facts]):
             self.rows[row_type] += rows[row_type]
             try:
                 with (self.run_dir / name).open("a", encoding="utf-8", newline="") as stream:
-                    stream.write(to_csv(None, map(row_values, rows[row_type])))
+                    extra = self.extra.get(row_type, NO_EXTRA)
+                    stream.write(to_csv(None, (row_values(row, extra) for row in rows[row_type])))
             except OSError as error:
                 raise UserError(f"cannot write {shown(self.run_dir / name)}: {error.strerror}") from None
 
     def finish(self, rows: Rows) -> None:
         """Writes the final tables and removes the state file."""
-        for name, row_type in self.tables.items():
-            write_rows(self.run_dir / name, row_type, rows[row_type])
+        self._write_tables(rows)
         (self.run_dir / STATE).unlink(missing_ok=True)
 
     def _write(self) -> None:
         assert self.facts is not None  # `rewrite` comes before the first `append`
-        for name, row_type in self.tables.items():
-            write_rows(self.run_dir / name, row_type, self.rows[row_type])
+        self._write_tables(self.rows)
         write_text(self.run_dir / STATE, json.dumps(asdict(self.facts), ensure_ascii=False))
+
+    def _write_tables(self, rows: Rows) -> None:
+        for name, row_type in self.tables.items():
+            write_rows(self.run_dir / name, row_type, rows[row_type], self.extra.get(row_type, NO_EXTRA))
 
 
 def _complete_rows(path: Path, row_type: type) -> list[Any]:
@@ -90,6 +102,6 @@ def _complete_rows(path: Path, row_type: type) -> list[Any]:
     try:
         for row in rows_of(records, row_type):
             rows.append(row)
-    except (csv.Error, ValueError, TypeError):
+    except (csv.Error, KeyError, ValueError, TypeError):
         return rows
     return rows if text.endswith("\r\n") else rows[:-1]

@@ -3,14 +3,14 @@
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gpt2x.errors import UserError
 from gpt2x.paths import shown, write_text
 from gpt2x.runs.job import Identity, Job, Status, read_job
-from gpt2x.runs.tables import read_rows, row_values, to_csv, write_rows
+from gpt2x.runs.tables import columns_of, read_with_extra, row_values, to_csv, write_rows
 
 SWEEP = "sweep.json"
 
@@ -75,35 +75,48 @@ def collect_sweep(folder: Path, tables: Mapping[str, type]) -> list[Job]:
         return []
     content = _read(folder) | {"jobs": [each.name for each, _ in jobs]}
     _write(folder, content)
-    rows = [
+    statuses = [
         JobRow(each.name, shlex.join(job.overrides), job.state, job.attempt, job.error, job.seconds, job.notes)
         for each, job in jobs
     ]
-    write_rows(folder / "jobs.csv", JobRow, rows)
-    swept = _swept([job for _, job in jobs if job.task])
-    with_notes = ["notes"] if any(job.notes is not None for _, job in jobs) else []
-    done = [(each, job, [job.notes] * len(with_notes)) for each, job in jobs if job.status is Status.DONE]
+    write_rows(folder / "jobs.csv", JobRow, statuses)
+    swept = swept_settings([job for _, job in jobs if job.task])
+    done = [(each, job) for each, job in jobs if job.status is Status.DONE]
     for name, row_type in tables.items():
-        columns = [field.name for field in fields(row_type)]
-        extra = [key for key in swept if key not in columns]  # a swept prompt is in its table already
-        table = [
-            [each.name, *(_cell(job.chosen.get(key)) for key in extra), *notes, *row_values(row)]
-            for each, job, notes in done
-            if (each / name).is_file()
-            for row in read_rows(each / name, row_type)
-        ]
-        if table:
-            write_text(folder / name, to_csv(["job", *extra, *with_notes, *columns], table))
+        found = [(each, job) for each, job in done if (each / name).is_file()]
+        rows = [(each.name, job, *row) for each, job in found for row in read_with_extra(each / name, row_type)]
+        if rows:
+            write_text(folder / name, _joined(rows, row_type, swept))
     return [job for _, job in jobs]
 
 
-def _swept(jobs: list[Job]) -> list[str]:
+def _joined(rows: list[tuple[str, Job, Any, dict[str, str]]], row_type: type, swept: list[str]) -> str:
+    """Rows, each with its job's name, its job and its extra columns, as CSV. It has the extra columns of all jobs."""
+    extra = list(dict.fromkeys(column for *_, values in rows for column in values))
+    columns = [*columns_of(row_type), *extra]
+    settings = [key for key in swept if key not in columns]  # a swept prompt is in its table already
+    if any(job.notes is not None for _, job, *_ in rows):
+        settings.append("notes")
+    table = (
+        [name, *(as_cell(_value_of(job, key)) for key in settings), *row_values(row), *map(values.get, extra)]
+        for name, job, row, values in rows
+    )
+    return to_csv(["job", *settings, *columns], table)
+
+
+def swept_settings(jobs: list[Job]) -> list[str]:
     """Keys of the overrides that differ between jobs, apart from the notes, which have a column of their own."""
     keys = dict.fromkeys(key for job in jobs for key in job.chosen if key != "notes")
     return [key for key in keys if any(job.chosen.get(key) != jobs[0].chosen.get(key) for job in jobs)]
 
 
-def _cell(value: Any) -> Any:
+def _value_of(job: Job, key: str) -> Any:
+    """The value of an override, or the notes, which a preset may have set."""
+    return job.notes if key == "notes" else job.chosen.get(key)
+
+
+def as_cell(value: Any) -> Any:
+    """The value of a setting for a table: lists and dictionaries as JSON."""
     return value if isinstance(value, (str, int, float, type(None))) else json.dumps(value, ensure_ascii=False)
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -10,6 +10,9 @@ from typing import Any, get_args, get_type_hints
 from gpt2x.paths import write_text
 
 csv.field_size_limit(2**31 - 1)  # a long prompt is one field
+
+ADDED_BY_COLLECTING = ("job", "run", "notes")
+"""Columns that say, where tables of several runs are joined, which run a row is from."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,30 @@ def to_csv(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> str:
     return stream.getvalue()
 
 
-def write_rows(path: Path, row_type: type, rows: Iterable[Any]) -> None:
+@dataclass(frozen=True)
+class ExtraColumns:
+    """Columns after those of the row type, which only some runs have. Their values are text."""
+
+    names: tuple[str, ...] = ()
+    values: Callable[[Any], Sequence[str]] = lambda row: ()
+    """From a row to its values in these columns, one per name."""
+
+
+NO_EXTRA = ExtraColumns()
+
+
+def write_rows(path: Path, row_type: type, rows: Iterable[Any], extra: ExtraColumns = NO_EXTRA) -> None:
     """Writes a table, whole or not at all. Raises UserError if the file cannot be written."""
-    header = [field.name for field in fields(row_type)]
-    write_text(path, to_csv(header, map(row_values, rows)))
+    write_text(path, to_csv([*columns_of(row_type), *extra.names], (row_values(row, extra) for row in rows)))
 
 
-def row_values(row: Any) -> list[Any]:
-    return [getattr(row, field.name) for field in fields(row)]
+def columns_of(row_type: type) -> list[str]:
+    """The header of a table with rows of this type."""
+    return [field.name for field in fields(row_type)]
+
+
+def row_values(row: Any, extra: ExtraColumns = NO_EXTRA) -> list[Any]:
+    return [*(getattr(row, field.name) for field in fields(row)), *extra.values(row)]
 
 
 def read_rows(path: Path, row_type: type) -> list[Any]:
@@ -48,10 +67,22 @@ def read_rows(path: Path, row_type: type) -> list[Any]:
 
 
 def rows_of(records: Iterable[dict[str, str]], row_type: type) -> Iterator[Any]:
-    """Records of a CSV as rows of this type. Raises ValueError or TypeError for a record that is incomplete."""
+    """Records of a CSV as rows of this type, without their other columns.
+
+    Raises ValueError, KeyError or TypeError for a record that is incomplete.
+    """
     hints = get_type_hints(row_type)
     for record in records:
-        yield row_type(**{name: _parse(text, hints[name]) for name, text in record.items()})
+        yield row_type(**{name: _parse(record[name], hint) for name, hint in hints.items()})
+
+
+def read_with_extra(path: Path, row_type: type) -> list[tuple[Any, dict[str, str]]]:
+    """The rows of a file that write_rows wrote, each with the values of its extra columns by name."""
+    own = set(columns_of(row_type))
+    with path.open(encoding="utf-8", newline="") as stream:
+        records = list(csv.DictReader(stream))
+    extra = [{name: text for name, text in record.items() if name not in own} for record in records]
+    return list(zip(rows_of(records, row_type), extra, strict=True))
 
 
 def _parse(text: str, hint: Any) -> Any:

@@ -31,5 +31,5 @@ def run(config: Config, task: BenchmarkTask, run_dir: Path) -> Outcome:
     outcome.passed = result.passed
     write_rows(run_dir / "benchmark.csv", BenchmarkRow, result.rows)
     draw(result, run_dir / "benchmark.png")
-    show(result, run_dir)
+    show(result)
     return outcome

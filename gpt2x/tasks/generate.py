@@ -10,9 +10,11 @@ from gpt2x.decoding.rows import GenerationRow, TokenRow
 from gpt2x.decoding.run import Generated, OnProgress, generate_samples
 from gpt2x.decoding.samples import samples_of
 from gpt2x.device import find_device, find_dtype
-from gpt2x.prompts import read_prompts
+from gpt2x.errors import UserError
+from gpt2x.prompts import Prompt, extra_columns, read_prompts
 from gpt2x.reports.generation import Stream, progress_bar, show
 from gpt2x.runs.journal import Journal
+from gpt2x.runs.tables import ADDED_BY_COLLECTING, ExtraColumns, columns_of
 from gpt2x.tasks.outcome import Outcome
 
 GENERATIONS, TOKENS = "generations.csv", "tokens.csv"
@@ -24,7 +26,8 @@ def run(config: Config, task: GenerateTask, run_dir: Path) -> Outcome:
     A run that was killed continues in its folder, and its tables end in the same bytes.
     Raises UserError before any work if one of the prompts cannot be continued.
     """
-    prompts, decode = read_prompts(config.prompt, config.prompts_file), config.decode
+    prompts, decode = read_prompts(config.prompt, config.prompts_file, config.prompt_file), config.decode
+    extra = _extra_columns(prompts, config.prompts_file)
     device = find_device(config.device.name)
     outcome = Outcome(device=device)
     with outcome.timed("load"):
@@ -32,7 +35,8 @@ def run(config: Config, task: GenerateTask, run_dir: Path) -> Outcome:
     outcome.checkpoint = checkpoint
     samples = samples_of(checkpoint, prompts, decode)
     with_tokens = decode.logprobs is not None
-    journal = Journal(run_dir, ({TOKENS: TokenRow} if with_tokens else {}) | {GENERATIONS: GenerationRow}, Plan)
+    tables: dict[str, type] = ({TOKENS: TokenRow} if with_tokens else {}) | {GENERATIONS: GenerationRow}
+    journal = Journal(run_dir, tables, Plan, {GenerationRow: extra})
 
     def generate(on_progress: OnProgress) -> Generated:
         found = generate_samples(checkpoint, samples, decode, config.seed, config.batch_size, journal, on_progress)
@@ -43,10 +47,23 @@ def run(config: Config, task: GenerateTask, run_dir: Path) -> Outcome:
         if len(samples) == 1:
             stream = Stream(samples[0].prompt.text, checkpoint.tokenizer, decode.stop)
             stream.end(generate(stream.update).generations[0])
+            outcome.prints_text_alone = True
         else:
             with progress_bar(len(samples), decode.max_new_tokens) as on_progress:
                 generated = generate(on_progress)
-            show(generated, run_dir / GENERATIONS)
+            show(generated)
     if not with_tokens:
         (run_dir / TOKENS).unlink(missing_ok=True)  # a file that an earlier run left in this folder
     return outcome
+
+
+def _extra_columns(prompts: list[Prompt], prompts_file: str | None) -> ExtraColumns:
+    """The other columns of the prompts_file. Raises UserError if one has the name of a column of generations.csv."""
+    names = extra_columns(prompts)
+    taken = next((name for name in names if name in (*columns_of(GenerationRow), *ADDED_BY_COLLECTING)), None)
+    if taken is not None:
+        raise UserError(
+            f"prompts_file={prompts_file}: rename the column {taken!r}, as {GENERATIONS} has one of its own"
+        )
+    of_prompt = {prompt.id: [prompt.extra.get(name, "") for name in names] for prompt in prompts}
+    return ExtraColumns(tuple(names), lambda row: of_prompt[row.prompt_id])

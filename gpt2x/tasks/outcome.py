@@ -22,6 +22,8 @@ class Outcome:
     """False if parity does not hold."""
     device: "torch.device | None" = None
     checkpoint: "Checkpoint | None" = None
+    prints_text_alone: bool = False
+    """Whether stdout has a generated text and nothing else, so that it can be redirected; the folder is on stderr."""
     timings: dict[str, float] = field(default_factory=dict)
     """Stage -> seconds."""
 

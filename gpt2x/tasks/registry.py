@@ -11,6 +11,7 @@ from gpt2x.config.schema import Config
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.decoding.rows import GenerationRow, TokenRow
 from gpt2x.parity.rows import ParityRow, SideBySideRow, SummaryRow
+from gpt2x.prompts import PROMPT_FILES
 from gpt2x.runs.tables import TimingRow
 from gpt2x.tasks.outcome import Outcome
 from gpt2x.training.rows import TrainRow
@@ -28,7 +29,10 @@ class Task:
     state: str | None = None
     """The file from which a killed run can be continued."""
     inputs: tuple[str, ...] = field(default=())
-    """Settings that name a file to read, by dotted key. The file's content identifies the run, not its path."""
+    """Settings that name a file to read, by dotted key. The file's content identifies the run, not its path.
+
+    Those of PROMPT_FILES may name standard input too.
+    """
     reads_weights: Callable[[WeightsConfig], bool] = lambda weights: True
     """Whether the task reads weights with these settings."""
 
@@ -48,13 +52,13 @@ ALL = (
         "validate",
         {"summary.csv": SummaryRow, "parity.csv": ParityRow, "side_by_side.csv": SideBySideRow},
         files=("parity.png",),
-        inputs=("task.reference",),
+        inputs=("prompt_file", "task.reference"),
     ),
     Task(
         "generate",
         {"generations.csv": GenerationRow, "tokens.csv": TokenRow},
         state="state.json",
-        inputs=("prompts_file",),
+        inputs=PROMPT_FILES,
     ),
     Task(
         "train",

@@ -41,16 +41,16 @@ def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
     if picture is not None:
         heat_map(found, picture)
     write_rows(run_dir / "summary.csv", SummaryRow, [found.summary()])
-    show(found, picture, run_dir)
+    show(found, picture)
     return outcome
 
 
 def _reference(config: Config, task: ValidateTask) -> OracleRecord | SavedRecord:
     if task.reference is not None:
         return SavedRecord(expanded(task.reference, "task.reference"))
-    prompts = read_prompts(config.prompt, None)
+    prompts = read_prompts(config.prompt, prompt_file=config.prompt_file)
     if len(prompts) != 1:
         raise UserError("prompt: validate compares the logits of one prompt; give more texts as task.gen_prompt")
     save_to = expanded(task.save_reference, "task.save_reference") if task.save_reference is not None else None
-    gen_prompts = read_prompts(task.gen_prompt, None, key="task.gen_prompt")
+    gen_prompts = read_prompts(task.gen_prompt, key="task.gen_prompt")
     return OracleRecord(prompts[0].text, gen_prompts, config.decode.max_new_tokens, save_to)

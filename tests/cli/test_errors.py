@@ -149,7 +149,7 @@ def test_validate_takes_no_decoding_of_its_own(refused: Refused, setting: str) -
         (["prompt=null"], ["prompt", "no prompt"]),
         ([f'prompt="{"!?" * 300}"'], ["prompt", "600 tokens", "context of 256"]),
         (['prompt="!?"', "decode.max_new_tokens=255"], ["2 tokens", "context of 256", "decode.max_new_tokens=254"]),
-        ([f'prompt=["a","{"!?" * 300}"]'], ["prompt '1'", "600 tokens"]),
+        ([f'prompt=["a","{"!?" * 300}"]'], ["prompt 'cd45929e' ('!?!?!?", "600 tokens"]),
     ],
     ids=["empty", "empty in a list", "empty list", "null", "too long", "too long with new tokens", "second too long"],
 )

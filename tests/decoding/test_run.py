@@ -123,6 +123,8 @@ def test_progress_goes_back_where_memory_is_short(
 
 def test_prompts_that_do_not_fit_are_refused(checkpoint: Checkpoint) -> None:
     prompts = [Prompt("a", "to be"), Prompt("b", "to be " * 100)]
-    with pytest.raises(UserError, match=r"prompt 'b' has .* tokens, more than .* decode.on_overflow=crop"):
+    with pytest.raises(
+        UserError, match=r"prompt 'b' \('to be to .*\) has .* tokens, more than .* decode.on_overflow=crop"
+    ):
         samples_of(checkpoint, prompts, DECODE)
     assert len(samples_of(checkpoint, prompts, replace(DECODE, on_overflow="crop"))) == 6

@@ -9,8 +9,8 @@ from gpt2x.tasks.registry import TABLES
 
 HEADERS = {
     "generations.csv": "prompt_id,sample,prompt,completion,n_prompt_tokens,n_new_tokens,finish_reason,logprob,model,"
-    "weights,greedy,temperature,top_k,top_p,min_p,typical_p,repetition_penalty,no_repeat_ngram_size,min_new_tokens,"
-    "stop,num_beams,length_penalty,on_overflow,seed",
+    "weights,device,dtype,greedy,temperature,top_k,top_p,min_p,typical_p,repetition_penalty,no_repeat_ngram_size,"
+    "max_new_tokens,min_new_tokens,stop,num_beams,length_penalty,on_overflow,seed",
     "tokens.csv": "prompt_id,sample,step,rank,token_id,token,logprob,chosen,kept",
     "summary.csv": "model,weights,subject,device,dtype,parameters_subject,parameters_reference,verdict,"
     "first_divergence,probable_cause,max_abs_logit_difference,mean_kl,top1_agreement,generations_matched,generations_total,"

@@ -17,7 +17,9 @@ PLAN = Plan(asked="auto", batch_size=2, part=4)
 
 @pytest.mark.parametrize("name", ["generations.csv", "tokens.csv"])
 def test_all_rows_before_a_torn_one_are_read(tmp_path: Path, name: str) -> None:
-    settings = [*("m", "w", True, 1.0, None, 0.5, None, None, 1.0, None, 0, '["\\n"]', 1, 1.0, "refuse", 10)]
+    settings = [
+        *("m", "w", "cpu", "int8", True, 1.0, None, 0.5, None, None, 1.0, None, 9, 0, '["\\n"]', 1, 1.0, "refuse", 10)
+    ]
     rows: dict[type, list[Any]] = {
         GenerationRow: [
             GenerationRow(f"p{i}", i, text, text[::-1], 10 + i, 12, "stop", -1.5 * i, *settings)

@@ -29,7 +29,7 @@ class ValidateTask:
     """Is this GPT-2 the real GPT-2; if not, which module is wrong, and why?"""
 
     uses: ClassVar[tuple[str, ...]] = (
-        *("model", "weights", "device", "dtype", "subject", "prompt"),
+        *("model", "weights", "device", "dtype", "subject", "prompt", "prompt_file"),
         *("decode.greedy", "decode.max_new_tokens"),
     )
     neutral: ClassVar[tuple[str, ...]] = ()

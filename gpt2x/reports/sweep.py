@@ -1,0 +1,106 @@
+"""What is shown after a sweep: the settings of its jobs against their main numbers, from the job folders alone."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Column
+
+from gpt2x.benchmark.rows import BenchmarkRow
+from gpt2x.decoding.rows import GenerationRow
+from gpt2x.parity.rows import SummaryRow
+from gpt2x.reports import console
+from gpt2x.runs.job import Job, Status
+from gpt2x.runs.sweep import as_cell, jobs_of, swept_settings
+from gpt2x.runs.tables import read_rows
+from gpt2x.training.rows import TrainRow
+
+_MOST_JOBS = 20
+_LONG = 10  # characters: longer values of settings are cut off where space is short
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """The main numbers of a task, from one of the tables of a job."""
+
+    table: str
+    row_type: type
+    columns: dict[str, Callable[[list[Any]], str]]
+    """Heading -> the number, as text, from the table's rows."""
+    verdict: Callable[[list[Any]], str] | None = None
+    """What stands in place of the status of a job that is done."""
+
+
+def _logprob(rows: list[GenerationRow]) -> str:
+    tokens = sum(row.n_new_tokens for row in rows)
+    return f"{sum(row.logprob for row in rows) / tokens:.3f}" if tokens else ""
+
+
+def _relative_difference(rows: list[SummaryRow]) -> str:
+    return "" if rows[0].relative_difference is None else f"{rows[0].relative_difference:.2g}"
+
+
+def _tokens_per_second(rows: list[BenchmarkRow]) -> str:
+    own = [row.tokens_per_second for row in rows if row.engine == "gpt2x"]
+    return f"{max(own):,.0f}" if own else ""
+
+
+_NUMBERS = {
+    "generate": _Numbers(
+        "generations.csv",
+        GenerationRow,
+        {
+            "samples": lambda rows: f"{len(rows)}",
+            "logprob/token": _logprob,
+            "new tokens": lambda rows: f"{sum(row.n_new_tokens for row in rows) / len(rows):.1f}",
+        },
+    ),
+    "validate": _Numbers(
+        "summary.csv", SummaryRow, {"rel. difference": _relative_difference}, lambda rows: rows[0].verdict
+    ),
+    "train": _Numbers(
+        "train.csv", TrainRow, {"bits per byte": lambda rows: f"{min(row.val_bits_per_byte for row in rows):.4f}"}
+    ),
+    "benchmark": _Numbers("benchmark.csv", BenchmarkRow, {"tokens/s": _tokens_per_second}),
+}
+
+
+def show_sweep(folder: Path) -> None:
+    """Prints the first jobs as a table, how many jobs there are of each status, and the folder."""
+    jobs = jobs_of(folder)
+    headings = _headings(swept_settings([job for _, job in jobs]))
+    lines = [_line(job_folder, job, headings) for job_folder, job in jobs[:_MOST_JOBS]]
+    columns = []
+    for heading in dict.fromkeys(heading for line in lines for heading in line):
+        longest = max(len(heading), *(len(line.get(heading, "")) for line in lines))
+        is_long = heading in headings and longest > _LONG
+        columns.append(Column(heading, ratio=longest if is_long else None))
+    table = console.plain_table(*columns)
+    for line in lines:
+        table.add_row(*(console.as_line(line.get(str(column.header), "")) for column in columns))
+    console.out.print(table)
+    if len(jobs) > _MOST_JOBS:
+        console.out.print(f"and {len(jobs) - _MOST_JOBS} more")
+    counts = Counter(job.state for _, job in jobs)
+    parts = ", ".join(f"{counts[status]} {status}" for status in Status if counts[status])
+    console.out.print(f"{len(jobs)} job{'s' if len(jobs) > 1 else ''}: {parts}")
+    console.show_folder(folder)
+
+
+def _headings(settings: list[str]) -> dict[str, str]:
+    """Heading -> setting: the last part of its key, or the whole key where two settings have the same last part."""
+    leaves = Counter(key.rpartition(".")[2] for key in settings)
+    return {key if leaves[key.rpartition(".")[2]] > 1 else key.rpartition(".")[2]: key for key in settings}
+
+
+def _line(folder: Path, job: Job, headings: dict[str, str]) -> dict[str, str]:
+    """Heading -> cell, for one job."""
+    settings = {heading: str(as_cell(job.chosen.get(key))) for heading, key in headings.items()}
+    numbers = _NUMBERS.get(job.task)
+    if numbers is None or job.state is not Status.DONE or not (folder / numbers.table).is_file():
+        return {"status": job.state} | settings
+    rows = read_rows(folder / numbers.table, numbers.row_type)
+    status = numbers.verdict(rows) if numbers.verdict else job.state
+    return {"status": status} | settings | {heading: number(rows) for heading, number in numbers.columns.items()}
