@@ -25,8 +25,15 @@ def to_container(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
 
     Raises OmegaConfBaseException for an interpolation that cannot be resolved.
     """
-    settings = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    return cast(dict[str, Any], OmegaConf.to_container(settings, resolve=resolve))
+    keys = [key for key in cfg if key != "hydra"]
+    if not resolve:
+        unresolved = cast(dict[str, Any], OmegaConf.to_container(cfg))
+        return {str(key): unresolved[str(key)] for key in keys}
+    values = {str(key): "???" if OmegaConf.is_missing(cfg, key) else cfg[key] for key in keys}  # a text may be `???`
+    return {
+        key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        for key, value in values.items()
+    }
 
 
 def to_config(cfg: DictConfig) -> Config:

@@ -39,7 +39,7 @@ def run_job(cfg: DictConfig) -> ExitCode:
         job = _describe(cfg)
         task = TASKS[job.task]
         folder = RunFolder(Path(HydraConfig.get().runtime.output_dir), task.outputs, task.state)
-    except (UserError, OmegaConfBaseException) as error:
+    except (UserError, OmegaConfBaseException, OSError) as error:  # the last: the folder cannot be listed
         complain(message_of(error) or str(error))
         return ExitCode.USER_ERROR
     try:

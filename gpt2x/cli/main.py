@@ -16,6 +16,7 @@ from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.job import run_job
 from gpt2x.cli.messages import check_launch_folder, complain, message_of
 from gpt2x.cli.overrides import checked
+from gpt2x.errors import UserError
 from gpt2x.paths import silence_stdout
 from gpt2x.runs.job import Job, Status
 
@@ -36,7 +37,8 @@ def main() -> int:
     code = _guarded(lambda: _launch(stamp))
     sweep = launched.sweep
     if sweep is not None:
-        code = max(code, _guarded(lambda: _collect(sweep, stamp)))
+        collected = _guarded(lambda: _collect(sweep, stamp, is_complete=code is ExitCode.DONE))
+        code = max(code, collected)
     launched.remove_empty()
     return code
 
@@ -50,8 +52,11 @@ def _launch(stamp: str) -> ExitCode:
     return hydra_app.launched.exit_code
 
 
-def _collect(sweep: Path, stamp: str) -> ExitCode:
-    """Writes the tables of a sweep from its job folders; returns the exit code for the jobs of this command."""
+def _collect(sweep: Path, stamp: str, is_complete: bool) -> ExitCode:
+    """Writes the tables of a sweep from its job folders; returns the exit code for the jobs of this command.
+
+    Raises UserError if the sweep is complete and had no jobs.
+    """
     from gpt2x.reports.sweep import show_sweep
     from gpt2x.runs.sweep import collect_sweep
     from gpt2x.tasks.registry import TABLES
@@ -61,7 +66,10 @@ def _collect(sweep: Path, stamp: str) -> ExitCode:
         show_sweep(sweep)
     if any(job.refused == stamp or not job.task for job in jobs):  # a job without a task could not be read
         return ExitCode.JOBS_FAILED
-    return _exit_code([job for job in jobs if job.invocation == stamp])
+    of_this_command = [job for job in jobs if job.invocation == stamp]
+    if is_complete and not of_this_command:
+        raise UserError("the sweep has no jobs: one of its settings has no value, such as range(1,1)")
+    return _exit_code(of_this_command)
 
 
 def _exit_code(jobs: list[Job]) -> ExitCode:

@@ -28,6 +28,9 @@ _OF_HYDRA = (
 )
 
 
+_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+
+
 def checked(overrides: Sequence[str], multirun: bool) -> list[str]:
     """Overrides for Hydra. Raises UserError where one is no setting, is empty, or contradicts another.
 
@@ -109,12 +112,15 @@ def _check_key(override: Override, key: str, text: str) -> None:
         return
     if override.package is not None or "@" in text.partition("=")[0]:
         raise UserError(f"{text}: a group cannot be moved; write {key}={value}")
+    if value == "???" and key not in TEXTS:
+        raise UserError(f"{text}: for Hydra, ??? is a missing value; give another one")
     if key == "task.name":
         choose("task", value, tuple(SCHEMAS))
         raise UserError(f"task.name={value}: write task={value}")
     if key.startswith(("hydra.", "hydra/")):
         if not key.startswith(_OF_HYDRA):
             raise UserError(f"{key}: gpt2x sets this; what you may set of Hydra is {', '.join(_OF_HYDRA)}")
+        _check_folder(override, key, text)
     elif key not in setting_types() and options is None:
         raise UserError(_unknown(key, value))
     if options is None:
@@ -124,6 +130,17 @@ def _check_key(override: Override, key: str, text: str) -> None:
         raise UserError(f"{text}: not one of {', '.join(options)}; for a file or folder, write {path}")
     if value in ("", "null") or not (override.is_sweep_override() or isinstance(override.value(), str)):
         raise UserError(f"{text}: name one of the options {', '.join(options)}")
+
+
+def _check_folder(override: Override, key: str, text: str) -> None:
+    """Raises UserError for a folder that Hydra would take for another one, or that is no folder in the sweep's."""
+    if key not in _FOLDERS or override.is_sweep_override():
+        return
+    value = override.value()
+    if value in ("", None, "???") or "\\${" in str(value):
+        raise UserError(f"{text}: name a folder")
+    if key == "hydra.sweep.subdir" and ("/" in str(value) or value in (".", "..")):
+        raise UserError(f"{text}: name a folder directly in that of the sweep, so that its tables are collected")
 
 
 def _check_text(override: Override, key: str, text: str, is_sweep: bool) -> None:
