@@ -181,11 +181,11 @@ def generate(
     sampler: Sampler,
     stop: StopStrings | None = None,
     batch_size: int = 8,
-    on_token: Callable[[int, int], None] = lambda request, token: None,
+    on_token: Callable[[int, Pick], None] = lambda request, pick: None,
 ) -> Iterator[tuple[int, Completion]]:
     """Continues the requests in their order, up to batch_size at once; yields (request index, completion) as they end.
 
-    on_token is called with the request index and the token, for each new token. Where a text is longer than
+    on_token is called with the request index and the choice, for each new token. Where a text is longer than
     n_positions, its last n_positions tokens are the context: the window slides, and is prefilled again for each token.
     """
     decode, size = sampler.decode, min(batch_size, len(requests))
@@ -201,7 +201,7 @@ def generate(
         for row, picks in batch.add(new) if new else batch.step():
             for pick in picks:
                 row.take(pick)
-                on_token(row.index, pick.token)
+                on_token(row.index, pick)
                 if row.completion.finish_reason:
                     batch.remove(row)
                     yield row.index, row.completion
