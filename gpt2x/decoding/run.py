@@ -5,8 +5,9 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
+
+from torch import Tensor
 
 from gpt2x.checkpoints.load import Checkpoint
 from gpt2x.config.decode import DecodeConfig
@@ -139,7 +140,11 @@ class _Run:
     ) -> Iterator[tuple[Sample, Completion]]:
         """As `complete`, by beam search: the samples of a prompt follow each other, and are its best beams."""
         decode, eos_id = self.decode, self.checkpoint.tokenizer.eos_id
-        process = partial(process_logits, decode=decode, eos_id=eos_id)
+
+        def process(logprobs: Tensor, texts: list[list[int]], n_prompts: list[int]) -> Tensor:
+            self._check_finite(logprobs[:, 0].sum().item())  # one logit that is NaN or infinite makes the row NaN
+            return process_logits(logprobs, texts, n_prompts, decode, eos_id)
+
         n = decode.num_samples
         step = n * max(1, batch_size // decode.num_beams)
         for start in range(0, len(samples), step):
@@ -155,7 +160,6 @@ class _Run:
                 process,
             )
             for sample, completion in zip(batch, chain.from_iterable(found), strict=True):
-                self._check_finite(completion.logprob)
                 if not completion.ids:
                     raise nothing_left(decode, 0)
                 for token in completion.ids:
@@ -168,7 +172,7 @@ class _Run:
             return
         dtype = self.checkpoint.dtype
         overflows = dtype in ("float16", "int8")
-        fix = "numbers overflow; use dtype=float32 or dtype=bfloat16" if overflows else "the weights are damaged"
+        fix = "numbers overflow; use dtype=float32" if overflows else "check the weights with task=validate"
         raise UserError(f"dtype={dtype}: the logits of {self.checkpoint.name} are not finite: {fix}")
 
     def rows(self, sample: Sample, completion: Completion) -> Rows:
