@@ -1,6 +1,7 @@
 """Byte-level BPE, by the package `tokenizers`: GPT-2's vocabulary, that of a checkpoint, or one trained here."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import tokenizers
@@ -23,6 +24,15 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         return self.backend.encode(text).ids
+
+    def fewest_tokens(self, text: str) -> int:
+        """How many tokens a text has at least, found without encoding it."""
+        return -(-len(text) // self._longest)
+
+    @cached_property
+    def _longest(self) -> int:
+        """A token stands for at most this many characters: byte-level vocabularies have one character per byte."""
+        return max(map(len, self.backend.get_vocab()))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of these tokens. Bytes that are not UTF-8 (a part of a character, for example) become U+FFFD."""

@@ -11,7 +11,6 @@ from gpt2x.decoding.engine import decode_one_token, pack, prefill, verify
 from gpt2x.decoding.sampler import Pick, Sampler
 from gpt2x.decoding.search.lookup import Lookup
 from gpt2x.decoding.stop import StopStrings
-from gpt2x.errors import UserError
 from gpt2x.model.gpt2 import GPT2
 
 # Packing the weights costs about as much time as 30 passes over 4 or more rows save (124M, two AVX-512 cores).
@@ -47,24 +46,6 @@ class Completion:
     """Characters before the stop string; None if no stop string ended the text."""
     picks: list[Pick] = field(default_factory=list)
     """How each token was chosen; empty without decode.logprobs."""
-
-
-def check_length(n_prompt: int, max_new_tokens: int, n_positions: int, what: str, otherwise: str = "") -> None:
-    """Raises UserError if a prompt is empty, or does not fit in the context together with its new tokens.
-
-    The message names the prompt as `what`, and ends with `otherwise`: another way to mend it.
-    """
-    if n_prompt == 0:
-        raise UserError(f"{what} is empty")
-    if n_prompt > n_positions:
-        raise UserError(
-            f"{what} has {n_prompt} tokens, more than the model's context of {n_positions}; shorten it{otherwise}"
-        )
-    if n_prompt + max_new_tokens > n_positions:
-        raise UserError(
-            f"{what} has {n_prompt} tokens: with decode.max_new_tokens={max_new_tokens} that is more than the "
-            f"model's context of {n_positions}; use decode.max_new_tokens={n_positions - n_prompt} or fewer{otherwise}"
-        )
 
 
 class _Row:
@@ -181,11 +162,11 @@ def generate(
     sampler: Sampler,
     stop: StopStrings | None = None,
     batch_size: int = 8,
-    on_token: Callable[[int, int], None] = lambda request, token: None,
+    on_token: Callable[[int, Pick], None] = lambda request, pick: None,
 ) -> Iterator[tuple[int, Completion]]:
     """Continues the requests in their order, up to batch_size at once; yields (request index, completion) as they end.
 
-    on_token is called with the request index and the token, for each new token. Where a text is longer than
+    on_token is called with the request index and the choice, for each new token. Where a text is longer than
     n_positions, its last n_positions tokens are the context: the window slides, and is prefilled again for each token.
     """
     decode, size = sampler.decode, min(batch_size, len(requests))
@@ -201,7 +182,7 @@ def generate(
         for row, picks in batch.add(new) if new else batch.step():
             for pick in picks:
                 row.take(pick)
-                on_token(row.index, pick.token)
+                on_token(row.index, pick)
                 if row.completion.finish_reason:
                     batch.remove(row)
                     yield row.index, row.completion

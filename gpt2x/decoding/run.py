@@ -1,24 +1,26 @@
 """The generation run: all samples, in batches that memory allows, as the rows of generations.csv and tokens.csv."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
+
+from torch import Tensor
 
 from gpt2x.checkpoints.load import Checkpoint
 from gpt2x.config.decode import DecodeConfig
 from gpt2x.decoding.batches import is_out_of_memory
-from gpt2x.decoding.filters.processors import process_logits
+from gpt2x.decoding.filters.processors import nothing_left, process_logits
 from gpt2x.decoding.generate import Completion, Request, generate
 from gpt2x.decoding.parts import MemoryStore, Store, plan_parts
 from gpt2x.decoding.rows import GenerationRow, TokenRow
-from gpt2x.decoding.sampler import Sampler
+from gpt2x.decoding.sampler import Pick, Sampler
 from gpt2x.decoding.samples import Sample, key_of
 from gpt2x.decoding.search.beams import beam_search
 from gpt2x.decoding.stop import StopStrings
-from gpt2x.errors import DoesNotFitError
+from gpt2x.errors import DoesNotFitError, UserError
 from gpt2x.runs.journal import Rows
 
 
@@ -64,7 +66,8 @@ def generate_samples(
 
     `store` is in memory by default. on_progress is called once at the start, and after each new token. A part for
     which memory is short is started again with half the batch size.
-    Raises DoesNotFitError if not even one text fits in memory.
+    Raises DoesNotFitError if not even one text fits in memory, and UserError if the settings forbid all tokens or the
+    logits are not finite. The store then keeps the rows of the samples that are finished.
     """
     run = _Run(checkpoint, decode, seed)
     store = MemoryStore() if store is None else store
@@ -123,10 +126,12 @@ class _Run:
             yield from self._search(samples, batch_size, on_token)
             return
         requests = [Request(sample.ids, sample.prompt.text, sample.index) for sample in samples]
-        model = self.checkpoint.model
-        completions = generate(
-            model, requests, self.sampler, self.stop, batch_size, lambda request, token: on_token(token)
-        )
+
+        def take(request: int, pick: Pick) -> None:
+            self._check_finite(pick.logprob)
+            on_token(pick.token)
+
+        completions = generate(self.checkpoint.model, requests, self.sampler, self.stop, batch_size, take)
         for i, completion in completions:
             yield samples[i], completion
 
@@ -135,7 +140,11 @@ class _Run:
     ) -> Iterator[tuple[Sample, Completion]]:
         """As `complete`, by beam search: the samples of a prompt follow each other, and are its best beams."""
         decode, eos_id = self.decode, self.checkpoint.tokenizer.eos_id
-        process = partial(process_logits, decode=decode, eos_id=eos_id)
+
+        def process(logprobs: Tensor, texts: list[list[int]], n_prompts: list[int]) -> Tensor:
+            self._check_finite(logprobs[:, 0].sum().item())  # one logit that is NaN or infinite makes the row NaN
+            return process_logits(logprobs, texts, n_prompts, decode, eos_id)
+
         n = decode.num_samples
         step = n * max(1, batch_size // decode.num_beams)
         for start in range(0, len(samples), step):
@@ -151,9 +160,20 @@ class _Run:
                 process,
             )
             for sample, completion in zip(batch, chain.from_iterable(found), strict=True):
+                if not completion.ids:
+                    raise nothing_left(decode, 0)
                 for token in completion.ids:
                     on_token(token)
                 yield sample, completion
+
+    def _check_finite(self, logprob: float) -> None:
+        """Raises UserError if a log-probability is NaN, which comes from logits that are NaN or infinite."""
+        if not math.isnan(logprob):
+            return
+        dtype = self.checkpoint.dtype
+        overflows = dtype in ("float16", "int8")
+        fix = "numbers overflow; use dtype=float32" if overflows else "check the weights with task=validate"
+        raise UserError(f"dtype={dtype}: the logits of {self.checkpoint.name} are not finite: {fix}")
 
     def rows(self, sample: Sample, completion: Completion) -> Rows:
         """The rows of one finished sample."""

@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2x.config.decode import DecodeConfig
-from gpt2x.decoding.filters.processors import process_logits
+from gpt2x.decoding.filters.processors import nothing_left, process_logits
 from gpt2x.decoding.filters.warpers import filter_logits
-from gpt2x.errors import UserError
 
 _HALVINGS = 32  # random numbers per token, one per halving of the vocabulary: enough for 2**32 tokens
 
@@ -57,18 +56,19 @@ class Sampler:
 
         For each row, `texts` has all token ids so far, n_prompts says how many of them are the prompt's, and
         `uniforms` has [_HALVINGS] random numbers. Greedy picks do not read `uniforms`, so a generator draws nothing.
-        Raises UserError if the filters leave no token.
+        Where logits are NaN, so is the log-probability. Raises UserError if the settings forbid all tokens of a row.
         """
         logits = logits.float()
         processed = process_logits(logits, texts, n_prompts, self.decode, self.eos_id)
+        if processed is not logits:
+            for row in (processed.amax(-1) == -torch.inf).nonzero()[:1, 0].tolist():
+                raise nothing_left(self.decode, len(texts[row]) - n_prompts[row])
         if self.decode.greedy:
             kept = [1] * len(texts)
             tokens = processed.argmax(-1)  # [N]
         else:
             filtered = filter_logits(processed.cpu().double(), self.decode)
             kept = (filtered > -torch.inf).sum(-1).tolist()
-            if 0 in kept:
-                raise UserError("no token is left to draw: no_repeat_ngram_size and min_new_tokens forbid all of them")
             tokens = draw(filtered, torch.stack(list(uniforms))).to(logits.device)  # [N]
         logprobs = logits.log_softmax(-1)  # [N, V]
         chosen = logprobs.gather(-1, tokens[:, None])  # [N, 1]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from gpt2x.checkpoints.load import Checkpoint
 from gpt2x.config.decode import DecodeConfig
-from gpt2x.decoding.generate import check_length
+from gpt2x.decoding.context import encode_end, encode_fitting
 from gpt2x.decoding.rows import GenerationRow, TokenRow
 from gpt2x.prompts import Prompt
 
@@ -20,7 +20,7 @@ class Sample:
 
     prompt: Prompt
     ids: list[int]
-    """The prompt's tokens."""
+    """The prompt's tokens; with decode.on_overflow=crop, those of its last million characters."""
     index: int
     """Among the samples of this prompt, from 0."""
 
@@ -40,13 +40,14 @@ def samples_of(checkpoint: Checkpoint, prompts: list[Prompt], decode: DecodeConf
     Raises UserError if a prompt is empty, or does not fit in the context and may not be cropped.
     """
     samples = []
-    crop = decode.on_overflow == "crop"
+    tokenizer, n_positions = checkpoint.tokenizer, checkpoint.model.config.n_positions
+    with_beams = decode.num_beams > 1
+    otherwise = "" if with_beams else "; or keep the last tokens that fit, with decode.on_overflow=crop"
     for prompt in prompts:
-        ids = checkpoint.tokenizer.encode(prompt.text)
         what = "prompt" if len(prompts) == 1 else f"prompt {prompt.id!r} ({prompt.text[:_SHOWN]!r}...)"
-        if not ids or not crop:
-            with_beams = decode.num_beams > 1
-            otherwise = "" if with_beams else "; or keep the last tokens that fit, with decode.on_overflow=crop"
-            check_length(len(ids), decode.max_new_tokens, checkpoint.model.config.n_positions, what, otherwise)
+        if decode.on_overflow == "crop":
+            ids = encode_end(tokenizer, prompt.text, what)
+        else:
+            ids = encode_fitting(tokenizer, prompt.text, decode.max_new_tokens, n_positions, what, otherwise)
         samples += [Sample(prompt, ids, index) for index in range(decode.num_samples)]
     return samples

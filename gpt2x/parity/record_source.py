@@ -8,7 +8,7 @@ import torch
 
 from gpt2x.checkpoints.load import Checkpoint
 from gpt2x.config.tasks.validate import Stage
-from gpt2x.decoding.generate import check_length
+from gpt2x.decoding.context import encode_fitting
 from gpt2x.memory import available_memory
 from gpt2x.parity.reference.ask import ask_oracle
 from gpt2x.parity.reference.record import Record
@@ -55,13 +55,12 @@ class OracleRecord:
         """
         if self.save_to is not None:
             check_savable(self.save_to)
-        encode, n_positions = checkpoint.tokenizer.encode, checkpoint.model.config.n_positions
-        n_tokens = len(encode(self.prompt))
-        check_length(n_tokens, 0, n_positions, "prompt")
+        tokenizer, n_positions = checkpoint.tokenizer, checkpoint.model.config.n_positions
+        n_tokens = len(encode_fitting(tokenizer, self.prompt, 0, n_positions, "prompt"))
         wanted = {stage.name for stage in STAGES if stage.asks_oracle and (stage.name in stages or self.save_to)}
         if Stage.GENERATION in wanted:
             for each in self.gen_prompts:
-                check_length(len(encode(each.text)), self.max_new_tokens, n_positions, "task.gen_prompt")
+                encode_fitting(tokenizer, each.text, self.max_new_tokens, n_positions, "task.gen_prompt")
         fits, gradients_fit = fits_in_memory(checkpoint, n_tokens, copies)
         if not gradients_fit:
             wanted.discard(Stage.GRADIENTS)

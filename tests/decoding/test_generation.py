@@ -108,7 +108,7 @@ def test_eos_ends_a_row_and_only_that_row(tmp_path):
     free = greedy(ours, prompts, 20)
     eos = free[0].ids[7]
     streamed: list[list[int]] = [[], [], []]
-    ended = greedy(ours, prompts, 20, eos, on_token=lambda request, token: streamed[request].append(token))
+    ended = greedy(ours, prompts, 20, eos, on_token=lambda request, pick: streamed[request].append(pick.token))
     stops = [1 + completion.ids.index(eos) if eos in completion.ids else 20 for completion in free]
     assert stops[0] < 20
     assert max(stops) == 20

@@ -391,3 +391,14 @@ def test_wrong_numbers_count_as_absent(monkeypatch: pytest.MonkeyPatch, probed: 
     stand_in(monkeypatch, "ops.mkldnn._linear_pointwise", lambda *args: product(*args) * 2)
     assert not capabilities.has_onednn(torch.float32)
     assert_correct(FastLinear(SIZE, SIZE).requires_grad_(False))
+
+
+def test_int8_rows_that_are_not_finite_give_nan_and_leave_the_others_alone() -> None:
+    torch.manual_seed(0)
+    layer = Int8Linear(8, 6).requires_grad_(False)
+    x = torch.randn(4, 8)
+    expected = layer(x)
+    x[1, 3], x[2, 0] = torch.nan, torch.inf
+    y = layer(x)
+    assert y[1:3].isnan().all()
+    assert torch.equal(y[[0, 3]], expected[[0, 3]])

@@ -28,8 +28,8 @@ def test_generate(gpt2x: Cli, launch: Path) -> None:
     assert [row[:4] for row in rows] == [
         ["done", "0.5", "Now", "2"],
         ["done", "0.5", "a text of many words⏎ that d…", "2"],
-        ["failed", "0", "Now"],
-        ["failed", "0", "a text of many words⏎ that d…"],
+        ["failed", "0.0", "Now"],
+        ["failed", "0.0", "a text of many words⏎ that d…"],
     ]
     found = read_csv(launch / "out" / "generations.csv")[:2]
     tokens = sum(int(row["n_new_tokens"]) for row in found)

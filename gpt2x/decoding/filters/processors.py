@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gpt2x.config.decode import DecodeConfig
+from gpt2x.errors import UserError
 
 
 def process_logits(
@@ -28,6 +29,15 @@ def process_logits(
         n_new = [len(text) - n_prompt for text, n_prompt in zip(texts, n_prompts, strict=True)]
         logits = forbid(logits, [{eos_id} if n < decode.min_new_tokens else set() for n in n_new])
     return logits
+
+
+def nothing_left(decode: DecodeConfig, n_new: int) -> UserError:
+    """The error for a text of n_new new tokens, after which these settings forbid all tokens."""
+    keys = [key for key in ("no_repeat_ngram_size", "min_new_tokens") if decode.first_set(key)]
+    settings = " and ".join(f"decode.{key}={getattr(decode, key)}" for key in keys)
+    verb = "forbid" if len(keys) > 1 else "forbids"
+    fix = f"decode.max_new_tokens={n_new} or fewer" if n_new else "another value"
+    return UserError(f"{settings} {verb} all tokens after {n_new} new tokens; use {fix}")
 
 
 def penalize_repetition(logits: Tensor, texts: list[list[int]], penalty: float) -> Tensor:

@@ -34,7 +34,7 @@ class Int8Linear(nn.Linear):
 
         linear_dynamic has one scale for all rows, from the smallest to the largest number that it sees. Each row
         must have its own scale instead, so that it does not depend on the other rows of its batch: rows are divided
-        by their largest number, and one more row is added that holds both -1 and 1.
+        by their largest number, and one more row is added that holds both -1 and 1. A row that is not finite gives NaN.
         """
         if self.weight.requires_grad:
             self.int8 = None
@@ -45,6 +45,7 @@ class Int8Linear(nn.Linear):
         scales = rows.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)  # [N, 1]
         ends = rows.new_zeros(1, self.in_features)
         ends[0, 0], ends[0, -1] = -1, 1
-        y = torch.ops.quantized.linear_dynamic(torch.cat([rows / scales, ends]), self.quantize(), reduces_range())
+        scaled = (rows / scales).nan_to_num_(nan=0.0)  # linear_dynamic raises for NaN; the scale makes it NaN again
+        y = torch.ops.quantized.linear_dynamic(torch.cat([scaled, ends]), self.quantize(), reduces_range())
         y = y[:-1] * scales
         return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], self.out_features).to(x.dtype)

@@ -10,10 +10,7 @@ from gpt2x.parity.measures import ERROR_RATIO
 def is_of_rounding(c: Comparison, check: Check) -> bool:
     """Whether a check is about the dtype asked for, and tells nothing about the function in float64."""
     in_dtype = (
-        c.subject is not c.exact
-        and check.stage is Stage.LOGITS
-        and check.mode is None
-        and check.dtype == c.record.facts.dtype
+        c.subject is not c.exact and check.stage is Stage.LOGITS and check.mode is None and check.dtype == c.dtype
     )
     return in_dtype or check.metric is Metric.ERROR_RATIO or check.stage is Stage.GENERATION
 
