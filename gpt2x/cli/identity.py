@@ -9,8 +9,7 @@ from gpt2x.checkpoints.digest import checkpoint_digests, file_digests
 from gpt2x.checkpoints.locate import find_local_weights
 from gpt2x.cli.composition import default_settings
 from gpt2x.config.model import ModelConfig
-from gpt2x.config.settings import flatten, non_default
-from gpt2x.config.tasks import is_used
+from gpt2x.config.settings import non_default, used_settings
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
 from gpt2x.paths import expanded
@@ -42,12 +41,6 @@ def identity_of(container: dict[str, Any]) -> Identity:
             inputs["weights"] = sorted(checkpoint_digests(path).values())
             settings.pop("weights.path", None)
     return Identity(settings, inputs)
-
-
-def used_settings(container: dict[str, Any]) -> dict[str, Any]:
-    """The settings that the task reads, by dotted key."""
-    task = container["task"]["name"]
-    return {key: value for key, value in flatten(container).items() if is_used(task, key)}
 
 
 def key_of_job(container: dict[str, Any]) -> str:

@@ -15,10 +15,10 @@ from omegaconf.errors import OmegaConfBaseException
 from gpt2x.checkpoints.digest import begin_digesting
 from gpt2x.cli.composition import chosen, default_settings, stamp, to_config, to_container
 from gpt2x.cli.exit_codes import ExitCode
-from gpt2x.cli.identity import identity_of, used_settings
+from gpt2x.cli.identity import identity_of
 from gpt2x.cli.messages import complain, message_of, one_line
 from gpt2x.cli.overrides import key_of
-from gpt2x.config.settings import flatten, non_default, refuse_unused
+from gpt2x.config.settings import flatten, non_default, refuse_unused, used_settings
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import DoesNotFitError, UserError
 from gpt2x.paths import shown, write_text
