@@ -1,5 +1,6 @@
 """The oracle: transformers' GPT2LMHeadModel with eager attention. The only module here that imports transformers."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,18 +22,20 @@ if TYPE_CHECKING:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences the warnings and progress bars of transformers."""
-    from transformers.utils import logging
+    """Silences transformers: warnings (when it is imported, too), log messages and progress bars."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers.utils import logging
 
-    level, with_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if with_bars:
-            logging.enable_progress_bar()
+        level, with_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(level)
+            if with_bars:
+                logging.enable_progress_bar()
 
 
 @_quiet()
