@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 import gpt2x
 from gpt2x import api
+from gpt2x.process import state_kept
 from tests.subjects.plain import GPT2
 
 
@@ -117,6 +118,16 @@ def test_unusual_state_does_not_matter(name: str, launch: Path, monkeypatch: pyt
         assert not found[0].lm_head.weight.is_inference()
     else:
         assert found.equals(CALLS[name]())
+
+
+def test_work_is_done_in_torchs_usual_state() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad(), state_kept():
+            assert (torch.get_default_dtype(), torch.is_grad_enabled()) == (torch.float32, True)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_read_runs_leaves_it_too(gpt2x: Any, launch: Path) -> None:

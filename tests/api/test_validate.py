@@ -155,10 +155,19 @@ def test_text_of_the_model_is_escaped(noisy: Path, architecture: Architecture) -
     assert "&lt;img src=x&gt;" in html
 
 
+def test_a_name_that_is_html_and_mathematics(noisy: Path, architecture: Architecture) -> None:
+    subject = plain.act_erf(architecture)
+    subject.__class__ = type("Named", (plain.GPT2,), {"__qualname__": '"><script>$x^{$'})
+    html = api.validate(subject, reference=noisy, stages=STAGES, **TEXTS)._repr_html_()
+    assert "<script" not in html
+    assert_in(html, "&lt;script&gt;$x^{$", 'alt="The error of each module of &quot;&gt;&lt;script')
+
+
 def test_how_a_result_is_shown(noisy: Path, architecture: Architecture) -> None:
     found = api.validate(plain.act_erf(architecture), reference=noisy, stages=STAGES, **TEXTS)
     html = found._repr_html_()
     assert_in(html, "FAIL", "h.0.mlp.act", "exact (erf) GELU instead of tanh", 'src="data:image/png;base64,iVBORw0KGgo')
+    assert_in(html, "same function?   no", "of the reference&#x27;s scale")
     assert_in(repr(found), "FAIL", "h.0.mlp.act", "exact (erf) GELU instead of tanh")
     console = Console(width=150, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(found)

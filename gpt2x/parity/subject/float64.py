@@ -18,12 +18,11 @@ def float32_is_float64(dtype: torch.dtype) -> Iterator[None]:
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     """If `dtype` is float64, tensors that are made without a dtype are float64; otherwise float32, torch's default."""
-    before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64 if dtype == torch.float64 else torch.float32)
     try:
         yield
     finally:
-        torch.set_default_dtype(before)
+        torch.set_default_dtype(torch.float32)
 
 
 class _Float64(TorchFunctionMode):
