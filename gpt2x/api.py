@@ -32,7 +32,7 @@ from gpt2x.parity.record_source import record_source
 from gpt2x.parity.subject import import_target
 from gpt2x.parity.subject.build import Maker, Source
 from gpt2x.parity.subject.given import GivenFactory, GivenModule, check_size
-from gpt2x.paths import read_utf8
+from gpt2x.paths import expanded, read_utf8
 from gpt2x.process import state_kept
 from gpt2x.prompts import read_prompts
 from gpt2x.reports.notebook import Validation as Validation
@@ -260,9 +260,10 @@ def read_runs(
     tables = {Path(file).stem: file for file in TABLES}
     if table not in tables:
         raise UserError(f"table={table}: not one of {', '.join(tables)}{nearest(table, tables)}")
-    if not Path(folder).is_dir():
+    path = expanded(folder, "folder")
+    if not path.is_dir():
         raise UserError(f"{os.fspath(folder)}: no such folder")
-    return read_tables(Path(folder), tables[table], TABLES[tables[table]], unfinished)
+    return read_tables(path, tables[table], TABLES[tables[table]], unfinished)
 
 
 def _maker(module_or_target: nn.Module | Callable[..., nn.Module] | str | None) -> Maker | None:
