@@ -143,8 +143,8 @@ def validate(
     Args:
         module_or_target: a model that is built already (it is copied, and never changed); a class or function that
             makes one from the architecture, or from nothing; or `path/to/file.py:name`, as for subject.target: THE
-            FILE IS EXECUTED. A model that is built keeps its constants in the dtype that they were computed in: if
-            these are not parameters or buffers, prefer the class. None validates gpt2x's own model.
+            FILE IS EXECUTED. None validates gpt2x's own model. A model that is built in float32 keeps tensors that
+            are no parameters as they were rounded then, which the comparison in float64 can notice: give its class.
         reference: the checkpoint whose weights Hugging Face's model is given: a name or a path, as for `load`, or
             what `load` returned. Its dtype and device are those of the validation.
         saved_reference: a FILE.safetensors that task.save_reference wrote with these weights; transformers is then

@@ -1,5 +1,6 @@
 """validate() in the Python API: models as objects, and how the result is shown."""
 
+import math
 import re
 import subprocess
 import sys
@@ -77,6 +78,27 @@ def test_a_saved_reference(gpt2x: Cli, architecture: Architecture, noisy: Path, 
     assert gpt2x(f"weights.path={noisy}", "task.save_reference=saved.safetensors", *texts).code == 0
     found = api.validate(plain.act_erf(architecture), reference=noisy, saved_reference=Path("saved.safetensors"))
     assert found.first_divergence == "h.0.mlp.act"
+
+
+class RoundedConstant(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("c", torch.tensor(math.sqrt(2 / math.pi)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 0.5 * x * (1 + torch.tanh(self.c * (x + 0.044715 * x**3)))
+
+
+def test_a_constant_that_was_rounded_when_the_model_was_built(architecture: Architecture, noisy: Path) -> None:
+    def make(architecture: Architecture) -> nn.Module:
+        model = plain.GPT2(architecture)
+        for block in model.h:
+            block.mlp.act = RoundedConstant()
+        return model
+
+    assert api.validate(make, reference=noisy, stages=STAGES, **TEXTS).passed
+    found = api.validate(make(architecture), reference=noisy, stages=STAGES, **TEXTS)
+    assert found.probable_cause == "tanh GELU with a constant in float32"
 
 
 def snapshot(module: nn.Module) -> list[Any]:
