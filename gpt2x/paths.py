@@ -25,7 +25,7 @@ def shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def expanded(path: str | Path, setting: str) -> Path:
+def expanded(path: str | os.PathLike[str], setting: str) -> Path:
     """The path that a setting names, with `~` replaced by the home directory; UserError if there is no such user."""
     try:
         return Path(path).expanduser()

@@ -38,6 +38,10 @@ class Tokenizer:
         """The text of these tokens. Bytes that are not UTF-8 (a part of a character, for example) become U+FFFD."""
         return self.backend.decode(list(ids), skip_special_tokens=False)
 
+    def n_bytes(self, id: int) -> int:
+        """The number of UTF-8 bytes that a token stands for, which may be a part of a character."""
+        return len(self.backend.id_to_token(id) or "")  # byte-level BPE writes each byte as one character
+
     def stream(self) -> Callable[[int], str]:
         """A function from each new token to the text that it completes: '' while a character is incomplete."""
         decoder = tokenizers.decoders.DecodeStream(skip_special_tokens=False)

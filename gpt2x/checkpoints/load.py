@@ -44,11 +44,14 @@ class Checkpoint:
     """Path, modification time in ns and size of each file that was read; where they differ, the weights may too."""
 
 
-def load_checkpoint(model: ModelConfig, weights: WeightsConfig, dtype: torch.dtype, device: torch.device) -> Checkpoint:
+def load_checkpoint(
+    model: ModelConfig, weights: WeightsConfig, dtype: torch.dtype, device: torch.device, shared: bool = True
+) -> Checkpoint:
     """Finds, reads and checks the weights. The last checkpoint loaded is kept, for the next job of a sweep.
 
-    With torch.int8, the weights are float32, and the products multiply copies in int8. Raises UserError for weights
-    that are missing, damaged or do not fit the configuration.
+    With shared=False the checkpoint is a new one, which its caller may change. With torch.int8, the weights are
+    float32, and the products multiply copies in int8. Raises UserError for weights that are missing, damaged or do
+    not fit the configuration.
     """
     if dtype == torch.int8 and not takes_int8(device):
         raise UserError(f"dtype=int8: not on {device.type} with this torch; use device=cpu, or dtype=bfloat16")
@@ -56,13 +59,15 @@ def load_checkpoint(model: ModelConfig, weights: WeightsConfig, dtype: torch.dty
     files = [*weight_files(path), *small_files(path)] if path else []
     stamp = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
     key = (model, path, stamp, weights.seed, dtype, device)
-    if key not in _loaded:
-        _loaded.clear()  # before loading, so that there are never two models in memory
-        checkpoint = _load(model, path, stamp, weights.seed, dtype, device)
-        if dtype == torch.int8:
-            kernels.quantize(checkpoint.model)
+    if shared and key in _loaded:
+        return _loaded[key]
+    _loaded.clear()  # before loading, so that there are never two models in memory
+    checkpoint = _load(model, path, stamp, weights.seed, dtype, device)
+    if dtype == torch.int8:
+        kernels.quantize(checkpoint.model)
+    if shared:
         _loaded[key] = checkpoint
-    return _loaded[key]
+    return checkpoint
 
 
 # The last checkpoint, under everything that it depends on; files that have changed since have another stamp.

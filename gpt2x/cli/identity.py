@@ -9,8 +9,8 @@ from gpt2x.checkpoints.digest import checkpoint_digests, file_digests
 from gpt2x.checkpoints.locate import find_local_weights
 from gpt2x.cli.composition import default_settings
 from gpt2x.config.model import ModelConfig
-from gpt2x.config.settings import flatten, non_default
-from gpt2x.config.tasks import DESCRIPTIVE, is_used
+from gpt2x.config.settings import non_default, used_settings
+from gpt2x.config.tasks import DESCRIPTIVE
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
 from gpt2x.paths import expanded, standard_input
@@ -26,7 +26,7 @@ def identity_of(container: dict[str, Any]) -> Identity:
     wrong with it. So does a pipe, such as `task.data=<(command)`, which can be read only once.
     """
     task = TASKS[container["task"]["name"]]
-    settings = used_settings(container)
+    settings = identifying_settings(container)
     inputs: dict[str, list[str]] = {}
     for key in task.inputs:
         if settings.get(key) is None:
@@ -48,10 +48,9 @@ def identity_of(container: dict[str, Any]) -> Identity:
     return Identity(settings, inputs)
 
 
-def used_settings(container: dict[str, Any]) -> dict[str, Any]:
-    """The settings that identify a run of the task: those that it reads, by dotted key."""
-    task = container["task"]["name"]
-    return {key: value for key, value in flatten(container).items() if is_used(task, key) and key not in DESCRIPTIVE}
+def identifying_settings(container: dict[str, Any]) -> dict[str, Any]:
+    """The settings that identify a run of the task: those that it reads and that do more than describe it."""
+    return {key: value for key, value in used_settings(container).items() if key not in DESCRIPTIVE}
 
 
 def key_of_job(container: dict[str, Any]) -> str:

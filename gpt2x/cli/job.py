@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gpt2x.checkpoints.digest import begin_digesting
 from gpt2x.cli.composition import chosen, default_settings, stamp, task_overrides, to_config, to_container
 from gpt2x.cli.exit_codes import ExitCode
-from gpt2x.cli.identity import identity_of, used_settings
+from gpt2x.cli.identity import identifying_settings, identity_of
 from gpt2x.cli.messages import complain, message_of, one_line
 from gpt2x.cli.overrides import key_of
 from gpt2x.config.settings import flatten, non_default, refuse_unused
@@ -69,7 +69,7 @@ def _describe(cfg: DictConfig) -> Job:
         task=container["task"]["name"],
         overrides=overrides,
         chosen=chosen(cfg, [key_of(override) for override in overrides]),
-        identity=Identity(used_settings(container)),
+        identity=Identity(identifying_settings(container)),
         notes=container["notes"],
         invocation=stamp(),
         number=int(hydra.job.num) if hydra.mode == RunMode.MULTIRUN else None,

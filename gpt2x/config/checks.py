@@ -15,9 +15,18 @@ def at_least(key: str, value: float | None, least: float) -> None:
         raise UserError(f"{key}={value}: must be at least {least}")
 
 
+def check_dtype(key: str, value: str) -> None:
+    choose(key, value, ("float32", "float64", "bfloat16", "float16", "int8"))
+
+
+def check_batch_size(key: str, value: Any) -> None:
+    if value != "auto" and (type(value) is not int or value < 1):
+        raise UserError(f"{key}={value}: must be auto, or a whole number of at least 1")
+
+
 def check_seed(key: str, value: int) -> None:
-    if not 0 <= value < 2**63:  # what torch's generators take
-        raise UserError(f"{key}={value}: must be at least 0 and below 2**63")
+    if not isinstance(value, int) or not 0 <= value < 2**63:  # what torch's generators take
+        raise UserError(f"{key}={value}: must be a whole number, at least 0 and below 2**63")
 
 
 def check_texts(key: str, value: Any) -> None:

@@ -9,13 +9,12 @@ from typing import Annotated, Any
 
 from omegaconf import MISSING
 
-from gpt2x.config.checks import check_seed, check_texts, choose
+from gpt2x.config.checks import check_batch_size, check_dtype, check_seed, check_texts
 from gpt2x.config.decode import DecodeConfig
 from gpt2x.config.device import DeviceConfig
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.subject import SubjectConfig
 from gpt2x.config.weights import WeightsConfig
-from gpt2x.errors import UserError
 
 
 @dataclass
@@ -37,8 +36,7 @@ class Config:
     notes: str | None = None
 
     def __post_init__(self) -> None:
-        choose("dtype", self.dtype, ("float32", "float64", "bfloat16", "float16", "int8"))
+        check_dtype("dtype", self.dtype)
         check_seed("seed", self.seed)
-        if self.batch_size != "auto" and (type(self.batch_size) is not int or self.batch_size < 1):
-            raise UserError(f"batch_size={self.batch_size}: must be auto, or a whole number of at least 1")
+        check_batch_size("batch_size", self.batch_size)
         check_texts("prompt", self.prompt)

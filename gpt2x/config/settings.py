@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gpt2x.config.tasks import SCHEMAS, reads, tasks_with
+from gpt2x.config.tasks import SCHEMAS, is_used, reads, tasks_with
 from gpt2x.errors import UserError
 
 
@@ -17,6 +17,12 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def used_settings(container: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the task reads, by dotted key, among all settings as nested dictionaries."""
+    task = container["task"]["name"]
+    return {key: value for key, value in flatten(container).items() if is_used(task, key)}
 
 
 def non_default(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

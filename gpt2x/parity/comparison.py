@@ -11,8 +11,6 @@ from gpt2x.parity.reference.record import Record
 from gpt2x.parity.subject import Subject
 from gpt2x.parity.trace import Trace
 
-OURS = "gpt2x"  # the name of gpt2x's own model as a subject
-
 
 @dataclass
 class Comparison:
@@ -29,15 +27,12 @@ class Comparison:
     """The dtype asked for: the record's, or int8, which transformers does not have: the record is then float32's."""
     live: bool
     """Whether transformers can be asked; False if the record was read from a file."""
+    ours: bool
+    """Whether the subject is gpt2x's own model."""
     propagated: Trace = field(default_factory=Trace)
     """One forward pass of the exact subject on the prompt; filled in by the stage layers."""
     isolated: dict[str, torch.Tensor] = field(default_factory=dict)
     """Site -> what the exact subject's module answers to the reference's input; filled in by the stage layers."""
-
-    @property
-    def ours(self) -> bool:
-        """Whether the subject is gpt2x's own model."""
-        return self.exact.name == OURS
 
     @property
     def tolerance(self) -> float:

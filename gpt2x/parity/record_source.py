@@ -7,14 +7,16 @@ from pathlib import Path
 import torch
 
 from gpt2x.checkpoints.load import Checkpoint
-from gpt2x.config.tasks.validate import Stage
+from gpt2x.config.tasks.validate import Stage, ValidateTask
 from gpt2x.decoding.context import encode_fitting
+from gpt2x.errors import UserError
 from gpt2x.memory import available_memory
 from gpt2x.parity.reference.ask import ask_oracle
 from gpt2x.parity.reference.record import Record
 from gpt2x.parity.reference.saved import check_savable, load_record, save_record
 from gpt2x.parity.stages import STAGES
-from gpt2x.prompts import Prompt
+from gpt2x.paths import expanded
+from gpt2x.prompts import Prompt, read_prompts
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,17 @@ class OracleRecord:
         if self.save_to is not None:
             save_record(record, self.save_to)
         return record.with_thirds()
+
+
+def record_source(prompts: list[Prompt], max_new_tokens: int, task: ValidateTask) -> OracleRecord | SavedRecord:
+    """Where these settings say that the record comes from. Raises UserError if there is not exactly one prompt."""
+    if task.reference is not None:
+        return SavedRecord(expanded(task.reference, "task.reference"))
+    if len(prompts) != 1:
+        raise UserError("prompt: validate compares the logits of one prompt; give more texts as task.gen_prompt")
+    save_to = expanded(task.save_reference, "task.save_reference") if task.save_reference is not None else None
+    gen_prompts = read_prompts(task.gen_prompt, key="task.gen_prompt")
+    return OracleRecord(prompts[0].text, gen_prompts, max_new_tokens, save_to)
 
 
 def fits_in_memory(checkpoint: Checkpoint, n_tokens: int, copies: int) -> tuple[bool, bool]:

@@ -10,6 +10,7 @@ import torch
 from gpt2x.checkpoints.load import Checkpoint
 from gpt2x.config.tasks.validate import Stage
 from gpt2x.device import find_dtype
+from gpt2x.errors import UserError
 from gpt2x.parity.checks import Cause, Check, Metric, Status, Verdict, incomparable, skipped
 from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.diagnosis.diagnose import diagnose
@@ -112,6 +113,8 @@ def validate(
     chosen = [stage for stage in STAGES if stage.name in stages]
     names = [stage.name for stage in chosen]
     seconds: dict[str, float] = {}
+    if dtype == "int8" and source.target is not None:
+        raise UserError("dtype=int8 is only for gpt2x's own model; leave subject.target out")
     with _timed("reference", seconds):
         progress("asking the reference")
         record = reference.get(checkpoint, names, copies=1 if source.target is None else 2)
@@ -183,7 +186,7 @@ def _built(source: Source, checkpoint: Checkpoint, record: Record, dtype: str, l
     same = record.exact == asked
     exact = build(source, checkpoint, record, record.exact, device if same else torch.device("cpu"))
     subject = exact if same else build(source, checkpoint, record, asked, device)
-    return Comparison(record, checkpoint, exact, subject, dtype, live)
+    return Comparison(record, checkpoint, exact, subject, dtype, live, ours=source.target is None)
 
 
 def _diagnose(found: _Found) -> Diagnosis:

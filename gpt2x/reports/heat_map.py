@@ -1,11 +1,15 @@
 """parity.png: a picture of where a subject is wrong."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpt2x.config.tasks.validate import Stage
 from gpt2x.parity.checks import Check, Metric, Mode, Status
 from gpt2x.parity.validation import Validation
 from gpt2x.paths import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _COLUMNS = ("ln_1", "attn.c_attn", "attn.c_proj", "attn", "ln_2", "mlp.c_fc", "mlp.act", "mlp.c_proj", "mlp", "block")
 _ENDS = ("wte", "wpe", "drop", "ln_f", "lm_head")
@@ -17,8 +21,13 @@ def has_heat_map(v: Validation) -> bool:
     return any(check.stage is Stage.LAYERS and check.value is not None for check in v.checks)
 
 
-def heat_map(v: Validation, path: Path) -> None:
-    """Draws each module's isolated error: one row per layer, one column per module, and a last row for the rest."""
+def save_heat_map(v: Validation, path: Path) -> None:
+    """Writes the heat map as a PNG. Raises UserError if the file cannot be written."""
+    write_whole(path, lambda temporary: heat_map(v).savefig(temporary, format="png"))
+
+
+def heat_map(v: Validation) -> "Figure":
+    """A drawing of each module's isolated error: one row per layer, one column per module, a last row for the rest."""
     import matplotlib as mpl
     import numpy as np
     from matplotlib.colors import LogNorm
@@ -38,7 +47,7 @@ def heat_map(v: Validation, path: Path) -> None:
             layers[i, j] = _worst([errors[site] for site in parts if site in errors])
     others = np.array([[_worst([errors[site]] if site in errors else []) for site in _ENDS]])
 
-    figure = Figure(figsize=(9, 2.6 + 0.3 * n_layer), layout="constrained")
+    figure = Figure(figsize=(9, 2.6 + 0.3 * n_layer), dpi=120, layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=(n_layer, 1.4))
     colours = mpl.colormaps["viridis"].with_extremes(bad="lightgrey")
     norm = LogNorm(_LEAST, _MOST)
@@ -56,8 +65,8 @@ def heat_map(v: Validation, path: Path) -> None:
     bar = figure.colorbar(image, ax=[top, bottom], label=label)
     bar.ax.axhline(v.tolerance, color="red")
     title = f"{v.subject}: each module on the reference's input (red: above {v.tolerance:g}; grey: not compared)"
-    figure.suptitle(title, fontsize=10)
-    write_whole(path, lambda temporary: figure.savefig(temporary, dpi=120, format="png"))
+    figure.suptitle(title, fontsize=10, parse_math=False)  # a path may contain dollar signs
+    return figure
 
 
 def _worst(checks: list[Check]) -> float:

@@ -10,6 +10,7 @@ from rich.table import Column
 
 from gpt2x.benchmark.rows import BenchmarkRow
 from gpt2x.decoding.rows import GenerationRow
+from gpt2x.evaluation.rows import EvaluationRow
 from gpt2x.parity.rows import SummaryRow
 from gpt2x.reports import console
 from gpt2x.runs.job import Job, Status
@@ -42,6 +43,11 @@ def _relative_difference(rows: list[SummaryRow]) -> str:
     return "" if rows[0].relative_difference is None else f"{rows[0].relative_difference:.2g}"
 
 
+def _bits_per_byte(rows: list[EvaluationRow]) -> str:
+    bits = sum(row.bits_per_byte * row.n_bytes for row in rows)
+    return f"{bits / sum(row.n_bytes for row in rows):.4f}"
+
+
 def _tokens_per_second(rows: list[BenchmarkRow]) -> str:
     own = [row.tokens_per_second for row in rows if row.engine == "gpt2x"]
     return f"{max(own):,.0f}" if own else ""
@@ -63,6 +69,7 @@ _NUMBERS = {
     "train": _Numbers(
         "train.csv", TrainRow, {"bits per byte": lambda rows: f"{min(row.val_bits_per_byte for row in rows):.4f}"}
     ),
+    "evaluate": _Numbers("evaluation.csv", EvaluationRow, {"bits per byte": _bits_per_byte}),
     "benchmark": _Numbers("benchmark.csv", BenchmarkRow, {"tokens/s": _tokens_per_second}),
 }
 

@@ -35,25 +35,40 @@ def progress_bar(n_steps: int) -> Iterator[Callable[[str], None]]:
 def show(v: Validation, picture: Path | None) -> None:
     """Prints a validation, with the path of its heat map."""
     out = console.out
-    out.print(_table(v))
-    for texts in v.side_by_side:
-        out.print(_texts(v, texts))
-    out.print(_same_function(v), soft_wrap=True)
-    out.print(_as_accurate(v), soft_wrap=True)
-    for reason, sites in _unchecked(v).items():
-        out.print(Text(f"not checked      {', '.join(sites)}: {reason}", "yellow"), soft_wrap=True)
+    for table in tables(v):
+        out.print(table)
+    for line in answers(v):
+        out.print(line, soft_wrap=True)
     if picture is not None:
         link = Text(shown(picture), f"link {picture.resolve().as_uri()}")
         out.print(Text.assemble("heat map         ", link), soft_wrap=True)
-    verdict, style, line = ("PASS", "bold green", _passed(v)) if v.passed else ("FAIL", "bold red", _failed(v))
-    out.print(Text.assemble((verdict, style), f"  {line}"), soft_wrap=True)
+    out.print(verdict(v), soft_wrap=True)
+
+
+def tables(v: Validation) -> list[Table]:
+    """The stages, and both models' texts."""
+    return [_stages(v), *(_texts(v, texts) for texts in v.side_by_side)]
+
+
+def answers(v: Validation) -> list[Text]:
+    """One line for each of the two questions, and for each reason why something was not checked."""
+    unchecked = [
+        Text(f"not checked      {', '.join(sites)}: {reason}", "yellow") for reason, sites in _unchecked(v).items()
+    ]
+    return [_same_function(v), _as_accurate(v), *unchecked]
+
+
+def verdict(v: Validation) -> Text:
+    """One line: PASS or FAIL, and what was found."""
+    word, style, line = ("PASS", "bold green", _passed(v)) if v.passed else ("FAIL", "bold red", _failed(v))
+    return Text.assemble((word, style), f"  {line}")
 
 
 def _reference(v: Validation) -> str:
     return f"transformers {v.record.facts.transformers}"
 
 
-def _table(v: Validation) -> Table:
+def _stages(v: Validation) -> Table:
     """One line per stage, mode and metric, with the worst of its checks."""
     checkpoint = v.checkpoint
     device = checkpoint.model.lm_head.weight.device.type

@@ -4,10 +4,14 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from gpt2x.paths import write_text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 csv.field_size_limit(2**31 - 1)  # a long prompt is one field
 
@@ -73,7 +77,7 @@ def rows_of(records: Iterable[dict[str, str]], row_type: type) -> Iterator[Any]:
     """
     hints = get_type_hints(row_type)
     for record in records:
-        yield row_type(**{name: _parse(record[name], hint) for name, hint in hints.items()})
+        yield row_type(**{name: parse(record[name], hint) for name, hint in hints.items()})
 
 
 def read_with_extra(path: Path, row_type: type) -> list[tuple[Any, dict[str, str]]]:
@@ -85,10 +89,41 @@ def read_with_extra(path: Path, row_type: type) -> list[tuple[Any, dict[str, str
     return list(zip(rows_of(records, row_type), extra, strict=True))
 
 
-def _parse(text: str, hint: Any) -> Any:
+def parse(text: str, hint: Any) -> Any:
+    """A field of a CSV as a value of this type."""
     types = get_args(hint) or (hint,)
     if text == "" and type(None) in types:
         return None
     if types[0] is bool:
         return text == "True"
     return types[0](text)
+
+
+def to_frame(row_type: type, rows: Iterable[Any]) -> "DataFrame":
+    """Rows as a table of pandas: the columns of the CSV, with the dtypes of `dtype_of`."""
+    import pandas as pd
+
+    table, hints = list(rows), get_type_hints(row_type)
+    return pd.DataFrame(
+        {
+            field.name: pd.array([_plain(getattr(row, field.name)) for row in table], dtype=dtype_of(hints[field.name]))
+            for field in fields(row_type)
+        }
+    )
+
+
+def _plain(value: Any) -> Any:
+    """The text of an enum's member; any other value unchanged."""
+    return str(value) if isinstance(value, StrEnum) else value
+
+
+def dtype_of(hint: Any) -> str:
+    """The dtype in pandas of a column whose values have this type; one that may be missing has a dtype with NA."""
+    types = get_args(hint) or (hint,)
+    may_be_missing = type(None) in types
+    if issubclass(types[0], str):
+        return "string"
+    if types[0] is float:
+        return "float64"
+    names = {bool: ("bool", "boolean"), int: ("int64", "Int64")}
+    return names[types[0]][may_be_missing]

@@ -10,6 +10,7 @@ from gpt2x.benchmark.rows import BenchmarkRow
 from gpt2x.config.schema import Config
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.decoding.rows import GenerationRow, TokenRow
+from gpt2x.evaluation.rows import EvaluationRow
 from gpt2x.parity.rows import ParityRow, SideBySideRow, SummaryRow
 from gpt2x.prompts import PROMPT_FILES
 from gpt2x.runs.tables import TimingRow
@@ -68,6 +69,7 @@ ALL = (
         inputs=("task.data",),
         reads_weights=lambda weights: weights.path is not None or weights.source == "auto",
     ),
+    Task("evaluate", {"evaluation.csv": EvaluationRow}, inputs=("task.data", "prompts_file")),
     Task("benchmark", {"benchmark.csv": BenchmarkRow}, files=("benchmark.png",)),
 )
 

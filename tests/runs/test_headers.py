@@ -18,6 +18,7 @@ HEADERS = {
     "parity.csv": "stage,site,mode,metric,value,tolerance,status,note",
     "side_by_side.csv": "prompt,subject_text,reference_text,matched,first_difference,top2_margin,verdict",
     "train.csv": "step,train_loss,val_loss,val_bits_per_byte,lr,tokens",
+    "evaluation.csv": "text_id,n_tokens,n_bytes,loss,perplexity,bits_per_byte,stride,model,weights,dtype",
     "benchmark.csv": "engine,dtype,batch,prompt_tokens,new_tokens,ms_per_step,ms_per_step_p10,ms_per_step_p90,"
     "tokens_per_second,ratio_to_transformers,first_token_ms,peak_rss_mb,load_seconds,same_tokens",
     "timing.csv": "stage,seconds",

@@ -5,9 +5,11 @@ refused when they are set. `neutral` lists those among them that do not change t
 """
 
 from dataclasses import fields
+from functools import cache
 from typing import ClassVar, Protocol
 
 from gpt2x.config.tasks.benchmark import BenchmarkTask
+from gpt2x.config.tasks.evaluate import EvaluateTask
 from gpt2x.config.tasks.generate import GenerateTask
 from gpt2x.config.tasks.train import TrainTask
 from gpt2x.config.tasks.validate import ValidateTask
@@ -28,6 +30,7 @@ SCHEMAS: dict[str, type[TaskSettings]] = {
     "validate": ValidateTask,
     "generate": GenerateTask,
     "train": TrainTask,
+    "evaluate": EvaluateTask,
     "benchmark": BenchmarkTask,
 }
 
@@ -40,6 +43,7 @@ def tasks_with(key: str) -> list[str]:
     return [name for name, schema in SCHEMAS.items() if reads(schema, key)]
 
 
+@cache
 def is_used(task: str, key: str) -> bool:
     """Whether a task reads a setting: one under `task.`, or a shared one."""
     return task in tasks_with(key)

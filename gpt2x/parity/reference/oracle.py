@@ -1,6 +1,8 @@
 """The oracle: transformers' GPT2LMHeadModel with eager attention. The only module here that imports transformers."""
 
-import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,16 +20,32 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences transformers: warnings (when it is imported, too), log messages and progress bars."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers.utils import logging
+
+        level, with_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(level)
+            if with_bars:
+                logging.enable_progress_bar()
+
+
+@_quiet()
 def load_oracle(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> "GPT2LMHeadModel":
     """The same weights in transformers, which reads the file itself, by its own rules for names and layout.
 
     Random weights are taken from gpt2x's model. Raises UserError if transformers does not find a tensor.
     """
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from transformers import GPT2Config, GPT2LMHeadModel
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "eager", "output_loading_info": True}
     path = checkpoint.path
     # With output_loading_info this returns a pair, which the declared type leaves out.
@@ -61,6 +79,7 @@ def oracle_parameters(model: "GPT2LMHeadModel") -> dict[str, Tensor]:
     }
 
 
+@_quiet()
 @torch.inference_mode()
 def oracle_greedy(model: "GPT2LMHeadModel", ids: list[int], max_new_tokens: int, eos_id: int | None) -> list[int]:
     """New tokens of transformers' greedy generate, the end-of-text token included."""
@@ -120,6 +139,7 @@ def oracle_process(
     return torch.cat(rows)
 
 
+@_quiet()
 def oracle_tokenize(directory: Path, texts: list[str]) -> list[tuple[list[int], str]]:
     """Ids from transformers' GPT-2 tokenizer over the same vocabulary files, and the text that they decode to."""
     from transformers import GPT2TokenizerFast  # type: ignore[attr-defined]  # declared under another name

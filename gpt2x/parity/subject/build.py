@@ -1,19 +1,32 @@
 """Builds the subject of a validation, gpt2x's own model or a user's, in a dtype and on a device."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from gpt2x.checkpoints.load import Checkpoint, model_of
 from gpt2x.config.subject import SubjectConfig
+from gpt2x.model.config import GPT2Config
 from gpt2x.model.kernels.int8 import Int8Linear
-from gpt2x.parity.comparison import OURS
 from gpt2x.parity.reference.record import Record
 from gpt2x.parity.subject.code import SubjectError, subject_code
 from gpt2x.parity.subject.float64 import default_dtype
 from gpt2x.parity.subject.module import Subject
-from gpt2x.parity.subject.target import Target, import_target
+
+OURS = "gpt2x"  # the name of gpt2x's own model as a subject
+
+
+class Maker(Protocol):
+    """Makes a user's model: an imported class or function, or an object that the caller of the Python API has."""
+
+    @property
+    def name(self) -> str:
+        """The name of the subject in tables and messages."""
+
+    def build(self, config: GPT2Config, dtype: torch.dtype) -> nn.Module:
+        """A new model, which will be converted to `dtype`. Raises SubjectError if the user's code fails."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +34,12 @@ class Source:
     """Where the subject comes from; it is built once per dtype."""
 
     asked: SubjectConfig
-    target: Target | None
+    target: Maker | None
     """None for gpt2x's own model."""
 
     @property
     def name(self) -> str:
-        return self.asked.target or OURS
+        return self.target.name if self.target is not None else OURS
 
 
 def build(source: Source, checkpoint: Checkpoint, record: Record, dtype: torch.dtype, device: torch.device) -> Subject:
@@ -37,9 +50,7 @@ def build(source: Source, checkpoint: Checkpoint, record: Record, dtype: torch.d
     if source.target is None:
         return Subject(OURS, _ours(checkpoint, dtype, device), record.shapes, [])
     with default_dtype(dtype):
-        # For float64 the file is imported again: it may make constants when it is imported.
-        target = import_target(source.name) if dtype == torch.float64 else source.target
-        module = target.build(checkpoint.model.config)
+        module = source.target.build(checkpoint.model.config, dtype)
     if next(module.parameters(), None) is None:
         raise SubjectError("has no parameters: keep the weights in nn.Parameters or in modules")
     with subject_code():

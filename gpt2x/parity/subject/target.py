@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from gpt2x.errors import UserError, nearest
@@ -59,17 +60,32 @@ class Architecture(dict[str, Any]):
 class Target:
     """What subject.target names: a class or function that makes the subject's model."""
 
+    name: str
+    """The text of subject.target."""
     make: Callable[..., Any]
     root: Path
     """The folder that its sibling modules are imported from."""
 
-    def build(self, config: GPT2Config) -> nn.Module:
-        """The subject's model. Raises SubjectError if its code fails or returns anything but an nn.Module."""
-        with _importable(self.root), subject_code():
-            module = self.make(Architecture(config)) if _takes_an_argument(self.make) else self.make()
-        if not isinstance(module, nn.Module):
-            raise SubjectError(f"makes a {type(module).__name__}, not a torch.nn.Module")
-        return module
+    def build(self, config: GPT2Config, dtype: torch.dtype) -> nn.Module:
+        """The subject's model. Raises SubjectError if its code fails or returns anything but an nn.Module.
+
+        For float64 the file is imported again, as it may make constants when it is imported.
+        """
+        make = import_target(self.name).make if dtype == torch.float64 else self.make
+        with _importable(self.root):
+            return call(make, config)
+
+
+def call(make: Callable[..., Any], config: GPT2Config) -> nn.Module:
+    """The model that a class or function makes, given the architecture or, if it takes no argument, nothing.
+
+    Raises SubjectError if its code fails or returns anything but an nn.Module.
+    """
+    with subject_code():
+        module = make(Architecture(config)) if _takes_an_argument(make) else make()
+    if not isinstance(module, nn.Module):
+        raise SubjectError(f"makes a {type(module).__name__}, not a torch.nn.Module")
+    return module
 
 
 def import_target(target: str) -> Target:
@@ -96,7 +112,7 @@ def import_target(target: str) -> Target:
         make = getattr(make, part)
     if isinstance(make, nn.Module) or not callable(make):
         raise UserError(f"subject.target={target}: a {type(make).__name__}; name a class, or a function that makes it")
-    return Target(make, root)
+    return Target(target, make, root)
 
 
 def _located(where: str, target: str) -> tuple[Path | None, Path, str]:

@@ -1,0 +1,25 @@
+"""The rows of evaluation.csv. Importing it never imports torch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EvaluationRow:
+    """evaluation.csv: one row per text."""
+
+    text_id: str
+    n_tokens: int
+    """Tokens that are predicted: all but the first one of the text."""
+    n_bytes: int
+    """UTF-8 bytes of these tokens."""
+    loss: float
+    """Mean negative log-likelihood per predicted token, in nats."""
+    perplexity: float
+    """exp(loss)."""
+    bits_per_byte: float
+    """Negative log-likelihood of the predicted tokens in bits, divided by n_bytes: comparable between tokenizers."""
+    stride: int
+    """Tokens by which the window of n_positions tokens moves."""
+    model: str
+    weights: str
+    dtype: str
