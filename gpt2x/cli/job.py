@@ -4,6 +4,7 @@ import gc
 import json
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from gpt2x.cli.overrides import key_of
 from gpt2x.config.settings import flatten, non_default, refuse_unused
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import DoesNotFitError, UserError
+from gpt2x.memory import is_out_of_memory
 from gpt2x.paths import shown, write_text
 from gpt2x.runs import tables
-from gpt2x.runs.folder import RunFolder, remove_empty
+from gpt2x.runs.folder import RunFolder, opened, remove_empty
 from gpt2x.runs.job import Identity, Job, Status
 from gpt2x.runs.manifest import environment
-from gpt2x.tasks.registry import TASKS
+from gpt2x.runs.sweep import note_refusal
+from gpt2x.tasks.registry import TASKS, Task
 
 
 def run_job(cfg: DictConfig) -> ExitCode:
@@ -35,16 +38,21 @@ def run_job(cfg: DictConfig) -> ExitCode:
     Errors are reported on stderr and are not raised, as they must not stop the other jobs of a sweep.
     KeyboardInterrupt is raised.
     """
-    hydra = HydraConfig.get()
-    path = Path(hydra.runtime.output_dir)
+    path = Path(HydraConfig.get().runtime.output_dir)
     try:
         container = to_container(cfg)
         task = TASKS[container["task"]["name"]]
-        folder = RunFolder(path, task.outputs, task.state)
+        with opened(path, task.outputs, task.state) as folder:
+            return _run_in(folder, cfg, container, task)
     except (UserError, OmegaConfBaseException) as error:
         complain(message_of(error) or str(error))
         remove_empty(path)
+        _note_refusal(path)
         return ExitCode.USER_ERROR
+
+
+def _run_in(folder: RunFolder, cfg: DictConfig, container: dict[str, Any], task: Task) -> ExitCode:
+    hydra = HydraConfig.get()
     overrides = [str(override) for override in hydra.overrides.task]
     job = Job(
         task=task.name,
@@ -56,7 +64,11 @@ def run_job(cfg: DictConfig) -> ExitCode:
     )
     try:
         _run(cfg, container, folder, job)
-    except BaseException as error:
+    except BaseException as raised:
+        error = raised
+        if is_out_of_memory(raised):
+            error = DoesNotFitError(f"task={task.name} does not fit in memory; use {task.saves_memory}")
+            raised.__traceback__ = None  # its frames hold the tensors: what follows needs memory, too
         message = message_of(error)
         _record_failure(folder, job, error, message, in_sweep=job.number is not None)
         if message is not None:
@@ -116,10 +128,18 @@ def _record_failure(folder: RunFolder, job: Job, error: BaseException, message: 
     is_bug = message is None and isinstance(error, Exception)
     if folder.begun:
         folder.record(job)
-    elif in_sweep:
-        folder.note_refusal(job.invocation)
+    else:
+        _note_refusal(folder.path)
     if not is_bug:
         folder.clear(keep_job=in_sweep)
+
+
+def _note_refusal(path: Path) -> None:
+    """Notes a job that could not use its folder, if it belongs to a sweep. This must not hide why it could not."""
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:
+        with suppress(UserError):
+            note_refusal(Path(hydra.runtime.cwd, hydra.sweep.dir), stamp(), path.name)
 
 
 def _refuse_unused(job: Job, container: dict[str, Any]) -> None:

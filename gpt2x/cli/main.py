@@ -49,11 +49,11 @@ def _launch(stamp: str) -> ExitCode:
 
 def _collect(sweep: Path, stamp: str) -> ExitCode:
     """Writes the tables of a sweep from its job folders; returns the exit code for the jobs of this command."""
-    from gpt2x.runs.sweep import collect_sweep
+    from gpt2x.runs.sweep import all_recorded, collect_sweep
     from gpt2x.tasks.registry import TABLES
 
     jobs = collect_sweep(sweep, TABLES)
-    if any(job.refused == stamp for job in jobs):
+    if jobs and not all_recorded(sweep, stamp):
         return ExitCode.JOBS_FAILED
     return _exit_code([job for job in jobs if job.invocation == stamp])
 

@@ -9,11 +9,12 @@ from omegaconf.errors import OmegaConfBaseException
 from gpt2x.config.settings import unused
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import UserError, nearest
+from gpt2x.memory import is_out_of_memory
 
 # The errors of a folder that cannot be made, or in which no file can be written.
 _UNWRITABLE = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
-    *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EFBIG),
 }
 
 
@@ -35,6 +36,8 @@ def message_of(error: BaseException) -> str | None:
         return _explain(error)
     if isinstance(error, OSError) and error.errno in _UNWRITABLE:
         return f"{error.filename}: {error.strerror}; choose another folder with hydra.run.dir=DIR"
+    if is_out_of_memory(error):
+        return "there is not enough memory; end other programs, or raise the limit (ulimit -v)"
     return None
 
 

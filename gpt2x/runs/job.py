@@ -66,8 +66,6 @@ class Job:
     passed: bool | None = None
     """False if the job is done and parity does not hold; None until it is done."""
     error: str | None = None
-    refused: str | None = None
-    """The time stamp of the latest command with a job that could not use this folder, because of this run."""
     seconds: float | None = None
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)

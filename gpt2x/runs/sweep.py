@@ -3,17 +3,19 @@
 import json
 import shlex
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from gpt2x.errors import UserError
-from gpt2x.paths import shown, write_text
+from gpt2x.paths import remove_temporaries, shown, write_text
 from gpt2x.runs.folder import remove_empty
 from gpt2x.runs.job import Job, Status, read_job
+from gpt2x.runs.lock import locked
 from gpt2x.runs.tables import read_rows, row_values, to_csv, write_rows
 
-SWEEP = "sweep.json"
+SWEEP, JOBS = "sweep.json", "jobs.csv"
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,31 @@ def begin_sweep(folder: Path, invocation: str, overrides: list[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{shown(folder)}: {error.strerror}; choose another folder with hydra.sweep.dir=DIR") from None
-    content = _read(folder)
-    content["invocations"].append({"stamp": invocation, "overrides": overrides})
-    _write(folder, content)
+    with _locked(folder):
+        content = _read(folder)
+        content["invocations"].append({"stamp": invocation, "overrides": overrides, "refused": []})
+        _write(folder, content)
+
+
+def note_refusal(folder: Path, invocation: str, job: str) -> None:
+    """Notes in sweep.json that a job of this command could not use its folder, whose job.json is of another run.
+
+    Raises UserError if the file cannot be read or written.
+    """
+    with _locked(folder):
+        content = _read(folder)
+        for each in content["invocations"]:
+            if each["stamp"] == invocation:
+                each["refused"].append(job)
+        _write(folder, content)
+
+
+def all_recorded(folder: Path, invocation: str) -> bool:
+    """Whether all jobs of this command have described themselves in their folders; False if sweep.json was removed.
+
+    Raises UserError if sweep.json cannot be read.
+    """
+    return any(each["stamp"] == invocation and not each["refused"] for each in _read(folder)["invocations"])
 
 
 def jobs_of(folder: Path) -> list[tuple[Path, Job]]:
@@ -60,19 +84,26 @@ def collect_sweep(folder: Path, tables: Mapping[str, type]) -> list[Job]:
     The tables have the job and the swept settings as first columns. A sweep that could not start leaves nothing.
     Raises UserError if a file cannot be read or written.
     """
-    jobs = jobs_of(folder)
-    if not jobs:
-        for name in (SWEEP, "multirun.yaml"):  # the latter is Hydra's
-            (folder / name).unlink(missing_ok=True)
-        remove_empty(folder)
-        return []
+    with _locked(folder):
+        remove_temporaries(folder, (SWEEP, JOBS, *tables))
+        jobs = jobs_of(folder)
+        if jobs:
+            _collect(folder, jobs, tables)
+        else:
+            for name in (SWEEP, "multirun.yaml"):  # the latter is Hydra's
+                (folder / name).unlink(missing_ok=True)
+    remove_empty(folder)
+    return [job for _, job in jobs]
+
+
+def _collect(folder: Path, jobs: list[tuple[Path, Job]], tables: Mapping[str, type]) -> None:
     content = _read(folder) | {"jobs": [each.name for each, _ in jobs]}
     _write(folder, content)
     rows = [
         JobRow(each.name, shlex.join(job.overrides), job.state, job.attempt, job.error, job.seconds)
         for each, job in jobs
     ]
-    write_rows(folder / "jobs.csv", JobRow, rows)
+    write_rows(folder / JOBS, JobRow, rows)
     swept = _swept([job for _, job in jobs])
     done = [(each, job) for each, job in jobs if job.status is Status.DONE]
     for name, row_type in tables.items():
@@ -86,7 +117,12 @@ def collect_sweep(folder: Path, tables: Mapping[str, type]) -> list[Job]:
         ]
         if table:
             write_text(folder / name, to_csv(["job", *extra, *columns], table))
-    return [job for _, job in jobs]
+
+
+def _locked(folder: Path) -> AbstractContextManager[None]:
+    """Waits until no other command reads or writes the files at the sweep's root."""
+    # Not the lock of a run folder: with hydra.sweep.subdir=. both are in one folder.
+    return locked(folder / ".sweep.lock", "hydra.sweep.dir", wait=True)
 
 
 def _swept(jobs: list[Job]) -> list[str]:
@@ -103,7 +139,10 @@ def _read(folder: Path) -> dict[str, Any]:
     file = folder / SWEEP
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return {"invocations": list(content["invocations"]), "jobs": list(content["jobs"])}
+        invocations = [{"refused": [], **each} for each in content["invocations"]]
+        if not all({"stamp", "overrides"} <= each.keys() for each in invocations):
+            raise ValueError("an invocation without its stamp or its overrides")
+        return {"invocations": invocations, "jobs": [str(job) for job in content["jobs"]]}
     except FileNotFoundError:
         return {"invocations": [], "jobs": []}
     except (OSError, ValueError, KeyError, TypeError):

@@ -25,6 +25,8 @@ class Task:
     """File name -> type of its rows."""
     files: tuple[str, ...] = ()
     """Other files and folders that it writes."""
+    saves_memory: str = ""
+    """What to make smaller if the task does not fit in memory."""
     state: str | None = None
     """The file from which a killed run can be continued."""
     inputs: tuple[str, ...] = field(default=())
@@ -50,11 +52,13 @@ TASKS = {
             "validate",
             {"summary.csv": SummaryRow, "parity.csv": ParityRow, "side_by_side.csv": SideBySideRow},
             files=("parity.png",),
+            saves_memory="a smaller model, a shorter prompt or fewer task.stages",
             inputs=("task.reference",),
         ),
         Task(
             "generate",
             {"generations.csv": GenerationRow, "tokens.csv": TokenRow},
+            saves_memory="a smaller model, batch_size or decode.max_new_tokens",
             state="state.json",
             inputs=("prompts_file",),
         ),
@@ -62,11 +66,17 @@ TASKS = {
             "train",
             {"train.csv": TrainRow},
             files=("checkpoint",),
+            saves_memory="a smaller model, task.batch_size or model.n_positions",
             state="state.pt",
             inputs=("task.data",),
             reads_weights=lambda weights: weights.path is not None or weights.source == "auto",
         ),
-        Task("benchmark", {"benchmark.csv": BenchmarkRow}, files=("benchmark.png",)),
+        Task(
+            "benchmark",
+            {"benchmark.csv": BenchmarkRow},
+            files=("benchmark.png",),
+            saves_memory="a smaller model, fewer task.engines or smaller task.batch_sizes",
+        ),
     )
 }
 
