@@ -28,12 +28,38 @@ def _left_by_ulimit() -> int:
         return sys.maxsize
     import resource
 
+    limits = {"vms": resource.getrlimit(resource.RLIMIT_AS)[0], "data": resource.getrlimit(resource.RLIMIT_DATA)[0]}
+    limits = {kind: limit for kind, limit in limits.items() if limit != resource.RLIM_INFINITY}
+    if not limits:
+        return sys.maxsize
     import psutil
 
     used = psutil.Process().memory_info()
-    limits = ((resource.RLIMIT_AS, used.vms), (resource.RLIMIT_DATA, getattr(used, "data", 0)))
-    soft = ((resource.getrlimit(limit)[0], n_bytes) for limit, n_bytes in limits)
-    return min((limit - n_bytes for limit, n_bytes in soft if limit != resource.RLIM_INFINITY), default=sys.maxsize)
+    return min(limit - getattr(used, kind, 0) for kind, limit in limits.items())
+
+
+def check_room_for(work: str) -> None:
+    """Raises DoesNotFitError if `ulimit` leaves too little for the libraries of this work: they could end the process.
+
+    Errors in the middle of an import, too, can be of any kind, and do not say that memory was short.
+    """
+    free = _left_by_ulimit()
+    if free < _ROOM[work]:
+        raise DoesNotFitError(f"{work} does not fit in the {free / 1e9:.1f} GB that ulimit leaves; raise ulimit -v")
+
+
+# Bytes of address space that an import takes, with the threads that it starts, and a margin (torch 2.13 for CPUs).
+_ROOM = {"torch": 750_000_000, "transformers": 500_000_000, "training": 400_000_000}
+
+
+def start_threads() -> None:
+    """Has torch and numpy start their threads, if there is a limit: they end the process where they cannot later."""
+    if _left_by_ulimit() < sys.maxsize:
+        import numpy as np
+        import torch
+
+        torch.ones(1 << 20).exp_()  # large enough for all threads
+        np.ones((256, 256)) @ np.ones((256, 256))
 
 
 # The files with the limit and with the usage, and the file and key that say how much of the usage is cached files:
@@ -56,12 +82,20 @@ _CGROUP_FILES = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was short. Few libraries have a class for this error; for the others, only the text tells."""
+    """Whether memory was short. Few libraries have a class for this error; for the others, only the text tells.
+
+    To be called while the traceback still holds what was allocated: where `ulimit` leaves nothing, any error counts,
+    as even Python then raises errors that say nothing about memory.
+    """
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
-    return any(phrase in str(error).lower() for phrase in _OUT_OF_MEMORY)
+    try:
+        return any(phrase in str(error).lower() for phrase in _OUT_OF_MEMORY) or _left_by_ulimit() < _NOTHING
+    except MemoryError:
+        return True
 
 
+_NOTHING = 1 << 26  # bytes: the C library asks the system for memory in pieces of this size
 _OUT_OF_MEMORY = (
     "out of memory",  # torch on CUDA and MPS
     "not enough memory",  # torch on a CPU, on Windows
@@ -71,6 +105,7 @@ _OUT_OF_MEMORY = (
     "could not create a memory object",  # oneDNN
     "could not create a primitive",  # oneDNN
     "can't start new thread",
+    "resource temporarily unavailable",  # no thread for the tokenizer
     "failed to map segment from shared object",  # loading a library
 )
 

@@ -22,7 +22,7 @@ from gpt2x.cli.overrides import key_of
 from gpt2x.config.settings import flatten, non_default, refuse_unused
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import DoesNotFitError, UserError
-from gpt2x.memory import is_out_of_memory
+from gpt2x.memory import check_room_for, is_out_of_memory, start_threads
 from gpt2x.paths import shown, write_text
 from gpt2x.runs import tables
 from gpt2x.runs.folder import RunFolder, opened, remove_empty
@@ -66,7 +66,7 @@ def _run_in(folder: RunFolder, cfg: DictConfig, container: dict[str, Any], task:
         _run(cfg, container, folder, job)
     except BaseException as raised:
         error = raised
-        if is_out_of_memory(raised):
+        if not isinstance(raised, UserError) and is_out_of_memory(raised):
             error = DoesNotFitError(f"task={task.name} does not fit in memory; use {task.saves_memory}")
             raised.__traceback__ = None  # its frames hold the tensors: what follows needs memory, too
         message = message_of(error)
@@ -74,7 +74,7 @@ def _run_in(folder: RunFolder, cfg: DictConfig, container: dict[str, Any], task:
         if message is not None:
             complain(message)
             return ExitCode.USER_ERROR
-        if not isinstance(error, Exception):
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         traceback.print_exception(error)
         return ExitCode.BUG
@@ -90,8 +90,10 @@ def _run(cfg: DictConfig, container: dict[str, Any], folder: RunFolder, job: Job
     _refuse_unused(job, container)
     config = to_config(cfg)
     task = TASKS[job.task]
+    check_room_for("torch")
     digesting = begin_digesting(config.model, config.weights)
     run = task.load()
+    start_threads()
     if not gc.isenabled():  # objects created during import live for the whole process: they are never scanned
         gc.freeze()
         gc.enable()
