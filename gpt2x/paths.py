@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 
@@ -104,6 +105,26 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=""))
 
 
-def silence_stdout() -> None:
-    """Discards what is printed from now on: for a reader that has closed the pipe (`gpt2x ... | head`)."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def launch_directory_exists() -> bool:
+    """Whether the directory that relative paths start from still exists."""
+    try:
+        return Path.cwd().is_dir()
+    except FileNotFoundError:
+        return False
+
+
+@dataclass
+class Output:
+    """Standard output: what a run prints must not end it, as its results are in files."""
+
+    lost: str | None = None
+    """Why a part of the output is lost; None also if its reader has closed the pipe (`gpt2x ... | head`)."""
+
+    def give_up(self, error: OSError) -> None:
+        """Discards what is printed from now on, after printing has failed with this error."""
+        if not isinstance(error, BrokenPipeError):
+            self.lost = error.strerror
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+output = Output()

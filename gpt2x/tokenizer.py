@@ -6,6 +6,7 @@ from pathlib import Path
 import tokenizers
 
 from gpt2x.errors import UserError
+from gpt2x.memory import is_out_of_memory
 from gpt2x.paths import shown
 
 END_OF_TEXT = "<|endoftext|>"
@@ -52,6 +53,8 @@ def load_tokenizer(directory: Path) -> Tokenizer:
             return Tokenizer(_byte_level(bpe))
         return Tokenizer(tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json")))
     except Exception as error:  # tokenizers, written in Rust, raises no class of its own
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{shown(directory)}: its tokenizer cannot be read: {error}") from None
 
 

@@ -23,7 +23,7 @@ from gpt2x.config.settings import flatten, non_default, refuse_unused
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import DoesNotFitError, UserError
 from gpt2x.memory import check_room_for, is_out_of_memory, start_threads
-from gpt2x.paths import shown, write_text
+from gpt2x.paths import launch_directory_exists, shown, write_text
 from gpt2x.runs import tables
 from gpt2x.runs.folder import RunFolder, opened, remove_empty
 from gpt2x.runs.job import Identity, Job, Status
@@ -65,10 +65,7 @@ def _run_in(folder: RunFolder, cfg: DictConfig, container: dict[str, Any], task:
     try:
         _run(cfg, container, folder, job)
     except BaseException as raised:
-        error = raised
-        if not isinstance(raised, UserError) and is_out_of_memory(raised):
-            error = DoesNotFitError(f"task={task.name} does not fit in memory; use {task.saves_memory}")
-            raised.__traceback__ = None  # its frames hold the tensors: what follows needs memory, too
+        error = _explained(raised, task, folder.path)
         message = message_of(error)
         _record_failure(folder, job, error, message, in_sweep=job.number is not None)
         if message is not None:
@@ -111,6 +108,18 @@ def _run(cfg: DictConfig, container: dict[str, Any], folder: RunFolder, job: Job
     job.passed = outcome.passed
     job.end(Status.DONE)
     job.write(folder.path)
+
+
+def _explained(error: BaseException, task: Task, path: Path) -> BaseException:
+    """A UserError for what went wrong outside of gpt2x, whatever library noticed it; else the error itself."""
+    if isinstance(error, UserError):
+        return error
+    if is_out_of_memory(error):
+        error.__traceback__ = None  # its frames hold the tensors: what follows needs memory, too
+        return DoesNotFitError(f"task={task.name} does not fit in memory; use {task.saves_memory}")
+    if isinstance(error, FileNotFoundError) and not (path.is_dir() and launch_directory_exists()):
+        return UserError(f"{shown(path)}: it, or the directory of the command, was removed while the job ran")
+    return error
 
 
 def _keep_another_task(folder: RunFolder, task: str) -> None:

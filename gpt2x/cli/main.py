@@ -14,9 +14,10 @@ from gpt2x import __version__
 from gpt2x.cli import hydra_app
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.job import run_job
-from gpt2x.cli.messages import complain, message_of
+from gpt2x.cli.messages import complain, message_of, unwritable
 from gpt2x.cli.overrides import checked
-from gpt2x.paths import silence_stdout
+from gpt2x.errors import UserError
+from gpt2x.paths import launch_directory_exists, output
 from gpt2x.runs.job import Job, Status
 
 
@@ -30,17 +31,32 @@ def main() -> int:
     if "--version" in sys.argv[1:]:
         print(f"gpt2x {__version__}")
         return ExitCode.DONE
+    output.lost = None
     # To the microsecond, since two runs that start in the same second must not share a folder.
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     code = _guarded(lambda: _launch(stamp))
     sweep = hydra_app.launched.sweep
     if sweep is not None:
-        collected = _guarded(lambda: _collect(sweep, stamp))
-        return max(code, collected)
-    return code
+        code = max(code, _guarded(lambda: _collect(sweep, stamp)))
+    return max(code, _end_output())
+
+
+def _end_output() -> ExitCode:
+    """Writes what is still to be printed. It is an error if a part of the output was lost."""
+    try:
+        if sys.stdout is not None:  # which it is if the shell has closed it
+            sys.stdout.flush()
+    except OSError as error:
+        output.give_up(error)
+    if output.lost is None:
+        return ExitCode.DONE
+    complain(f"cannot write to standard output: {output.lost}; results that were written to files are complete")
+    return ExitCode.USER_ERROR
 
 
 def _launch(stamp: str) -> ExitCode:
+    if not launch_directory_exists():
+        raise UserError("the current directory has been removed; change to another one (cd DIR)")
     arguments = hydra_app.parse_arguments(sys.argv[1:])
     arguments.overrides = checked(arguments.overrides)
     hydra_app.launch(arguments, run_job, stamp)
@@ -70,13 +86,13 @@ def _guarded(work: Callable[[], ExitCode]) -> ExitCode:
         return work()
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        silence_stdout()
+    except BrokenPipeError as error:
+        output.give_up(error)
         return ExitCode.DONE
     except Exception as error:
         message = message_of(error)
         if message is None and isinstance(error, OSError):  # jobs report their own: Hydra could not make a folder
-            message = f"{error.filename}: {error.strerror}; choose another folder with hydra.run.dir=DIR"
+            message = unwritable(error)
         if message is None:
             traceback.print_exception(error)
             return ExitCode.BUG

@@ -35,10 +35,16 @@ def message_of(error: BaseException) -> str | None:
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _explain(error)
     if isinstance(error, OSError) and error.errno in _UNWRITABLE:
-        return f"{error.filename}: {error.strerror}; choose another folder with hydra.run.dir=DIR"
+        return unwritable(error)
     if is_out_of_memory(error):
         return "there is not enough memory; end other programs, or raise the limit (ulimit -v)"
     return None
+
+
+def unwritable(error: OSError) -> str:
+    """The message for a folder that cannot be made, or in which no file can be written."""
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return f"{where}{error.strerror}; choose another folder with hydra.run.dir=DIR"
 
 
 def _explain(error: Exception) -> str:

@@ -1,23 +1,31 @@
 """The two consoles: results on stdout, progress on stderr."""
 
+from typing import Any
+
 from rich import console as rich_console
 from rich.progress import Progress, ProgressColumn
 
-from gpt2x.paths import silence_stdout
+from gpt2x.paths import output
 
 WIDTH_OF_FILES = 120  # columns, if the output is not a terminal
 
 
 class Console(rich_console.Console):
-    """Prints text unchanged, as it may contain brackets. A reader that closes the pipe does not end the run."""
+    """Prints text unchanged, as it may contain brackets. Output that cannot be written does not end the run."""
 
     def __init__(self, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
         if not self.is_terminal:
             self.width = WIDTH_OF_FILES
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError as error:  # the disk that it is written to is full, for example
+            output.give_up(error)
+
     def on_broken_pipe(self) -> None:
-        silence_stdout()
+        output.give_up(BrokenPipeError())
 
 
 out = Console()
