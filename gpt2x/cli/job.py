@@ -3,7 +3,6 @@
 import gc
 import json
 import time
-import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from gpt2x.checkpoints.digest import begin_digesting
 from gpt2x.cli.composition import chosen, default_settings, stamp, to_config, to_container
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.identity import identity_of, used_settings
-from gpt2x.cli.messages import complain, message_of, one_line
+from gpt2x.cli.messages import complain, message_of, one_line, show_bug
 from gpt2x.cli.overrides import key_of
 from gpt2x.config.settings import flatten, non_default, refuse_unused
 from gpt2x.config.tasks import SCHEMAS
@@ -73,7 +72,7 @@ def _run_in(folder: RunFolder, cfg: DictConfig, container: dict[str, Any], task:
             return ExitCode.USER_ERROR
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
-        traceback.print_exception(error)
+        show_bug(error)
         return ExitCode.BUG
     return ExitCode.DONE if job.passed else ExitCode.NO_PARITY
 

@@ -1,20 +1,21 @@
 """The entry point of the command line: runs the command and returns its exit code."""
 
 import atexit
+import errno
 import gc
 import io
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import TypeGuard
 
 from gpt2x import __version__
 from gpt2x.cli import hydra_app
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.job import run_job
-from gpt2x.cli.messages import complain, message_of, unwritable
+from gpt2x.cli.messages import complain, message_of, show_bug, unwritable
 from gpt2x.cli.overrides import checked
 from gpt2x.errors import UserError
 from gpt2x.paths import launch_directory_exists, output
@@ -28,10 +29,9 @@ def main() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises instead of printing and exiting
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 is no reason to lose a run
-    if "--version" in sys.argv[1:]:
-        print(f"gpt2x {__version__}")
-        return ExitCode.DONE
     output.lost = None
+    if "--version" in sys.argv[1:]:
+        return max(_guarded(_print_version), _end_output())
     # To the microsecond, since two runs that start in the same second must not share a folder.
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     code = _guarded(lambda: _launch(stamp))
@@ -39,6 +39,11 @@ def main() -> int:
     if sweep is not None:
         code = max(code, _guarded(lambda: _collect(sweep, stamp)))
     return max(code, _end_output())
+
+
+def _print_version() -> ExitCode:
+    print(f"gpt2x {__version__}")
+    return ExitCode.DONE
 
 
 def _end_output() -> ExitCode:
@@ -86,15 +91,23 @@ def _guarded(work: Callable[[], ExitCode]) -> ExitCode:
         return work()
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError as error:
-        output.give_up(error)
-        return ExitCode.DONE
     except Exception as error:
+        if _is_of_output(error):
+            output.give_up(error)
+            return ExitCode.DONE
         message = message_of(error)
         if message is None and isinstance(error, OSError):  # jobs report their own: Hydra could not make a folder
             message = unwritable(error)
         if message is None:
-            traceback.print_exception(error)
+            show_bug(error)
             return ExitCode.BUG
         complain(message)
         return ExitCode.USER_ERROR
+
+
+def _is_of_output(error: Exception) -> TypeGuard[OSError]:
+    """Whether help or settings could not be printed. In a sweep, it is Hydra's multirun.yaml that cannot be written."""
+    kinds = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+    if not isinstance(error, OSError) or error.filename is not None or error.errno not in kinds:
+        return False
+    return error.errno == errno.EPIPE or hydra_app.launched.sweep is None

@@ -1,7 +1,9 @@
 """Exceptions as one line for the user: what is wrong, where, and what to change."""
 
 import errno
+import os
 import sys
+import traceback
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
@@ -20,7 +22,19 @@ _UNWRITABLE = {
 
 def complain(message: str) -> None:
     """Prints the line on stderr."""
-    print(f"gpt2x: error: {one_line(message)}", file=sys.stderr)
+    _print_error(f"gpt2x: error: {one_line(message)}\n")
+
+
+def show_bug(error: BaseException) -> None:
+    """Prints the traceback on stderr."""
+    _print_error("".join(traceback.format_exception(error)))
+
+
+def _print_error(text: str) -> None:
+    try:
+        print(text, end="", file=sys.stderr, flush=True)
+    except OSError:  # there is no place left to say it: the exit code remains
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def one_line(message: str) -> str:
