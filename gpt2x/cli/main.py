@@ -15,7 +15,7 @@ from gpt2x import __version__
 from gpt2x.cli import hydra_app
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.job import run_job
-from gpt2x.cli.messages import complain, message_of, show_bug, unwritable
+from gpt2x.cli.messages import complain, complaints, message_of, show_bug, unwritable
 from gpt2x.cli.overrides import checked
 from gpt2x.errors import UserError
 from gpt2x.paths import launch_directory_exists, output
@@ -30,6 +30,7 @@ def main() -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 is no reason to lose a run
     output.lost = None
+    complaints.clear()
     if "--version" in sys.argv[1:]:
         return max(_guarded(_print_version), _end_output())
     # To the microsecond, since two runs that start in the same second must not share a folder.

@@ -20,9 +20,16 @@ _UNWRITABLE = {
 }
 
 
+complaints: list[str] = []
+"""The lines that `complain` has printed."""
+
+
 def complain(message: str) -> None:
-    """Prints the line on stderr."""
-    _print_error(f"gpt2x: error: {one_line(message)}\n")
+    """Prints the line on stderr, unless this command has printed it before: of a job that cannot be collected, too."""
+    line = one_line(message)
+    if line not in complaints:
+        complaints.append(line)
+        _print_error(f"gpt2x: error: {line}\n")
 
 
 def show_bug(error: BaseException) -> None:

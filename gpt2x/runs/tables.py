@@ -48,9 +48,11 @@ def read_rows(path: Path, row_type: type) -> list[Any]:
 
 
 def rows_of(records: Iterable[dict[str, str]], row_type: type) -> Iterator[Any]:
-    """Records of a CSV as rows of this type. Raises ValueError or TypeError for a record that is incomplete."""
+    """Records of a CSV as rows of this type. Raises ValueError for a record that is incomplete or of another type."""
     hints = get_type_hints(row_type)
     for record in records:
+        if record.keys() != hints.keys() or None in record.values():
+            raise ValueError(f"not a row of {row_type.__name__}")
         yield row_type(**{name: _parse(text, hints[name]) for name, text in record.items()})
 
 
