@@ -1,5 +1,7 @@
-"""How much memory is free, so that work that does not fit is refused before it begins."""
+"""How much memory is free, so that work that does not fit is refused before it begins; and errors for lack of it."""
 
+import errno
+import sys
 from pathlib import Path
 
 from gpt2x.errors import DoesNotFitError
@@ -17,7 +19,47 @@ def available_memory() -> int:
         except (OSError, ValueError):  # no control group of this version, or no limit: 'max'
             continue
         available = min(available, allowed - used + int(facts.get(cached, 0)))  # the kernel frees cached file pages
-    return available
+    return min(available, _left_by_ulimit())
+
+
+def _left_by_ulimit() -> int:
+    """Bytes that this process may still allocate within the limits that the shell's `ulimit` sets."""
+    if sys.platform == "win32":
+        return sys.maxsize
+    import resource
+
+    limits = {"vms": resource.getrlimit(resource.RLIMIT_AS)[0], "data": resource.getrlimit(resource.RLIMIT_DATA)[0]}
+    limits = {kind: limit for kind, limit in limits.items() if limit != resource.RLIM_INFINITY}
+    if not limits:
+        return sys.maxsize
+    import psutil
+
+    used = psutil.Process().memory_info()
+    return min(limit - getattr(used, kind, 0) for kind, limit in limits.items())
+
+
+def check_room_for(work: str) -> None:
+    """Raises DoesNotFitError if `ulimit` leaves too little for the libraries of this work: they could end the process.
+
+    Errors in the middle of an import, too, can be of any kind, and do not say that memory was short.
+    """
+    free = _left_by_ulimit()
+    if free < _ROOM[work]:
+        raise DoesNotFitError(f"{work} does not fit in the {free / 1e9:.1f} GB that ulimit leaves; raise ulimit -v")
+
+
+# Bytes of address space that an import takes, with the threads that it starts, and a margin (torch 2.13 for CPUs).
+_ROOM = {"torch": 750_000_000, "transformers": 500_000_000, "training": 400_000_000}
+
+
+def start_threads() -> None:
+    """Has torch and numpy start their threads, if there is a limit: they end the process where they cannot later."""
+    if _left_by_ulimit() < sys.maxsize:
+        import numpy as np
+        import torch
+
+        torch.ones(1 << 20).exp_()  # large enough for all threads
+        np.ones((256, 256)) @ np.ones((256, 256))
 
 
 # The files with the limit and with the usage, and the file and key that say how much of the usage is cached files:
@@ -36,6 +78,35 @@ _CGROUP_FILES = (
         "/sys/fs/cgroup/memory/memory.stat",
         "total_cache",
     ),
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was short. Few libraries have a class for this error; for the others, only the text tells.
+
+    To be called while the traceback still holds what was allocated: where `ulimit` leaves nothing, any error counts,
+    as even Python then raises errors that say nothing about memory.
+    """
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    try:
+        return any(phrase in str(error).lower() for phrase in _OUT_OF_MEMORY) or _left_by_ulimit() < _NOTHING
+    except MemoryError:
+        return True
+
+
+_NOTHING = 1 << 26  # bytes: the C library asks the system for memory in pieces of this size
+_OUT_OF_MEMORY = (
+    "out of memory",  # torch on CUDA and MPS
+    "not enough memory",  # torch on a CPU, on Windows
+    "can't allocate memory",  # torch on a CPU
+    "cannot allocate memory",  # the system: mmap in torch and safetensors, and loading a library
+    "std::bad_alloc",
+    "could not create a memory object",  # oneDNN
+    "could not create a primitive",  # oneDNN
+    "can't start new thread",
+    "resource temporarily unavailable",  # no thread for the tokenizer
+    "failed to map segment from shared object",  # loading a library
 )
 
 

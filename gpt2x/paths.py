@@ -2,11 +2,15 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
+from glob import escape
 from pathlib import Path
 
 from gpt2x.errors import UserError
+from gpt2x.memory import is_out_of_memory
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)
@@ -21,8 +25,11 @@ def bundled(folder: str) -> Path:
 
 def shown(path: Path) -> str:
     """A path as people type it: relative if it is below the launch directory, else absolute."""
-    path = path.absolute()
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    try:
+        path, launch = path.absolute(), Path.cwd()
+    except FileNotFoundError:  # the launch directory has been removed
+        return str(path)
+    return str(path.relative_to(launch)) if path.is_relative_to(launch) else str(path)
 
 
 def expanded(path: str | os.PathLike[str], setting: str) -> Path:
@@ -64,14 +71,14 @@ def is_utf8(text: str) -> bool:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` with the path of a temporary file, which is then moved to `path`.
+    """Calls `write` with the path of a temporary file of its own, which is then moved to `path`.
 
     So a kill, Ctrl-C or an error leaves the old file, or none. Raises UserError if the file cannot be written
     (because the disk is full, for example).
     """
     from safetensors import SafetensorError
 
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = _temporary(path)
     try:
         write(temporary)
         temporary.chmod(0o666 & ~_UMASK)  # safetensors makes files that only their owner can read
@@ -81,10 +88,29 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         RuntimeError,
         SafetensorError,
     ) as error:  # torch and safetensors raise the latter two for an OSError
+        if is_out_of_memory(error):
+            raise
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise UserError(f"cannot write {shown(path)}: {reason}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may have become a file, or another user's
+            temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A file that no other process uses, beside `path`, so that it can be moved to `path` at once."""
+    return path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
+
+
+def remove_temporaries(folder: Path, names: Iterable[str]) -> None:
+    """Removes what killed processes left of write_whole for files of these names, in a folder that nobody else writes.
+
+    If a name is that of a folder, the temporary files of all files in it are removed.
+    """
+    for name in names:
+        for temporary in (*folder.glob(f".{escape(name)}.*.tmp"), *(folder / name).glob(".*.tmp")):
+            with suppress(OSError):
+                temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -92,6 +118,26 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=""))
 
 
-def silence_stdout() -> None:
-    """Discards what is printed from now on: for a reader that has closed the pipe (`gpt2x ... | head`)."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def launch_directory_exists() -> bool:
+    """Whether the directory that relative paths start from still exists."""
+    try:
+        return Path.cwd().is_dir()
+    except FileNotFoundError:
+        return False
+
+
+@dataclass
+class Output:
+    """Standard output: what a run prints must not end it, as its results are in files."""
+
+    lost: str | None = None
+    """Why a part of the output is lost; None also if its reader has closed the pipe (`gpt2x ... | head`)."""
+
+    def give_up(self, error: OSError) -> None:
+        """Discards what is printed from now on, after printing has failed with this error."""
+        if not isinstance(error, BrokenPipeError):
+            self.lost = error.strerror
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+output = Output()

@@ -7,6 +7,7 @@ from pathlib import Path
 import tokenizers
 
 from gpt2x.errors import UserError
+from gpt2x.memory import is_out_of_memory
 from gpt2x.paths import shown
 
 END_OF_TEXT = "<|endoftext|>"
@@ -48,9 +49,17 @@ class Tokenizer:
         return lambda token: decoder.step(self.backend, token) or ""
 
     def save(self, directory: Path) -> None:
-        """Writes vocab.json, merges.txt and tokenizer_config.json, which transformers can read too."""
-        self.backend.model.save(str(directory))
-        (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}\n')
+        """Writes vocab.json, merges.txt and tokenizer_config.json, which transformers can read too.
+
+        Raises UserError if a file cannot be written.
+        """
+        try:
+            self.backend.model.save(str(directory))
+            (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}\n')
+        except Exception as error:  # tokenizers, written in Rust, raises no class of its own
+            if is_out_of_memory(error):
+                raise
+            raise UserError(f"cannot write the tokenizer into {shown(directory)}: {error}") from None
 
 
 def has_tokenizer(directory: Path) -> bool:
@@ -66,6 +75,8 @@ def load_tokenizer(directory: Path) -> Tokenizer:
             return Tokenizer(_byte_level(bpe))
         return Tokenizer(tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json")))
     except Exception as error:  # tokenizers, written in Rust, raises no class of its own
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{shown(directory)}: its tokenizer cannot be read: {error}") from None
 
 

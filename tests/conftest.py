@@ -42,6 +42,7 @@ class Result:
 
 Cli = Callable[..., Result]
 Refused = Callable[..., str]
+FullDisk = Callable[[Path], None]
 
 
 @pytest.fixture
@@ -104,6 +105,23 @@ def gpt2x_process(launch: Path) -> Cli:
         return Result(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> FullDisk:
+    """Makes the disk full for one file, wherever it is written before it is moved to its place."""
+    from gpt2x import paths
+
+    def fill(full: Path) -> None:
+        def temporary(path: Path) -> Path:
+            file = path.with_name(f".{path.name}.x.tmp")
+            if path.absolute() == full:
+                file.symlink_to("/dev/full")
+            return file
+
+        monkeypatch.setattr(paths, "_temporary", temporary)
+
+    return fill
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from gpt2x.checkpoints.names import dtype_name, to_file
+from gpt2x.errors import UserError
 from gpt2x.model.gpt2 import GPT2
-from gpt2x.paths import write_text, write_whole
+from gpt2x.paths import shown, write_text, write_whole
 from gpt2x.tokenizer import Tokenizer
 
 
@@ -19,11 +20,14 @@ def save_checkpoint(directory: Path, model: GPT2, tokenizer: Tokenizer, dtype: t
     """Writes config.json, vocab.json, merges.txt, tokenizer_config.json, and model.safetensors in `dtype`.
 
     Each file is moved into place whole, model.safetensors last, so that a killed process leaves the old weights or
-    the new ones.
+    the new ones. Raises UserError if a file cannot be written, or the folder above does not exist.
     """
     from safetensors.torch import save_file
 
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {shown(directory)}: {error.strerror}") from None
     architecture = asdict(model.config)
     dropout = architecture.pop("dropout")  # gpt2x's own name; the others are those of Hugging Face
     write_text(

@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 from gpt2x.errors import UserError
+from gpt2x.memory import is_out_of_memory
 
 _SECONDS = 2.0  # without an answer of the hub; then there is no network
 _FILES = ("config.json", "model.safetensors")
@@ -26,6 +27,8 @@ def fetch(name: str, repository: str | None, revision: str | None) -> Path:
         _knock(repository, revision)
         paths = [hf_hub_download(repository, file, revision=revision) for file in _FILES]
     except Exception as error:  # many kinds, from two HTTP libraries
+        if is_out_of_memory(error):
+            raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(
             f"cannot download {repository} from {os.environ.get('HF_ENDPOINT', 'huggingface.co')} ({reason}): "

@@ -3,7 +3,7 @@
 import gc
 import json
 import time
-import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,19 @@ from gpt2x.checkpoints.digest import begin_digesting
 from gpt2x.cli.composition import chosen, default_settings, stamp, task_overrides, to_config, to_container
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.identity import identifying_settings, identity_of
-from gpt2x.cli.messages import complain, message_of, one_line
+from gpt2x.cli.messages import complain, message_of, one_line, show_bug
 from gpt2x.cli.overrides import key_of
 from gpt2x.config.settings import flatten, non_default, refuse_unused
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import DoesNotFitError, UserError
-from gpt2x.paths import shown, write_text
+from gpt2x.memory import check_room_for, is_out_of_memory, start_threads
+from gpt2x.paths import launch_directory_exists, shown, write_text
 from gpt2x.runs import tables
-from gpt2x.runs.folder import RunFolder
+from gpt2x.runs.folder import RunFolder, opened
 from gpt2x.runs.job import Identity, Job, Status
 from gpt2x.runs.manifest import environment
-from gpt2x.tasks.registry import TASKS
+from gpt2x.runs.sweep import note_refusal
+from gpt2x.tasks.registry import TASKS, Task
 
 
 def run_job(cfg: DictConfig) -> ExitCode:
@@ -35,16 +37,24 @@ def run_job(cfg: DictConfig) -> ExitCode:
     Errors are reported on stderr and are not raised, as they must not stop the other jobs of a sweep.
     KeyboardInterrupt is raised.
     """
+    path = Path(HydraConfig.get().runtime.output_dir)
     try:
         job = _describe(cfg)
         task = TASKS[job.task]
-        folder = RunFolder(Path(HydraConfig.get().runtime.output_dir), task.outputs, task.state)
+        with opened(path, task.outputs, task.state) as folder:
+            return _run_in(folder, cfg, job, task)
     except (UserError, OmegaConfBaseException, OSError) as error:  # the last: the folder cannot be listed
         complain(message_of(error) or str(error))
+        _note_refusal(path)
         return ExitCode.USER_ERROR
+
+
+def _run_in(folder: RunFolder, cfg: DictConfig, job: Job, task: Task) -> ExitCode:
+    """Runs the job in its folder, which this process owns, and records how it ended."""
     try:
         _run(cfg, folder, job)
-    except BaseException as error:
+    except BaseException as raised:
+        error = _explained(raised, task, folder.path)
         message = message_of(error)
         _record_failure(folder, job, error, message, in_sweep=job.number is not None)
         if message is not None:
@@ -52,7 +62,7 @@ def run_job(cfg: DictConfig) -> ExitCode:
             return ExitCode.USER_ERROR
         if isinstance(error, KeyboardInterrupt):
             raise
-        traceback.print_exception(error)
+        show_bug(error)
         return ExitCode.BUG
     return ExitCode.DONE if job.passed else ExitCode.NO_PARITY
 
@@ -86,8 +96,10 @@ def _run(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
     _refuse_unused(job, container)
     config = to_config(cfg)
     task = TASKS[job.task]
+    check_room_for("torch")
     digesting = begin_digesting(config.model, config.weights)
     run = task.load()
+    start_threads()
     if not gc.isenabled():  # objects created during import live for the whole process: they are never scanned
         gc.freeze()
         gc.enable()
@@ -111,6 +123,18 @@ def _run(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
         show_folder(folder.path, on_stderr=outcome.prints_text_alone)
 
 
+def _explained(error: BaseException, task: Task, path: Path) -> BaseException:
+    """A UserError for what went wrong outside of gpt2x, whatever library noticed it; else the error itself."""
+    if isinstance(error, UserError):
+        return error
+    if is_out_of_memory(error):
+        error.__traceback__ = None  # its frames hold the tensors: what follows needs memory, too
+        return DoesNotFitError(f"task={task.name} does not fit in memory; use {task.saves_memory}")
+    if isinstance(error, FileNotFoundError) and not (path.is_dir() and launch_directory_exists()):
+        return UserError(f"{shown(path)}: it, or the directory of the command, was removed while the job ran")
+    return error
+
+
 def _keep_another_task(folder: RunFolder, task: str) -> None:
     """Raises UserError if the folder holds an unfinished run of another task, which needs its job.json to go on."""
     previous = folder.previous
@@ -128,10 +152,18 @@ def _record_failure(folder: RunFolder, job: Job, error: BaseException, message: 
     is_bug = message is None and not isinstance(error, KeyboardInterrupt)
     if folder.begun:
         folder.record(job)
-    elif in_sweep:
-        folder.note_refusal(job.invocation)
+    else:
+        _note_refusal(folder.path)
     if not is_bug:
         folder.clear(keep_job=in_sweep)
+
+
+def _note_refusal(path: Path) -> None:
+    """Notes a job that could not use its folder, if it belongs to a sweep. This must not hide why it could not."""
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:
+        with suppress(UserError):
+            note_refusal(Path(hydra.runtime.cwd, hydra.sweep.dir), stamp(), path.name)
 
 
 def _refuse_unused(job: Job, container: dict[str, Any]) -> None:

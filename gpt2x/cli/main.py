@@ -1,23 +1,24 @@
 """The entry point of the command line: runs the command and returns its exit code."""
 
 import atexit
+import errno
 import gc
 import io
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import TypeGuard
 
 from gpt2x import __version__
 from gpt2x.cli import hydra_app
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.job import run_job
-from gpt2x.cli.messages import check_launch_folder, complain, message_of
+from gpt2x.cli.messages import complain, complaints, message_of, show_bug, unwritable
 from gpt2x.cli.overrides import checked
 from gpt2x.errors import UserError
-from gpt2x.paths import silence_stdout
+from gpt2x.paths import launch_directory_exists, output
 from gpt2x.runs.job import Job, Status
 
 
@@ -28,9 +29,10 @@ def main() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises instead of printing and exiting
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 is no reason to lose a run
+    output.lost = None
+    complaints.clear()
     if "--version" in sys.argv[1:]:
-        print(f"gpt2x {__version__}")
-        return ExitCode.DONE
+        return max(_guarded(_print_version), _end_output())
     # To the microsecond, since two runs that start in the same second must not share a folder.
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     launched = hydra_app.launched = hydra_app.Launched()
@@ -40,11 +42,30 @@ def main() -> int:
         collected = _guarded(lambda: _collect(sweep, stamp, is_complete=code is ExitCode.DONE))
         code = max(code, collected)
     launched.remove_empty()
-    return code
+    return max(code, _end_output())
+
+
+def _print_version() -> ExitCode:
+    print(f"gpt2x {__version__}")
+    return ExitCode.DONE
+
+
+def _end_output() -> ExitCode:
+    """Writes what is still to be printed. It is an error if a part of the output was lost."""
+    try:
+        if sys.stdout is not None:  # which it is if the shell has closed it
+            sys.stdout.flush()
+    except OSError as error:
+        output.give_up(error)
+    if output.lost is None:
+        return ExitCode.DONE
+    complain(f"cannot write to standard output: {output.lost}; results that were written to files are complete")
+    return ExitCode.USER_ERROR
 
 
 def _launch(stamp: str) -> ExitCode:
-    check_launch_folder()
+    if not launch_directory_exists():
+        raise UserError("the folder in which gpt2x was started no longer exists; change to another one (cd DIR)")
     arguments = hydra_app.parse_arguments(sys.argv[1:])
     if not arguments.shell_completion:
         arguments.overrides = checked(arguments.overrides, arguments.multirun)
@@ -58,13 +79,14 @@ def _collect(sweep: Path, stamp: str, is_complete: bool) -> ExitCode:
     Raises UserError if the sweep is complete and had no jobs.
     """
     from gpt2x.reports.sweep import show_sweep
-    from gpt2x.runs.sweep import collect_sweep
+    from gpt2x.runs.sweep import all_recorded, collect_sweep
     from gpt2x.tasks.registry import TABLES
 
     jobs = collect_sweep(sweep, TABLES)
     if jobs:
         show_sweep(sweep)
-    if any(job.refused == stamp or not job.task for job in jobs):  # a job without a task could not be read
+    unreadable = any(not job.task for job in jobs)
+    if unreadable or (jobs and not all_recorded(sweep, stamp)):
         return ExitCode.JOBS_FAILED
     of_this_command = [job for job in jobs if job.invocation == stamp]
     if is_complete and not of_this_command:
@@ -84,15 +106,23 @@ def _guarded(work: Callable[[], ExitCode]) -> ExitCode:
         return work()
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        silence_stdout()
-        return ExitCode.DONE
     except Exception as error:
+        if _is_of_output(error):
+            output.give_up(error)
+            return ExitCode.DONE
         message = message_of(error)
         if message is None and isinstance(error, OSError):  # jobs report their own: Hydra could not make a folder
-            message = f"{error.filename}: {error.strerror}; choose another folder with hydra.run.dir=DIR"
+            message = unwritable(error)
         if message is None:
-            traceback.print_exception(error)
+            show_bug(error)
             return ExitCode.BUG
         complain(message)
         return ExitCode.USER_ERROR
+
+
+def _is_of_output(error: Exception) -> TypeGuard[OSError]:
+    """Whether help or settings could not be printed. In a sweep, it is Hydra's multirun.yaml that cannot be written."""
+    kinds = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+    if not isinstance(error, OSError) or error.filename is not None or error.errno not in kinds:
+        return False
+    return error.errno == errno.EPIPE or hydra_app.launched.sweep is None

@@ -1,8 +1,9 @@
 """Exceptions as one line for the user: what is wrong, where, and what to change."""
 
 import errno
+import os
 import sys
-from pathlib import Path
+import traceback
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
@@ -10,31 +11,43 @@ from omegaconf.errors import OmegaConfBaseException
 from gpt2x.config.settings import unused
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import UserError, nearest
+from gpt2x.memory import is_out_of_memory
 from gpt2x.visible import visible
 
 # The errors of a folder that cannot be made, or in which no file can be written.
 _UNWRITABLE = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
-    *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EFBIG),
 }
 
 
+complaints: list[str] = []
+"""The lines that `complain` has printed."""
+
+
 def complain(message: str) -> None:
-    """Prints the line on stderr."""
-    print(f"gpt2x: error: {visible(one_line(message))}", file=sys.stderr)
+    """Prints the line on stderr, unless this command has printed it before: of a job that cannot be collected, too."""
+    line = visible(one_line(message))
+    if line not in complaints:
+        complaints.append(line)
+        _print_error(f"gpt2x: error: {line}\n")
+
+
+def show_bug(error: BaseException) -> None:
+    """Prints the traceback on stderr."""
+    _print_error("".join(traceback.format_exception(error)))
+
+
+def _print_error(text: str) -> None:
+    try:
+        print(text, end="", file=sys.stderr, flush=True)
+    except OSError:  # there is no place left to say it: the exit code remains
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def one_line(message: str) -> str:
     """The message with all white space, line ends included, as single spaces."""
     return " ".join(message.split())
-
-
-def check_launch_folder() -> None:
-    """Raises UserError if the folder in which the command was started has been removed."""
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        raise UserError("the folder in which gpt2x was started no longer exists; start it in another one") from None
 
 
 def message_of(error: BaseException) -> str | None:
@@ -44,8 +57,16 @@ def message_of(error: BaseException) -> str | None:
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _explain(error)
     if isinstance(error, OSError) and error.errno in _UNWRITABLE:
-        return f"{error.filename}: {error.strerror}; choose another folder with hydra.run.dir=DIR"
+        return unwritable(error)
+    if is_out_of_memory(error):
+        return "there is not enough memory; end other programs, or raise the limit (ulimit -v)"
     return None
+
+
+def unwritable(error: OSError) -> str:
+    """The message for a folder that cannot be made, or in which no file can be written."""
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return f"{where}{error.strerror}; choose another folder with hydra.run.dir=DIR"
 
 
 def _explain(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The batch size that memory allows, and how an out-of-memory error is recognised."""
+"""The batch size that memory allows."""
 
 import torch
 
@@ -18,9 +18,3 @@ def automatic_batch_size(model: GPT2, capacity: int) -> int:
     logits = 6 * 8 * config.vocab_size  # the filters make a few copies, in float64
     rows = min(_MOST, free // 2 // (cache + logits))
     return 1 << (max(1, rows).bit_length() - 1)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory was short: CUDA has a class for this error; on CPU and MPS only the text tells."""
-    phrases = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(phrase in str(error) for phrase in phrases)

@@ -30,6 +30,11 @@ class Plan:
     part: int
     """Samples per part."""
 
+    def __post_init__(self) -> None:
+        for size in (self.batch_size, self.part):
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{size} is not a number of samples")
+
 
 class Store(Protocol):
     """Keeps the rows of finished samples, and the plan: in memory, or in a run folder."""
@@ -87,8 +92,9 @@ def plan_parts(
 
 
 def _complete_samples(rows: Rows, logprobs: int | None, vocab_size: int) -> set[Key]:
-    """Keys of the samples with all their rows: when a machine goes down, one table may lose more rows than another."""
-    n_new = {key_of(row): row.n_new_tokens for row in rows[GenerationRow]}
+    """Keys of the samples with all their rows, once: if a machine goes down, one table may lose more than another."""
+    times = Counter(key_of(row) for row in rows[GenerationRow])
+    n_new = {key_of(row): row.n_new_tokens for row in rows[GenerationRow] if times[key_of(row)] == 1}
     if logprobs is None:
         return set(n_new)
     steps = Counter(key_of(row) for row in rows[TokenRow] if row.chosen)

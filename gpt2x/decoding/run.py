@@ -11,7 +11,6 @@ from torch import Tensor
 
 from gpt2x.checkpoints.load import Checkpoint
 from gpt2x.config.decode import DecodeConfig
-from gpt2x.decoding.batches import is_out_of_memory
 from gpt2x.decoding.filters.processors import nothing_left, process_logits
 from gpt2x.decoding.generate import Completion, Request, generate
 from gpt2x.decoding.parts import MemoryStore, Store, plan_parts
@@ -21,6 +20,7 @@ from gpt2x.decoding.samples import Sample, key_of
 from gpt2x.decoding.search.beams import beam_search
 from gpt2x.decoding.stop import StopStrings
 from gpt2x.errors import DoesNotFitError, UserError
+from gpt2x.memory import is_out_of_memory
 from gpt2x.runs.journal import Rows
 
 
@@ -92,7 +92,7 @@ def generate_samples(
                     progress.n_finished += 1
                     progress.n_in_flight -= len(completion.ids)
                 break
-            except RuntimeError as error:
+            except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 n_rows = min(plan.batch_size, len(part) * decode.num_beams)

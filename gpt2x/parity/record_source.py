@@ -10,7 +10,7 @@ from gpt2x.checkpoints.load import Checkpoint
 from gpt2x.config.tasks.validate import Stage, ValidateTask
 from gpt2x.decoding.context import encode_fitting
 from gpt2x.errors import UserError
-from gpt2x.memory import available_memory
+from gpt2x.memory import available_memory, check_room_for
 from gpt2x.parity.reference.ask import ask_oracle
 from gpt2x.parity.reference.record import Record
 from gpt2x.parity.reference.saved import check_savable, load_record, save_record
@@ -63,6 +63,7 @@ class OracleRecord:
         if Stage.GENERATION in wanted:
             for each in self.gen_prompts:
                 encode_fitting(tokenizer, each.text, self.max_new_tokens, n_positions, "task.gen_prompt")
+        check_room_for("transformers")
         fits, gradients_fit = fits_in_memory(checkpoint, n_tokens, copies)
         if not gradients_fit:
             wanted.discard(Stage.GRADIENTS)

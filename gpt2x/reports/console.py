@@ -11,7 +11,7 @@ from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 
-from gpt2x.paths import shown, silence_stdout
+from gpt2x.paths import output, shown
 from gpt2x.visible import visible
 
 WIDTH_OF_FILES = 120  # columns, if the output is not a terminal
@@ -21,7 +21,7 @@ _WIDTH_OF_PLAIN = 80
 class Console(rich_console.Console):
     """Prints text unchanged, as it may contain brackets, but its control characters visibly.
 
-    A reader that closes the pipe does not end the run.
+    Output that cannot be written does not end the run.
     """
 
     def __init__(self, stderr: bool = False) -> None:
@@ -38,8 +38,14 @@ class Console(rich_console.Console):
         """Here too, as rich's Text leaves some control characters out."""
         return super().render_str(visible(text), **options)
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError as error:  # the disk that it is written to is full, for example
+            output.give_up(error)
+
     def on_broken_pipe(self) -> None:
-        silence_stdout()
+        output.give_up(BrokenPipeError())
 
 
 out = Console()

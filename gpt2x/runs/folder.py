@@ -1,17 +1,17 @@
-"""A run folder: what it holds before a job, what the job may write, and what is removed if the job fails."""
+"""A run folder: its owner, what it holds before a job, what the job may write, and what is removed if the job fails."""
 
-import os
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from gpt2x.errors import UserError
-from gpt2x.paths import shown
+from gpt2x.paths import remove_temporaries, shown
 from gpt2x.runs.job import JOB, Identity, Job, differences, read_job
+from gpt2x.runs.lock import locked
 
+_LOCK = ".lock"
 OF_EVERY_RUN = (JOB, "manifest.json", "timing.csv")
 
 
@@ -23,7 +23,7 @@ class RunFolder:
 
     def __init__(self, path: Path, outputs: tuple[str, ...] = (), state: str | None = None) -> None:
         self.path, self.outputs, self.state = path, outputs, state
-        self._before = set(path.iterdir())
+        self._before = {each for each in path.iterdir() if each.name != _LOCK}
         self.previous = read_job(path)
         """The job that was in this folder before."""
         self.begun = False
@@ -34,9 +34,7 @@ class RunFolder:
         return self.state is not None and (self.path / self.state).is_file()
 
     def begin(self, job: Job) -> None:
-        """Writes job.json. Raises UserError if the folder cannot be written."""
-        if not os.access(self.path, os.W_OK):
-            raise UserError(f"{shown(self.path)}: cannot be written; choose another folder with hydra.run.dir=DIR")
+        """Writes job.json. Raises UserError if the file cannot be written."""
         job.attempt = self.previous.attempt + 1 if self.previous is not None else 1
         job.write(self.path)
         self.begun = True
@@ -45,12 +43,6 @@ class RunFolder:
         """Replaces job.json at the end of a job that failed. An error in writing must not hide why the job failed."""
         with suppress(UserError):
             job.write(self.path)
-
-    def note_refusal(self, invocation: str) -> None:
-        """Notes in job.json, which still describes the run in this folder, that a job of this command was refused."""
-        if self.previous is not None:
-            with suppress(UserError):
-                replace(self.previous, refused=invocation).write(self.path)
 
     def check_same_run(
         self, identity: Identity, neutral: tuple[str, ...], defaults: Callable[[], Mapping[str, Any]]
@@ -91,3 +83,14 @@ class RunFolder:
                 path.unlink(missing_ok=True)
         if not keep_job and self.previous is not None:
             self.previous.write(self.path)
+
+
+@contextmanager
+def opened(path: Path, outputs: tuple[str, ...] = (), state: str | None = None) -> Iterator[RunFolder]:
+    """The folder of one job, which this process owns while the context lasts.
+
+    Raises UserError if another job runs in the folder, and if the folder cannot be written or its job.json be read.
+    """
+    with locked(path / _LOCK, "hydra.run.dir"):
+        remove_temporaries(path, (*outputs, *OF_EVERY_RUN, *([state] if state else [])))
+        yield RunFolder(path, outputs, state)

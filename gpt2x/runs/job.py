@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from gpt2x.errors import UserError
 from gpt2x.paths import shown, write_text
@@ -68,8 +69,6 @@ class Job:
     passed: bool | None = None
     """False if the job is done and parity does not hold; None until it is done."""
     error: str | None = None
-    refused: str | None = None
-    """The time stamp of the latest command with a job that could not use this folder, because of this run."""
     seconds: float | None = None
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
@@ -117,9 +116,21 @@ def read_job(folder: Path) -> Job | None:
         job = Job(**{key: value for key, value in content.items() if key in known})
         job.status = Status(job.status)
         job.identity = Identity(**content["identity"])
+        for part in (job, job.identity):
+            _check_types(part)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{shown(file)}: not a job of gpt2x ({error}); remove the folder, or give another") from None
     return job
+
+
+def _check_types(part: Job | Identity) -> None:
+    """Raises ValueError if a field does not hold what its annotation says; the content of lists is not looked at."""
+    for name, hint in get_type_hints(type(part)).items():
+        options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        allowed = [get_origin(option) or option for option in options]
+        value = getattr(part, name)
+        if not isinstance(value, (*allowed, *([int] if float in allowed else []))):
+            raise ValueError(f"{name} is {value!r}")
 
 
 def differences(recorded: Identity, now: Identity, defaults: Mapping[str, Any]) -> list[str]:

@@ -102,6 +102,6 @@ def _complete_rows(path: Path, row_type: type) -> list[Any]:
     try:
         for row in rows_of(records, row_type):
             rows.append(row)
-    except (csv.Error, KeyError, ValueError, TypeError):
+    except (csv.Error, ValueError):
         return rows
     return rows if text.endswith("\r\n") else rows[:-1]

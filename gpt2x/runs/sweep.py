@@ -3,16 +3,18 @@
 import json
 import shlex
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gpt2x.errors import UserError
-from gpt2x.paths import shown, write_text
+from gpt2x.paths import remove_temporaries, shown, write_text
 from gpt2x.runs.job import Identity, Job, Status, read_job
+from gpt2x.runs.lock import locked
 from gpt2x.runs.tables import columns_of, read_with_extra, row_values, to_csv, write_rows
 
-SWEEP = "sweep.json"
+SWEEP, JOBS = "sweep.json", "jobs.csv"
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,31 @@ def begin_sweep(folder: Path, invocation: str, overrides: list[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{shown(folder)}: {error.strerror}; choose another folder with hydra.sweep.dir=DIR") from None
-    content = _read(folder)
-    content["invocations"].append({"stamp": invocation, "overrides": overrides})
-    _write(folder, content)
+    with _locked(folder):
+        content = _read(folder)
+        content["invocations"].append({"stamp": invocation, "overrides": overrides, "refused": []})
+        _write(folder, content)
+
+
+def note_refusal(folder: Path, invocation: str, job: str) -> None:
+    """Notes in sweep.json that a job of this command could not use its folder, whose job.json is of another run.
+
+    Raises UserError if the file cannot be read or written.
+    """
+    with _locked(folder):
+        content = _read(folder)
+        for each in content["invocations"]:
+            if each["stamp"] == invocation:
+                each["refused"].append(job)
+        _write(folder, content)
+
+
+def all_recorded(folder: Path, invocation: str) -> bool:
+    """Whether all jobs of this command have described themselves in their folders; False if sweep.json was removed.
+
+    Raises UserError if sweep.json cannot be read.
+    """
+    return any(each["stamp"] == invocation and not each["refused"] for each in _read(folder)["invocations"])
 
 
 def jobs_of(folder: Path) -> list[tuple[Path, Job]]:
@@ -68,18 +92,25 @@ def collect_sweep(folder: Path, tables: Mapping[str, type]) -> list[Job]:
     The tables have the job, the swept settings and, if a job has any, the notes as first columns. A sweep that could
     not start leaves nothing. Raises UserError if a file cannot be read or written.
     """
-    jobs = jobs_of(folder)
-    if not jobs:
-        for name in (SWEEP, "multirun.yaml"):  # the latter is Hydra's
-            (folder / name).unlink(missing_ok=True)
-        return []
+    with _locked(folder):
+        remove_temporaries(folder, (SWEEP, JOBS, *tables))
+        jobs = jobs_of(folder)
+        if jobs:
+            _collect(folder, jobs, tables)
+        else:
+            for name in (SWEEP, "multirun.yaml"):  # the latter is Hydra's
+                (folder / name).unlink(missing_ok=True)
+    return [job for _, job in jobs]
+
+
+def _collect(folder: Path, jobs: list[tuple[Path, Job]], tables: Mapping[str, type]) -> None:
     content = _read(folder) | {"jobs": [each.name for each, _ in jobs]}
     _write(folder, content)
     statuses = [
         JobRow(each.name, shlex.join(job.overrides), job.state, job.attempt, job.error, job.seconds, job.notes)
         for each, job in jobs
     ]
-    write_rows(folder / "jobs.csv", JobRow, statuses)
+    write_rows(folder / JOBS, JobRow, statuses)
     swept = swept_settings([job for _, job in jobs if job.task])
     done = [(each, job) for each, job in jobs if job.status is Status.DONE]
     for name, row_type in tables.items():
@@ -87,7 +118,12 @@ def collect_sweep(folder: Path, tables: Mapping[str, type]) -> list[Job]:
         rows = [(each.name, job, *row) for each, job in found for row in read_with_extra(each / name, row_type)]
         if rows:
             write_text(folder / name, _joined(rows, row_type, swept))
-    return [job for _, job in jobs]
+
+
+def _locked(folder: Path) -> AbstractContextManager[None]:
+    """Waits until no other command reads or writes the files at the sweep's root."""
+    # Not the lock of a run folder: with hydra.sweep.subdir=. both are in one folder.
+    return locked(folder / ".sweep.lock", "hydra.sweep.dir", wait=True)
 
 
 def _joined(rows: list[tuple[str, Job, Any, dict[str, str]]], row_type: type, swept: list[str]) -> str:
@@ -124,7 +160,10 @@ def _read(folder: Path) -> dict[str, Any]:
     file = folder / SWEEP
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return {"invocations": list(content["invocations"]), "jobs": list(content["jobs"])}
+        invocations = [{"refused": [], **each} for each in content["invocations"]]
+        if not all({"stamp", "overrides"} <= each.keys() for each in invocations):
+            raise ValueError("an invocation without its stamp or its overrides")
+        return {"invocations": invocations, "jobs": [str(job) for job in content["jobs"]]}
     except FileNotFoundError:
         return {"invocations": [], "jobs": []}
     except (OSError, ValueError, KeyError, TypeError):

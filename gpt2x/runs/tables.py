@@ -73,10 +73,12 @@ def read_rows(path: Path, row_type: type) -> list[Any]:
 def rows_of(records: Iterable[dict[str, str]], row_type: type) -> Iterator[Any]:
     """Records of a CSV as rows of this type, without their other columns.
 
-    Raises ValueError, KeyError or TypeError for a record that is incomplete.
+    Raises ValueError for a record that is incomplete or of another type.
     """
     hints = get_type_hints(row_type)
     for record in records:
+        if None in record or None in record.values() or not hints.keys() <= record.keys():
+            raise ValueError(f"not a row of {row_type.__name__}")
         yield row_type(**{name: parse(record[name], hint) for name, hint in hints.items()})
 
 

@@ -27,6 +27,8 @@ class Task:
     """File name -> type of its rows."""
     files: tuple[str, ...] = ()
     """Other files and folders that it writes."""
+    saves_memory: str = "a smaller model or dtype"
+    """What to make smaller if the task does not fit in memory."""
     state: str | None = None
     """The file from which a killed run can be continued."""
     inputs: tuple[str, ...] = field(default=())
@@ -52,25 +54,38 @@ ALL = (
     Task(
         "validate",
         {"summary.csv": SummaryRow, "parity.csv": ParityRow, "side_by_side.csv": SideBySideRow},
+        saves_memory="a smaller model, a shorter prompt or fewer task.stages",
         files=("parity.png",),
         inputs=("prompt_file", "task.reference"),
     ),
     Task(
         "generate",
         {"generations.csv": GenerationRow, "tokens.csv": TokenRow},
+        saves_memory="a smaller model, batch_size or decode.max_new_tokens",
         state="state.json",
         inputs=PROMPT_FILES,
     ),
     Task(
         "train",
         {"train.csv": TrainRow},
+        saves_memory="a smaller model, task.batch_size or model.n_positions",
         files=("checkpoint",),
         state="state.pt",
         inputs=("task.data",),
         reads_weights=lambda weights: weights.path is not None or weights.source == "auto",
     ),
-    Task("evaluate", {"evaluation.csv": EvaluationRow}, inputs=("task.data", "prompts_file")),
-    Task("benchmark", {"benchmark.csv": BenchmarkRow}, files=("benchmark.png",)),
+    Task(
+        "evaluate",
+        {"evaluation.csv": EvaluationRow},
+        saves_memory="a smaller model or dtype",
+        inputs=("task.data", "prompts_file"),
+    ),
+    Task(
+        "benchmark",
+        {"benchmark.csv": BenchmarkRow},
+        saves_memory="a smaller model, fewer task.engines or smaller task.batch_sizes",
+        files=("benchmark.png",),
+    ),
 )
 
 TASKS = {task.name: task for task in ALL}

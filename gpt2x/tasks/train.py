@@ -10,6 +10,7 @@ from gpt2x.checkpoints.load import Checkpoint, complete_config, load_checkpoint
 from gpt2x.config.schema import Config
 from gpt2x.config.tasks.train import TrainTask
 from gpt2x.device import find_device, find_dtype
+from gpt2x.memory import check_room_for
 from gpt2x.model import kernels
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.paths import bundled, read_utf8
@@ -19,7 +20,7 @@ from gpt2x.tasks.outcome import Outcome
 from gpt2x.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from gpt2x.training.data import encode_splits, split_text
 from gpt2x.training.loop import train
-from gpt2x.training.optimizer import make_optimizer
+from gpt2x.training.optimizer import check_fits_training, make_optimizer
 from gpt2x.training.rows import TrainRow
 from gpt2x.training.state import STATE, load_state, save_state
 
@@ -31,6 +32,7 @@ def run(config: Config, task: TrainTask, run_dir: Path) -> Outcome:
     Raises UserError for data or settings with which training is not possible.
     """
     assert task.data is not None  # the schema refuses it
+    check_room_for("training")
     device = find_device(config.device.name)
     outcome = Outcome(device=device)
     with outcome.timed("prepare"):
@@ -62,11 +64,13 @@ def _initial_model(
     """The model to start from: the checkpoint's if the settings name weights, else one with random weights."""
     if config.weights.path is not None or config.weights.source == "auto":
         checkpoint = load_checkpoint(config.model, config.weights, torch.float32, device)
+        check_fits_training(checkpoint.model.config, device)
         model = GPT2(replace(checkpoint.model.config, dropout=dropout)).to(device)
         model.load_state_dict(checkpoint.model.state_dict())
         kernels.swap_in(model)  # for the validation loss; steps take the plain product
         return model, checkpoint.tokenizer, checkpoint
     architecture = complete_config(config.model)
+    check_fits_training(architecture, device)
     if config.model.tokenizer == "own":
         tokenizer = train_tokenizer(train_text, architecture.vocab_size)
     else:

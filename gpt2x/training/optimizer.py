@@ -1,11 +1,25 @@
-"""AdamW and the learning rate's schedule."""
+"""AdamW, the memory that it takes, and the learning rate's schedule."""
 
 import math
 
 import torch
 
 from gpt2x.config.tasks.train import TrainTask
+from gpt2x.memory import check_fits
+from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
+
+
+def check_fits_training(architecture: GPT2Config, device: torch.device) -> None:
+    """Raises DoesNotFitError if the weights, their gradients and AdamW's two averages do not fit in memory.
+
+    What the layers keep for the backward pass is not counted. A GPU reports itself that its memory is full.
+    """
+    if device.type != "cpu":
+        return
+    with torch.device("meta"):
+        n_parameters = sum(parameter.numel() for parameter in GPT2(architecture).parameters())
+    check_fits(4 * 4 * n_parameters, f"training {n_parameters:,} parameters")
 
 
 def make_optimizer(model: GPT2, settings: TrainTask) -> torch.optim.AdamW:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import NANO, Cli, Refused, assert_in, run_dir
+from tests.conftest import NANO, Cli, FullDisk, Refused, assert_in, run_dir
 
 # The command line
 
@@ -235,10 +235,9 @@ def test_output_folder_that_cannot_be_made(refused: Refused, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["generations.csv", "timing.csv", "manifest.json"])
-def test_full_disk_leaves_nothing(gpt2x: Cli, launch: Path, name: str) -> None:
+def test_full_disk_leaves_nothing(gpt2x: Cli, launch: Path, full_disk: FullDisk, name: str) -> None:
     folder = launch / "out"
-    folder.mkdir()
-    (folder / f".{name}.tmp").symlink_to("/dev/full")  # where the file is written before it is moved
+    full_disk(folder / name)
     line = gpt2x("task=generate", "decode.max_new_tokens=1", f"hydra.run.dir={folder}").error()
     assert_in(line, name, "No space left on device")
     assert [file for file in launch.rglob("*") if not file.is_dir()] == []

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.conftest import NANO, Cli, Result, read_csv, run_dir
+from tests.conftest import NANO, Cli, FullDisk, Result, read_csv, run_dir
 
 TRAIN = (
     *("task=train", "model=nano", "task.data=text", "task.steps=1", "task.batch_size=1"),
@@ -68,10 +68,8 @@ def test_files_that_others_make_meanwhile_are_kept(gpt2x: Cli, launch: Path, mon
 
 
 @pytest.mark.parametrize("name", ["train.csv", "state.pt", "checkpoint/config.json"])
-def test_a_full_disk_while_training_is_one_line(gpt2x: Cli, launch: Path, name: str) -> None:
-    file = launch / "run" / name
-    file.parent.mkdir(parents=True)
-    file.with_name(f".{file.name}.tmp").symlink_to("/dev/full")
+def test_a_full_disk_while_training_is_one_line(gpt2x: Cli, launch: Path, full_disk: FullDisk, name: str) -> None:
+    full_disk(launch / "run" / name)
     (launch / "text").write_text(TEXT)
     line = gpt2x(*TRAIN, "hydra.run.dir=run").error()
     assert f"cannot write run/{name}" in line

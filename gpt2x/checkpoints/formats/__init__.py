@@ -13,6 +13,7 @@ from gpt2x.checkpoints.formats.safetensors import Safetensors
 from gpt2x.checkpoints.formats.torch_pickle import TorchPickle
 from gpt2x.checkpoints.locate import weight_files
 from gpt2x.errors import UserError
+from gpt2x.memory import is_out_of_memory
 from gpt2x.paths import shown
 
 
@@ -57,10 +58,12 @@ def _read_file(file: Path) -> dict[str, Tensor]:
     format = next(format for format in FORMATS if format.matches(file))
     try:
         return format.read(file)
-    except OSError as error:
+    except (OSError, ImportError) as error:
+        if is_out_of_memory(error):
+            raise
+        if isinstance(error, ImportError):
+            raise UserError(
+                f"{shown(file)}: {format.name} files need a package that is not installed ({error}): "
+                f"python -m pip install {error.name}"
+            ) from None
         raise UserError(f"{shown(file)}: cannot be read: {error.strerror or error}") from None
-    except ImportError as error:
-        raise UserError(
-            f"{shown(file)}: {format.name} files need a package that is not installed ({error}): "
-            f"python -m pip install {error.name}"
-        ) from None

@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from gpt2x.errors import UserError
+from gpt2x.memory import is_out_of_memory
 from gpt2x.paths import shown
 
 
@@ -23,4 +24,6 @@ class Safetensors:
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
+            if is_out_of_memory(error):
+                raise
             raise UserError(f"{shown(path)}: truncated, or not a safetensors file ({error})") from None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gpt2x.errors import UserError
+from gpt2x.memory import is_out_of_memory
 from gpt2x.paths import shown
 
 
@@ -29,6 +30,8 @@ class TorchPickle:
         except OSError:
             raise
         except Exception as error:  # damaged bytes can raise any kind
+            if is_out_of_memory(error):
+                raise
             if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
                 raise UserError(
                     f"{shown(path)}: refused, because it holds more than tensors and loading it could run code; "

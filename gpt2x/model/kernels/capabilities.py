@@ -11,6 +11,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from gpt2x.memory import is_out_of_memory
+
 _ROWS, _IN, _OUT = 2, 8, 4  # of the trial product
 
 
@@ -82,5 +84,7 @@ def _succeeds(probe: Callable[[], bool]) -> bool:
     try:
         with torch.no_grad():
             return probe()
-    except Exception:  # any kind: an operator of another version, or of another build
+    except Exception as error:  # any kind: an operator of another version, or of another build
+        if is_out_of_memory(error):
+            raise
         return False

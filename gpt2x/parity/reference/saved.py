@@ -13,6 +13,7 @@ from torch import Tensor
 from gpt2x.checkpoints.load import Checkpoint
 from gpt2x.checkpoints.names import dtype_name, to_file
 from gpt2x.errors import UserError
+from gpt2x.memory import is_out_of_memory
 from gpt2x.parity.reference.record import Facts, Generation, Record, architecture_of
 from gpt2x.parity.texts import TEXTS
 from gpt2x.paths import shown, write_text, write_whole
@@ -62,6 +63,8 @@ def load_record(path: Path, checkpoint: Checkpoint) -> Record:
     try:
         record = _read(path, json_file, checkpoint)
     except (ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"task.reference={path}: damaged, or no saved reference: {error!r}") from None
     _check_is_of(record, checkpoint, path)
     return record

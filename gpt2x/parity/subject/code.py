@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from gpt2x.memory import is_out_of_memory
 from gpt2x.paths import shown
 
 
@@ -24,7 +25,7 @@ def subject_code() -> Iterator[None]:
         with contained():
             yield
     except (Exception, SystemExit) as error:
-        if isinstance(error, SubjectError):
+        if isinstance(error, SubjectError) or is_out_of_memory(error):
             raise
         raise SubjectError(in_one_line(error)) from error
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2x.checkpoints.names import is_conv1d
+from gpt2x.memory import is_out_of_memory
 from gpt2x.parity.subject.float64 import float32_is_float64
 from gpt2x.parity.subject.names import HEAD, QKV, whole_tensor
 
@@ -91,7 +92,9 @@ class Layout:
                 try:
                     parameter.data = weight
                     y = layer(x) - layer(torch.zeros_like(x))
-                except Exception:  # not a layer that takes one tensor: both differences below are then large
+                except Exception as error:  # not a layer that takes one tensor: both differences below are then large
+                    if is_out_of_memory(error):
+                        raise
                     y = x
                 finally:
                     parameter.data = own

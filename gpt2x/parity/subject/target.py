@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from gpt2x.errors import UserError, nearest
+from gpt2x.memory import is_out_of_memory
 from gpt2x.model.config import GPT2Config
 from gpt2x.parity.subject.code import SubjectError, contained, in_one_line, subject_code
 from gpt2x.paths import expanded, shown
@@ -100,6 +101,8 @@ def import_target(target: str) -> Target:
         with _importable(root), contained():
             module = _from_file(file) if file and "." not in dotted else importlib.import_module(dotted)
     except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"subject.target={target}: cannot be imported: {in_one_line(error)}") from error
     finally:
         _imported.update(
