@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -56,7 +56,7 @@ def build(schema: type[Settings], prefix: str, settings: Mapping[str, Any]) -> S
         if key not in known:
             raise UserError(f"{prefix}{key}: no such setting{nearest(key, known) or f'; there are {list(known)}'}")
     # Settings of any type go past OmegaConf, which would take text such as `???` or `${x}` for its own.
-    untyped = {key: value for key, value in settings.items() if known[key] is Any}
+    untyped = {key: value for key, value in settings.items() if Any in (known[key], *get_args(known[key]))}
     typed = {key: _plain(value) for key, value in settings.items() if key not in untyped}
     try:
         made: Settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), typed))  # type: ignore[assignment]

@@ -36,4 +36,6 @@ def _texts(data: str | None, prompts_file: str | None) -> list[Prompt]:
         raise UserError(
             "task=evaluate: name one text file with task.data=FILE, or several texts with prompts_file=FILE"
         )
-    return [Prompt("0", read_utf8(Path(data), "task.data"))] if data is not None else read_prompts(None, prompts_file)
+    if data is None:
+        return read_prompts(None, prompts_file)
+    return [Prompt("0", read_utf8(Path(data), "task.data"))]

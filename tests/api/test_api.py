@@ -96,7 +96,7 @@ def test_evaluate_takes_texts_and_a_path(tmp_path: Path, tiny_dir: Path) -> None
     file.write_text(text)
     one, several = api.evaluate(text, model=tiny_dir), api.evaluate([text, "to be"], model=tiny_dir, stride=8)
     assert api.evaluate(file, model=tiny_dir).equals(one)
-    assert several["text_id"].tolist() == ["0", "1"]
+    assert several["text_id"].nunique() == 2
     assert several["stride"].tolist() == [8, 8]
     with pytest.raises(gpt2x.UserError, match=r"for its content, give pathlib\.Path"):
         api.evaluate(str(file), model=tiny_dir)
@@ -127,7 +127,7 @@ def _copied() -> None:
         (lambda: api.generate("x", model=torch.nn.Linear(1, 1)), ["Linear", "gpt2x.load"]),
         (_copied, ["GPT2", "gpt2x.load"]),
         (lambda: api.evaluate("x", stride=0), ["task.stride=0"]),
-        (lambda: api.evaluate("x"), ["'0' has 1 tokens"]),
+        (lambda: api.evaluate("x"), ["has 1 tokens"]),
         (lambda: api.evaluate(Path("none.txt")), ["texts=none.txt", "No such file"]),
         (lambda: api.validate(7), ["int"]),
         (lambda: api.validate("nowhere.py:GPT2"), ["nowhere.py"]),
