@@ -1,5 +1,6 @@
 """Random command lines: whatever the input is, one line says what is wrong, and nothing is left behind."""
 
+import logging
 import os
 import shutil
 import sys
@@ -102,12 +103,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(arguments: list[str]) -> Result:
     out, err, before = StringIO(), StringIO(), sys.argv
+    level, handlers = logging.root.level, logging.root.handlers[:]
     sys.argv = ["gpt2x", *arguments]
     try:
         with redirect_stdout(out), redirect_stderr(err):
             code = int(main())
     finally:
         sys.argv = before
+        logging.root.setLevel(level)  # --info sets both
+        logging.root.handlers[:] = handlers
     return Result(code, out.getvalue(), err.getvalue())
 
 

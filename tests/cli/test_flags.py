@@ -59,11 +59,6 @@ def test_refused_in_one_line(refused: Refused, args: list[str], words: list[str]
         (["--cfg", "hydra"], ["hydra:"]),
         (["--cfg", "job", "--package", "decode"], ["# @package decode", "top_p: null"]),
         (["--hydra-help"], ["--multirun"]),
-        *(
-            (["--info", kind], ["\n"])
-            for kind in ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-        ),
-        (["--info"], ["Config search path"]),
         (["experiment=dtypes", "~hydra.sweeper.params.dtype", "--cfg", "job"], ["dtype: float32"]),
     ],
     ids=lambda value: " ".join(value),

@@ -31,7 +31,7 @@ def test_an_interpolation_is_converted_to_the_type_of_the_setting(gpt2x: Cli, la
 
 def test_a_job_file_that_cannot_be_read_is_a_failed_job(gpt2x: Cli, launch: Path) -> None:
     assert gpt2x(*SWEEP, "seed=1,2").code == 0
-    first, second = (job["job"] for job in read_csv(launch / "out" / "jobs.csv"))
+    first = read_csv(launch / "out" / "jobs.csv")[0]["job"]
     (launch / "out" / first / "job.json").write_text("junk")
     result = gpt2x(*SWEEP, "seed=3")
     assert result.code == 3
