@@ -108,3 +108,20 @@ def test_no_torch_is_imported() -> None:
     program = "import sys; import gpt2x.checkpoints.digest; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["False"]
+
+
+def test_all_checksums_are_known_before_a_task_runs(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that nothing is computed in the background beside what task=benchmark measures."""
+    digest._sha256.cache_clear()
+    seen = []
+
+    def look(config: Any, task: Any, run_dir: Path) -> None:
+        begun = digest._sha256.cache_info().misses
+        digest.checkpoint_digests(NANO)
+        seen.append((begun, digest._sha256.cache_info().misses - begun, threading.active_count()))
+        raise KeyboardInterrupt
+
+    threads = threading.active_count()
+    monkeypatch.setattr("gpt2x.tasks.benchmark.run", look)
+    assert gpt2x("task=benchmark").code == 130
+    assert seen == [(4, 0, threads)]
