@@ -23,6 +23,8 @@ ALIASES = {
 }
 """Name of a flag, with underscores -> the setting, where the name is another one."""
 
+_SIZES = {"124M": "gpt2", "355M": "gpt2-medium", "774M": "gpt2-large", "1558M": "gpt2-xl"}
+"""The names of the sizes in OpenAI's scripts (https://github.com/openai/gpt-2) -> options of `model`."""
 _SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
 
@@ -109,6 +111,7 @@ def _with_value(key: str, value: str) -> tuple[str, str]:
         return "weights", value
     if key == "model" and value not in groups()["model"]:
         name = value.rpartition("/")[2]  # of the Hugging Face hub: openai-community/gpt2
+        name = _SIZES.get(name, name)
         if name in groups()["model"] and not Path(value).exists():
             return "model", name
         if looks_like_a_path(value):

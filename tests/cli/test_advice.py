@@ -51,6 +51,7 @@ def typed(gpt2x: Cli, monkeypatch: pytest.MonkeyPatch) -> Any:
         (["--checkpoint", "data/x.pt"], "gpt2x weights.path=data/x.pt"),
         (["--ckpt=a b.pt", "seed=1", "-m"], "gpt2x seed=1 -m 'weights.path=\"a b.pt\"'"),
         (["--model", "openai-community/gpt2"], "gpt2x model=gpt2"),
+        (["--model_name", "124M"], "gpt2x model=gpt2"),
         (["--model", "./my.pt"], "gpt2x weights.path=./my.pt"),
         (
             ["--steps", "5", "--lr", "1e-3", "--data", "x.txt"],
