@@ -97,7 +97,18 @@ def _complete_samples(rows: Rows, logprobs: int | None, vocab_size: int) -> set[
     n_new = {key_of(row): row.n_new_tokens for row in rows[GenerationRow] if times[key_of(row)] == 1}
     if logprobs is None:
         return set(n_new)
-    steps = Counter(key_of(row) for row in rows[TokenRow] if row.chosen)
-    last_rank = {key_of(row): row.rank for row in rows[TokenRow]}
-    ranks = min(logprobs, vocab_size)
-    return {key for key, n in n_new.items() if steps[key] == n and last_rank[key] >= ranks}
+    steps: dict[Key, dict[int, list[TokenRow]]] = {key: {} for key in n_new}
+    for row in rows[TokenRow]:
+        steps.setdefault(key_of(row), {}).setdefault(row.step, []).append(row)
+    n_ranks = min(logprobs, vocab_size)
+    return {
+        key
+        for key, n in n_new.items()
+        if steps[key].keys() == set(range(n)) and all(_is_whole(step, n_ranks) for step in steps[key].values())
+    }
+
+
+def _is_whole(step: list[TokenRow], n_ranks: int) -> bool:
+    """Whether the rows of a step are those of its likeliest tokens, and of one that was chosen, each of them once."""
+    chosen = [row.rank for row in step if row.chosen]
+    return len(chosen) == 1 and sorted(row.rank for row in step) == sorted({*range(1, n_ranks + 1), *chosen})

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from gpt2x.checkpoints.digest import begin_digesting, file_digests, weight_diges
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
-from tests.conftest import NANO
+from tests.conftest import NANO, Cli
 
 
 def sha256(content: bytes) -> str:

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from gpt2x.tasks import train
 from tests.conftest import Cli, read_csv
 
 GENERATE = (
-    *("task=generate", "decode.num_samples=6", "decode.max_new_tokens=3", "batch_size=1", "decode.logprobs=2"),
+    *("task=generate", "decode.num_samples=2", "decode.max_new_tokens=3", "batch_size=1", "decode.logprobs=2"),
+    "prompt=[to,or not,that is the question]",  # parts of two samples, of which two are complete
     "hydra.run.dir=out",
 )
 TRAIN = (
@@ -114,6 +116,42 @@ def test_a_damaged_file(
             for name in TABLES[kind]:
                 expected = (runs / kind / "whole" / name).read_bytes()
                 assert (launch / "out" / name).read_bytes() == expected, file
+
+
+@pytest.mark.parametrize("name", TABLES["generate"])
+def test_each_row_twice(gpt2x: Cli, launch: Path, runs: Path, name: str) -> None:
+    shutil.copytree(runs / "generate" / "out", launch / "out")
+    table = launch / "out" / name
+    header, rows = table.read_bytes().split(b"\r\n", 1)
+    table.write_bytes(header + b"\r\n" + rows + rows)
+    assert gpt2x(*GENERATE).code == 0
+    assert table.read_bytes() == (runs / "generate" / "whole" / name).read_bytes()
+
+
+def test_a_row_is_gone_in_the_middle(gpt2x: Cli, launch: Path, runs: Path) -> None:
+    """Of a token that was not chosen, in a sample that is complete otherwise."""
+    lines = (runs / "generate" / "out" / "tokens.csv").read_bytes().splitlines(keepends=True)
+    others = [line for line in lines[: len(lines) // 2] if line.rstrip().split(b",")[-2] == b"False"]
+    for line in others[:3]:
+        shutil.rmtree(launch / "out", ignore_errors=True)
+        shutil.copytree(runs / "generate" / "out", launch / "out")
+        (launch / "out" / "tokens.csv").write_bytes(b"".join(each for each in lines if each != line))
+        assert gpt2x(*GENERATE).code == 0
+        for name in TABLES["generate"]:
+            assert (launch / "out" / name).read_bytes() == (runs / "generate" / "whole" / name).read_bytes()
+
+
+def test_a_weight_with_another_bit(gpt2x: Cli, launch: Path, runs: Path) -> None:
+    """torch itself would load it."""
+    shutil.copytree(runs / "train" / "out", launch / "out")
+    shutil.copy(runs / "train" / "text", launch)
+    state = launch / "out" / "state.pt"
+    with zipfile.ZipFile(state) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+    content = bytearray(state.read_bytes())
+    content[largest.header_offset + largest.file_size // 2] ^= 1
+    state.write_bytes(content)
+    assert "out/state.pt: cannot be read" in gpt2x(*TRAIN).error()
 
 
 @pytest.mark.parametrize("value", [None, 1.5, "x", [], {"a": 1}, 0, -1])
