@@ -41,10 +41,11 @@ def _left_by_ulimit() -> int:
 def check_room_for(work: str) -> None:
     """Raises DoesNotFitError if `ulimit` leaves too little for the libraries of this work: they could end the process.
 
-    Errors in the middle of an import, too, can be of any kind, and do not say that memory was short.
+    Errors in the middle of an import, too, can be of any kind, and do not say that memory was short. A library that is
+    imported already has its room.
     """
     free = _left_by_ulimit()
-    if free < _ROOM[work]:
+    if work not in sys.modules and free < _ROOM[work]:
         raise DoesNotFitError(f"{work} does not fit in the {free / 1e9:.1f} GB that ulimit leaves; raise ulimit -v")
 
 

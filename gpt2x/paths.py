@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from glob import escape
 from pathlib import Path
+from typing import TextIO
 
 from gpt2x.errors import UserError
 from gpt2x.memory import is_out_of_memory
@@ -126,6 +127,11 @@ def launch_directory_exists() -> bool:
         return False
 
 
+def silence(stream: TextIO) -> None:
+    """Discards what is printed to stdout or stderr from now on."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 @dataclass
 class Output:
     """Standard output: what a run prints must not end it, as its results are in files."""
@@ -137,7 +143,7 @@ class Output:
         """Discards what is printed from now on, after printing has failed with this error."""
         if not isinstance(error, BrokenPipeError):
             self.lost = error.strerror
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
 
 
 output = Output()

@@ -1,7 +1,6 @@
 """Exceptions as one line for the user: what is wrong, where, and what to change."""
 
 import errno
-import os
 import sys
 import traceback
 
@@ -12,6 +11,7 @@ from gpt2x.config.settings import unused
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import UserError, nearest
 from gpt2x.memory import is_out_of_memory
+from gpt2x.paths import silence
 from gpt2x.visible import visible
 
 # The errors of a folder that cannot be made, or in which no file can be written.
@@ -42,7 +42,7 @@ def _print_error(text: str) -> None:
     try:
         print(text, end="", file=sys.stderr, flush=True)
     except OSError:  # there is no place left to say it: the exit code remains
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        silence(sys.stderr)
 
 
 def one_line(message: str) -> str:

@@ -1,5 +1,6 @@
 """The two consoles: results on stdout, progress on stderr."""
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 
-from gpt2x.paths import output, shown
+from gpt2x.paths import output, shown, silence
 from gpt2x.visible import visible
 
 WIDTH_OF_FILES = 120  # columns, if the output is not a terminal
@@ -42,10 +43,16 @@ class Console(rich_console.Console):
         try:
             super().print(*objects, **options)
         except OSError as error:  # the disk that it is written to is full, for example
-            output.give_up(error)
+            self._give_up(error)
 
     def on_broken_pipe(self) -> None:
-        output.give_up(BrokenPipeError())
+        self._give_up(BrokenPipeError())
+
+    def _give_up(self, error: OSError) -> None:
+        if self.stderr:
+            silence(sys.stderr)  # progress, and where results are: nothing is lost that is not in files
+        else:
+            output.give_up(error)
 
 
 out = Console()
