@@ -1,6 +1,7 @@
 """How much memory is free, so that work that does not fit is refused before it begins; and errors for lack of it."""
 
 import errno
+import math
 import sys
 from pathlib import Path
 
@@ -111,8 +112,11 @@ _OUT_OF_MEMORY = (
 )
 
 
-def check_fits(needed: int, what: str) -> None:
-    """Raises DoesNotFitError if fewer than `needed` bytes are free; `what` needs them."""
+def check_fits(needed: int, what: str, smaller: str = "model") -> None:
+    """Raises DoesNotFitError if fewer than `needed` bytes are free for `what`; it names what to make `smaller`."""
     free = available_memory()
     if needed > free:
-        raise DoesNotFitError(f"{what} needs {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
+        needed_gb, free_gb = math.ceil(needed / 1e8) / 10, math.floor(max(0, free) / 1e8) / 10
+        raise DoesNotFitError(
+            f"{what} needs {needed_gb} GB of memory, and {free_gb} GB are free; use a smaller {smaller}"
+        )

@@ -111,7 +111,11 @@ def _check_sizes(checkpoint: Checkpoint, task: BenchmarkTask, n_workers: int) ->
             f"model's context of {n_positions}"
         )
     n_bytes = sum(4 * parameter.numel() for parameter in checkpoint.model.parameters())
-    check_fits(2 * n_bytes * n_workers, f"measuring {n_workers} engines, with two copies of the weights each,")
+    check_fits(
+        2 * n_bytes * n_workers,
+        f"measuring {n_workers} engines, with two copies of the weights each,",
+        "number of task.engines",
+    )
 
 
 def _check_any(participants: Participants) -> None:

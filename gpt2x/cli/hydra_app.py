@@ -173,7 +173,7 @@ class Callbacks(Callback):
     """Hydra calls these in the process of the command: before a sweep's first job, and after a single job."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with suppress(OmegaConfBaseException):  # Hydra raises it again when it makes the folder
+        with suppress(OmegaConfBaseException, OSError):  # Hydra raises it again when it makes the folder
             launched.will_make(Path(str(config.hydra.run.dir)).absolute())
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:

@@ -16,7 +16,7 @@ from gpt2x.checkpoints.digest import begin_digesting
 from gpt2x.cli.composition import chosen, default_settings, stamp, task_overrides, to_config, to_container
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.identity import identifying_settings, identity_of
-from gpt2x.cli.messages import complain, message_of, one_line, show_bug
+from gpt2x.cli.messages import complain, message_of, one_line, say, show_bug
 from gpt2x.cli.overrides import key_of
 from gpt2x.config.settings import flatten, non_default, refuse_unused
 from gpt2x.config.tasks import SCHEMAS
@@ -61,6 +61,8 @@ def _run_in(folder: RunFolder, cfg: DictConfig, job: Job, task: Task) -> ExitCod
             complain(message)
             return ExitCode.USER_ERROR
         if isinstance(error, KeyboardInterrupt):
+            if folder.is_unfinished:
+                say(f"interrupted; the same command continues in hydra.run.dir={shown(folder.path)}")
             raise
         show_bug(error)
         return ExitCode.BUG
@@ -148,7 +150,8 @@ def _keep_another_task(folder: RunFolder, task: str) -> None:
 def _record_failure(folder: RunFolder, job: Job, error: BaseException, message: str | None, in_sweep: bool) -> None:
     """Records how the job ended, and removes what it wrote. After a bug the files stay, for somebody to examine."""
     kinds = {KeyboardInterrupt: Status.INTERRUPTED, DoesNotFitError: Status.SKIPPED}
-    job.end(kinds.get(type(error), Status.FAILED), one_line(message or f"{type(error).__name__}: {error}"))
+    reason = message or f"{type(error).__name__}: {error}".removesuffix(": ")
+    job.end(kinds.get(type(error), Status.FAILED), one_line(reason))
     is_bug = message is None and not isinstance(error, KeyboardInterrupt)
     if folder.begun:
         folder.record(job)

@@ -33,6 +33,11 @@ def complain(message: str) -> None:
         _print_error(f"gpt2x: error: {line}\n")
 
 
+def say(message: str) -> None:
+    """Prints a line that is no error on stderr."""
+    _print_error(f"gpt2x: {visible(one_line(message))}\n")
+
+
 def show_bug(error: BaseException) -> None:
     """Prints the traceback on stderr."""
     _print_error("".join(traceback.format_exception(error)))

@@ -13,6 +13,7 @@ from gpt2x.parity.rows import ParityRow, parity_row
 from gpt2x.reports.heat_map import has_heat_map, heat_map
 from gpt2x.reports.validation import answers, tables, verdict
 from gpt2x.runs.tables import to_frame
+from gpt2x.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,7 +66,7 @@ class Validation:
         v = self._found
         word, _, rest = verdict(v).plain.partition("  ")
         colour = "green" if v.passed else "firebrick"
-        facts = {"model": v.subject, "place": v.first_divergence, "cause": v.probable_cause}
+        facts = {"model": v.subject, "place": v.first_divergence, "cause": visible(v.probable_cause)}
         rows = "".join(
             f'<tr><th style="text-align: left">{escape(name)}</th><td style="text-align: left">{escape(fact)}</td></tr>'
             for name, fact in facts.items()

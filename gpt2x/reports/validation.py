@@ -15,6 +15,7 @@ from gpt2x.parity.rows import SideBySideRow, mode_text
 from gpt2x.parity.validation import Validation
 from gpt2x.paths import shown
 from gpt2x.reports import console
+from gpt2x.visible import visible
 
 
 @contextmanager
@@ -53,7 +54,8 @@ def tables(v: Validation) -> list[Table]:
 def answers(v: Validation) -> list[Text]:
     """One line for each of the two questions, and for each reason why something was not checked."""
     unchecked = [
-        Text(f"not checked      {', '.join(sites)}: {reason}", "yellow") for reason, sites in _unchecked(v).items()
+        Text(visible(f"not checked      {', '.join(sites)}: {reason}"), "yellow")
+        for reason, sites in _unchecked(v).items()
     ]
     return [_same_function(v), _as_accurate(v), *unchecked]
 
@@ -61,7 +63,7 @@ def answers(v: Validation) -> list[Text]:
 def verdict(v: Validation) -> Text:
     """One line: PASS or FAIL, and what was found."""
     word, style, line = ("PASS", "bold green", _passed(v)) if v.passed else ("FAIL", "bold red", _failed(v))
-    return Text.assemble((word, style), f"  {line}")
+    return Text.assemble((word, style), f"  {visible(line)}")
 
 
 def _reference(v: Validation) -> str:
@@ -139,7 +141,7 @@ def _as_accurate(v: Validation) -> Text:
     if value is None:
         ratios = [check for check in v.checks if check.metric is Metric.ERROR_RATIO]
         reasons = [check.note for check in ratios if check.status is Status.SKIPPED]
-        return Text(f"as accurate?     not checked: {(reasons or ['no logits compared'])[0]}", "yellow")
+        return Text(visible(f"as accurate?     not checked: {(reasons or ['no logits compared'])[0]}"), "yellow")
     if v.dtype == "int8":
         kl, agreement = v.logits(v.dtype, Metric.MEAN_KL), v.logits(v.dtype, Metric.TOP1_AGREEMENT)
         numbers = f"mean KL {kl:.2g} nats, top-1 agreement {agreement:.1%}, {value:.2g} times the error"

@@ -10,6 +10,7 @@ from gpt2x.errors import UserError
 from gpt2x.paths import remove_temporaries, shown
 from gpt2x.runs.job import JOB, Identity, Job, differences, read_job
 from gpt2x.runs.lock import locked
+from gpt2x.runs.sweep import SWEEP
 
 _LOCK = ".lock"
 OF_EVERY_RUN = (JOB, "manifest.json", "timing.csv")
@@ -89,8 +90,11 @@ class RunFolder:
 def opened(path: Path, outputs: tuple[str, ...] = (), state: str | None = None) -> Iterator[RunFolder]:
     """The folder of one job, which this process owns while the context lasts.
 
-    Raises UserError if another job runs in the folder, and if the folder cannot be written or its job.json be read.
+    Raises UserError if another job runs in the folder, if it is the folder of a sweep, whose tables the job would
+    replace, and if the folder cannot be written or its job.json be read.
     """
+    if (path / SWEEP).is_file():
+        raise UserError(f"{shown(path)}: holds a sweep; give another hydra.run.dir")
     with locked(path / _LOCK, "hydra.run.dir"):
         remove_temporaries(path, (*outputs, *OF_EVERY_RUN, *([state] if state else [])))
         yield RunFolder(path, outputs, state)

@@ -80,8 +80,9 @@ def _columns(file: Path, complete: bool) -> dict[str, list[str]]:
         if not complete and rows and len(rows[-1]) < len(rows[0]):
             rows.pop()
         header, *body = rows
-        fields = list(zip(*body, strict=True)) if body else [()] * len(header)
-        return {key: list(values) for key, values in zip(header, fields, strict=True)}
+        if any(len(row) != len(header) for row in body):
+            raise ValueError("a row has another number of fields than the header")
+        return {key: [row[place] for row in body] for place, key in enumerate(header)}
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{shown(file)}: cannot be read: {error}") from None
 
@@ -94,7 +95,7 @@ def _settings(run: Path, job: Job) -> dict[str, Any]:
     try:
         container = json.loads((run / "manifest.json").read_text(encoding="utf-8"))["config"]
         settings = used_settings(container)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         settings = job.identity.settings
     return {
         key: json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value

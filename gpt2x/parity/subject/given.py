@@ -27,8 +27,13 @@ class GivenFactory:
         return _name(self.make)
 
     def build(self, config: GPT2Config, dtype: torch.dtype) -> nn.Module:
-        """The subject's model. Raises SubjectError if its code fails or returns anything but an nn.Module."""
-        return call(self.make, config)
+        """The subject's model, which nobody else has. A function may return one that exists already: it is copied.
+
+        Raises SubjectError if its code fails or returns anything but an nn.Module, and UserError if that cannot be
+        copied.
+        """
+        module = call(self.make, config)
+        return module if isinstance(self.make, type) else _copied(module, self.name)
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,15 @@ class GivenModule:
 
     def build(self, config: GPT2Config, dtype: torch.dtype) -> nn.Module:
         """A copy of the model, in the dtype that the model has. Raises UserError if it cannot be copied."""
-        try:
-            with contained():
-                return copy.deepcopy(self.module)
-        except Exception as error:
-            message = f"{self.name}: copy.deepcopy fails: {in_one_line(error)}; give its class, or a function"
-            raise UserError(message) from error
+        return _copied(self.module, self.name)
+
+
+def _copied(module: nn.Module, name: str) -> nn.Module:
+    try:
+        with contained():
+            return copy.deepcopy(module)
+    except Exception as error:
+        raise UserError(f"{name}: copy.deepcopy fails: {in_one_line(error)}; give its class") from error
 
 
 def check_size(subject: GivenModule, rename: list[list[str]], expected: GPT2Config) -> None:
