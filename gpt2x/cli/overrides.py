@@ -48,6 +48,10 @@ def checked(overrides: Sequence[str], multirun: bool) -> list[str]:
             text = without_interpolations(text)
         keys.add(key)
         result.append(text)
+    if multirun and "hydra.run.dir" in keys:
+        raise UserError("hydra.run.dir is for a run on its own; for a sweep, give hydra.sweep.dir=DIR")
+    if not is_sweep and "hydra.sweep.dir" in keys:
+        raise UserError("hydra.sweep.dir is for a sweep: add -m; for a run on its own, give hydra.run.dir=DIR")
     for one, other in _CONTRADICTIONS:
         if {one, other} <= keys:
             raise UserError(f"{one} and {other} contradict each other: give one of them")

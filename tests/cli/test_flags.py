@@ -143,3 +143,14 @@ def test_options_of_the_users_own(gpt2x: Cli, tmp_path: Path) -> None:
     (folder / "decode" / "nucleus.yaml").write_text("defaults: [sample, _self_]\ntop_p: 0.9\n")
     result = gpt2x("--config-dir", str(folder), "task=generate", "decode=nucleus", "--cfg", "job")
     assert yaml.safe_load(result.out)["decode"]["top_p"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["-m", "seed=1,2", "hydra.run.dir=x"], "for a sweep, give hydra.sweep.dir=DIR"),
+        (["seed=1", "hydra.sweep.dir=x"], "add -m; for a run on its own, give hydra.run.dir=DIR"),
+    ],
+)
+def test_a_folder_that_the_command_does_not_use_is_refused(refused: Refused, args: list[str], words: str) -> None:
+    assert_in(refused("task=generate", *args), words)
