@@ -16,7 +16,7 @@ def setting_word(key: str, text: str) -> str:
 
 def hydra_quoted(text: str) -> str:
     """A text as a quoted value of Hydra's grammar: a backslash counts as an escape only where quotes follow it."""
-    return '"' + re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + ('\\"' if match[2] else ""), text) + '"'
+    return '"' + re.sub(r'(\\*)("|\Z)', lambda match: match[1] * 2 + ('\\"' if match[2] else ""), text) + '"'
 
 
 def without_interpolations(override: str) -> str:

@@ -1,5 +1,6 @@
 """Checks of settings. Each raises UserError, with the setting and the values that are allowed."""
 
+import json
 from typing import Any
 
 from gpt2x.errors import UserError, nearest
@@ -31,6 +32,13 @@ def check_seed(key: str, value: int) -> None:
 
 def check_texts(key: str, value: Any) -> None:
     """None, one text or a list of texts. A number is refused: Hydra reads an unquoted 007 as 7."""
-    for text in value if isinstance(value, list) else [value] if value is not None else []:
-        if not isinstance(text, str):
-            raise UserError(f"{key}={text}: not text; put quotes inside the quotes: '{key}=\"{text}\"'")
+    texts = value if isinstance(value, list) else [value] if value is not None else []
+    for number, text in enumerate(texts, 1):
+        if isinstance(text, str):
+            continue
+        typed = json.dumps(text) if text is None or isinstance(text, bool) else str(text)  # true, and not True
+        if isinstance(text, list | dict):
+            raise UserError(f"{key}: {typed} is not text; put quotes around each text")
+        if len(texts) > 1:
+            raise UserError(f'{key}: entry {number} is {typed}, not text; in the list, write "{typed}"')
+        raise UserError(f"{key}={typed}: not text; put quotes inside the quotes: '{key}=\"{typed}\"'")

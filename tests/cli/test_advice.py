@@ -86,6 +86,7 @@ def test_a_flag_that_no_setting_corresponds_to(refused: Refused) -> None:
 @example(text="a\n\n  b\t\\n  ")
 @example(text="${seed} \\${x} $$ ${")
 @example(text="?, ???")
+@example(text="\\\\\\\\\n")
 @example(text="\\\\\"',")
 @example(text="\x1b[31m\x07\u202e\xa0")
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
