@@ -46,7 +46,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     options = {option: action for action in parser._actions for option in action.option_strings}
     new = new_form(argv, options.keys(), [option for option, action in options.items() if action.nargs is None])
     if new is not None:
-        raise UserError(f"{new[0]} is not a flag or a setting; use settings: {new[1]}")
+        raise UserError(new)
     arguments = parser.parse_intermixed_args(argv)  # Hydra's own call fails on overrides before and after a flag
     if arguments.shell_completion:
         _check_completion(arguments.overrides)

@@ -1,6 +1,8 @@
 """What messages advise to type does what was meant: flags of other scripts, quoting, paths given to a group."""
 
+import re
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from gpt2x.cli.quoting import as_given, without_interpolations
 from gpt2x.config.schema import Config
 from gpt2x.errors import UserError
 from gpt2x.tasks.registry import Task
-from tests.conftest import Cli, Refused, assert_in
+from tests.conftest import REPO, Cli, Refused, assert_in
 
 
 @pytest.fixture
@@ -40,18 +42,18 @@ def typed(gpt2x: Cli, monkeypatch: pytest.MonkeyPatch) -> Any:
     [
         (
             ["--model", "gpt2", "--prompt", "Hello", "--max_new_tokens", "20", "--top-k", "5"],
-            """gpt2x task=generate model=gpt2 'prompt="Hello"' decode.max_new_tokens=20 decode.top_k=5""",
+            """gpt2x task=generate model=gpt2 weights=auto 'prompt="Hello"' decode.max_new_tokens=20 decode.top_k=5""",
         ),
         (["--prompt=Hello"], """gpt2x task=generate 'prompt="Hello"'"""),
         (["--prompt", "It's -- me"], """gpt2x task=generate 'prompt="It'"'"'s -- me"'"""),
         (["--temperature", "0.8", "--length=5"], "gpt2x task=generate decode.temperature=0.8 decode.max_new_tokens=5"),
-        (["--num_samples", "3", "--greedy"], "gpt2x task=generate decode.num_samples=3 decode.greedy=true"),
+        (["--num_samples", "3", "--greedy"], "gpt2x task=generate decode.num_samples=3 decode=greedy"),
         (["--seed", "4"], "gpt2x task=generate seed=4"),
         (["--device", "cpu"], "gpt2x device=cpu"),
         (["--checkpoint", "data/x.pt"], "gpt2x weights.path=data/x.pt"),
         (["--ckpt=a b.pt", "seed=1", "-m"], "gpt2x seed=1 -m 'weights.path=\"a b.pt\"'"),
-        (["--model", "openai-community/gpt2"], "gpt2x model=gpt2"),
-        (["--model_name", "124M"], "gpt2x model=gpt2"),
+        (["--model", "openai-community/gpt2"], "gpt2x model=gpt2 weights=auto"),
+        (["--model_name", "124M"], "gpt2x model=gpt2 weights=auto"),
         (["--model", "./my.pt"], "gpt2x weights.path=./my.pt"),
         (
             ["--steps", "5", "--lr", "1e-3", "--data", "x.txt"],
@@ -60,12 +62,43 @@ def typed(gpt2x: Cli, monkeypatch: pytest.MonkeyPatch) -> Any:
         (["generate"], "gpt2x task=generate"),
         (["validate", "model=nano"], "gpt2x model=nano task=validate"),
         (["generate", "--prompt", "a\nb"], """gpt2x task=generate $'prompt="a\\nb"'"""),
+        (["--model", "gpt2", "weights=random"], "gpt2x weights=random model=gpt2"),
+        (["-m", "--seed", "1,2"], "gpt2x task=generate -m seed=1,2"),
+        (
+            ["task=generate", "--top-k", "4", "prompt=a b, c"],
+            """gpt2x task=generate 'prompt="a b, c"' decode.top_k=4""",
+        ),
+        (["--frob", "3", "--top-k", "5"], "gpt2x task=generate decode.top_k=5"),
         (["--decode.top_p", "0.5"], "gpt2x task=generate decode.top_p=0.5"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_flags_of_other_scripts(refused: Refused, args: list[str], command: str) -> None:
     assert refused(*args).endswith(f"; use settings: {command}")
+
+
+def table() -> Iterator[tuple[str, str]]:
+    """Each flag in the table of conf/README.md, and the setting beside it."""
+    lines = (REPO / "conf" / "README.md").read_text().partition("## From other scripts")[2].splitlines()
+    for line in lines:
+        if not line.startswith("| `--"):
+            continue
+        _, elsewhere, here, _ = line.split("|")
+        entries, settings = elsewhere.split(", "), re.findall("`(.*?)`", here)
+        for number, entry in enumerate(entries):
+            for flag in re.findall("`(.*?)`", entry):
+                yield flag, settings[number if len(settings) == len(entries) else 0]
+
+
+@pytest.mark.parametrize(("flag", "setting"), [case for case in table() if case[0].startswith("--")])
+def test_the_table_of_flags(refused: Refused, flag: str, setting: str) -> None:
+    words = flag.split() if " " in flag or "=" in flag or "=" in setting else [flag, "1"]
+    line = refused(*words)
+    assert_in(line, "; use settings: gpt2x", setting if "=" in setting else f"{setting}=1")
+
+
+def test_a_flag_without_its_value(refused: Refused) -> None:
+    assert_in(refused("--prompt"), "--prompt needs a value")
 
 
 def test_the_new_form_of_old_flags_runs(refused: Refused, typed: Any) -> None:
@@ -76,7 +109,7 @@ def test_the_new_form_of_old_flags_runs(refused: Refused, typed: Any) -> None:
 
 
 def test_a_flag_that_no_setting_corresponds_to(refused: Refused) -> None:
-    assert_in(refused("--prompt", "x", "--frobnicate", "3"), "--frobnicate")
+    assert_in(refused("--prompt", "x", "--frobnicate", "3"), "no setting corresponds to --frobnicate;")
 
 
 @given(text=st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), min_size=1, max_size=12))
