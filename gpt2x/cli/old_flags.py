@@ -67,7 +67,10 @@ class _Command:
         self._add_weights()
         is_sweep = not {"-m", "--multirun"}.isdisjoint(self.kept)
         words = [_kept_word(word, is_sweep) for word in self.kept]
-        words += [_word(key, value) for key, value in dict(self.settings).items()]
+        settings = dict(self.settings)
+        if is_sweep and "hydra.run.dir" in settings:
+            settings["hydra.sweep.dir"] = settings.pop("hydra.run.dir")
+        words += [_word(key, value) for key, value in settings.items()]
         return " ".join(["gpt2x", *([f"task={task}"] if task else []), *words])
 
     def _add_weights(self) -> None:

@@ -49,6 +49,7 @@ def typed(gpt2x: Cli, monkeypatch: pytest.MonkeyPatch) -> Any:
         (["--temperature", "0.8", "--length=5"], "gpt2x task=generate decode.temperature=0.8 decode.max_new_tokens=5"),
         (["--num_samples", "3", "--greedy"], "gpt2x task=generate decode.num_samples=3 decode=greedy"),
         (["--seed", "4"], "gpt2x task=generate seed=4"),
+        (["-m", "--seed", "1,2", "--out_dir", "x"], "gpt2x task=generate -m seed=1,2 hydra.sweep.dir=x"),
         (["--device", "cpu"], "gpt2x device=cpu"),
         (["--checkpoint", "data/x.pt"], "gpt2x weights.path=data/x.pt"),
         (["--ckpt=a b.pt", "seed=1", "-m"], "gpt2x seed=1 -m 'weights.path=\"a b.pt\"'"),
