@@ -17,7 +17,7 @@ ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
 ]
-ARGS = ("task=generate", "hydra.run.dir=out", "decode.num_samples=3", "decode.max_new_tokens=8", "decode.logprobs=1")
+ARGS = ("task=generate", "decode.num_samples=3", "decode.max_new_tokens=8", "decode.logprobs=1")
 
 
 def fail_above(monkeypatch: pytest.MonkeyPatch, rows: int, error: Exception, after: int = 0) -> list[int]:
@@ -48,7 +48,8 @@ def job(gpt2x: Cli, launch: Path, tiny_dir: Path) -> Callable[..., Any]:
     """20 prompts x 3 samples through the command line."""
     lines = [f"line {i} says: " + "to be, " * (i * 7 % 5) for i in range(20)]
     (launch / "p.txt").write_text("\n".join(lines))
-    return lambda *args: gpt2x(*ARGS, f"weights.path={tiny_dir}", "prompts_file=p.txt", *args)
+    files = (f"weights.path={tiny_dir}", "prompts_file=p.txt")
+    return lambda *args: gpt2x(*ARGS, *files, *([] if "-m" in args else ["hydra.run.dir=out"]), *args)
 
 
 def rows_of(folder: Path, name: str, *columns: str) -> list[tuple[str, ...]]:

@@ -24,6 +24,7 @@ from tests.conftest import Cli, Result, read_csv
 TABLES = ("generations.csv", "tokens.csv")
 PROMPT = 'say "{i}", he\nsaid\r\n{rest}'  # all that a CSV must quote
 Run = Callable[..., Result]
+SAYS = "gpt2x: interrupted; the same command continues in hydra.run.dir=out\n"
 
 
 def write_prompts(file: Path, n: int) -> list[str]:
@@ -121,7 +122,7 @@ def test_stopped_anywhere(
     with monkeypatch.context() as patch:
         interrupt(patch, function, call)
         result = run()
-    assert (result.code, result.out, result.err) == (130, "", "")
+    assert (result.code, result.out, result.err) == (130, "", SAYS if (launch / "out" / STATE).exists() else "")
     before_state = (("write_rows", 1), ("write_rows", 2), ("write_text", 1))
     assert (launch / "out" / STATE).exists() == ((function, call) not in before_state)
     assert run().code == 0
@@ -330,7 +331,7 @@ def test_beams_go_on_too(run: Run, launch: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_sweep_goes_on(gpt2x: Cli, launch: Path, tiny_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    args = ["-m", *arguments(tiny_dir, 24, seed="1,2")]
+    args = ["-m", *(arg for arg in arguments(tiny_dir, 24, seed="1,2") if arg != "hydra.run.dir=out")]
     assert gpt2x(*args, "hydra.sweep.dir=one").code == 0
     with monkeypatch.context() as patch:
         interrupt(patch, "to_csv", 150)  # in the second job
@@ -357,7 +358,7 @@ def test_killed(gpt2x: Cli, launch: Path, tiny_dir: Path) -> None:
         wait_for_rows(out / "generations.csv", rows, process)
         process.send_signal(how)
         _, err = process.communicate(timeout=60)
-        assert (process.returncode, err) == ((130 if how == signal.SIGINT else -how), b"")
+        assert (process.returncode, err) == ((130, SAYS.encode()) if how == signal.SIGINT else (-how, b""))
         assert (out / STATE).is_file()
     assert gpt2x(*args).code == 0
     assert tables(out) == tables(launch / "whole")
