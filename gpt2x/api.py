@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from gpt2x.checkpoints.named import Model, checkpoint_of, computing_dtype, read_named, remember
+from gpt2x.checkpoints.named import Model, checkpoint_of, read_named, remember
 from gpt2x.config.checks import check_batch_size, check_seed
 from gpt2x.config.decode import DecodeConfig
 from gpt2x.config.options import build, option, shared
@@ -192,9 +192,7 @@ def validate(
     if isinstance(maker, GivenModule):
         check_size(maker, subject.rename, checkpoint.model.config)
     chosen = [Stage(name) for name in task.stages]
-    found = validation.validate(
-        checkpoint, Source(subject, maker), source, dtype=computing_dtype(checkpoint.model), stages=chosen
-    )
+    found = validation.validate(checkpoint, Source(subject, maker), source, dtype=checkpoint.dtype, stages=chosen)
     return Validation(found)
 
 
@@ -230,7 +228,7 @@ def evaluate(
         raise UserError(f"texts={texts!r} is a file: for its content, give pathlib.Path({texts!r})")
     given = [texts] if isinstance(texts, str) else list(texts)
     checkpoint = checkpoint_of(model)
-    found = evaluate_texts(checkpoint, read_prompts(given, key="texts"), computing_dtype(checkpoint.model), stride)
+    found = evaluate_texts(checkpoint, read_prompts(given, key="texts"), stride)
     return to_frame(EvaluationRow, found)
 
 

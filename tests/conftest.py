@@ -94,6 +94,19 @@ def refused(gpt2x: Cli, launch: Path) -> Refused:
     return run
 
 
+def interrupt_at(module: Any, function: str, call: int, patch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C at the n-th call of a module's function, before it does anything."""
+    left, original = [call], getattr(module, function)
+
+    def counted(*args: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    patch.setattr(module, function, counted)
+
+
 def assert_in(line: str, *words: str) -> None:
     assert [word for word in words if word not in line] == [], line
 

@@ -44,7 +44,8 @@ def checkpoint_of(model: Model) -> Checkpoint:
         return read_named(model, weights="local", device="auto", dtype="float32", shared=True)
     if model not in _remembered:
         raise UserError(f"a {type(model).__name__} that gpt2x.load did not return: give that model, a name or a path")
-    return Checkpoint(model=model, **_remembered[model])
+    # Its caller may have converted the model since.
+    return Checkpoint(**(_remembered[model] | {"model": model, "dtype": _computing_dtype(model)}))
 
 
 def read_named(path_or_name: str | os.PathLike[str], weights: str, device: str, dtype: str, shared: bool) -> Checkpoint:
@@ -69,6 +70,6 @@ def read_named(path_or_name: str | os.PathLike[str], weights: str, device: str, 
     )
 
 
-def computing_dtype(model: GPT2) -> str:
+def _computing_dtype(model: GPT2) -> str:
     """The name of the dtype that a model computes in."""
     return "int8" if isinstance(model.lm_head, Int8Linear) else dtype_name(model.lm_head.weight.dtype)

@@ -26,8 +26,6 @@ _OF_HYDRA = (
     *("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper"),
     *("hydra.job.name", "hydra.job.env_set", "hydra.job.env_copy"),
 )
-
-
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 
 

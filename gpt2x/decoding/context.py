@@ -5,7 +5,7 @@ from gpt2x.tokenizer import Tokenizer
 
 # Encoding takes a few hundred bytes of memory per character. Longer texts are looked at before they are encoded.
 _LONG = 100_000
-# Of a text that may be cropped, at most this many characters are encoded; it is more than any context holds.
+# At most this many characters of a text that may be cropped are encoded, which is more than any context holds.
 _MOST_CROPPED = 1_000_000
 
 

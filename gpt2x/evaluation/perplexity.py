@@ -23,7 +23,6 @@ from gpt2x.prompts import Prompt
 def evaluate_texts(
     checkpoint: Checkpoint,
     texts: list[Prompt],
-    dtype: str,
     stride: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[EvaluationRow]:
@@ -51,11 +50,11 @@ def evaluate_texts(
             nats += window_nats(checkpoint.model, ids, window)
             done += 1
             on_progress(done, total)
-        rows.append(_row(checkpoint, text, ids, nats, dtype, stride))
+        rows.append(_row(checkpoint, text, ids, nats, stride))
     return rows
 
 
-def _row(checkpoint: Checkpoint, text: Prompt, ids: list[int], nats: float, dtype: str, stride: int) -> EvaluationRow:
+def _row(checkpoint: Checkpoint, text: Prompt, ids: list[int], nats: float, stride: int) -> EvaluationRow:
     loss = nats / (len(ids) - 1)
     n_bytes = len(text.text.encode()) - checkpoint.tokenizer.n_bytes(ids[0])
     return EvaluationRow(
@@ -68,7 +67,7 @@ def _row(checkpoint: Checkpoint, text: Prompt, ids: list[int], nats: float, dtyp
         stride=stride,
         model=checkpoint.name,
         weights=checkpoint.weights,
-        dtype=dtype,
+        dtype=checkpoint.dtype,
     )
 
 

@@ -122,7 +122,6 @@ def _collect(folder: Path, jobs: list[tuple[Path, Job]], tables: Mapping[str, ty
 
 def _locked(folder: Path) -> AbstractContextManager[None]:
     """Waits until no other command reads or writes the files at the sweep's root."""
-    # Not the lock of a run folder: with hydra.sweep.subdir=. both are in one folder.
     return locked(folder / ".sweep.lock", "hydra.sweep.dir", wait=True)
 
 

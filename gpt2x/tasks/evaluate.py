@@ -25,7 +25,7 @@ def run(config: Config, task: EvaluateTask, run_dir: Path) -> Outcome:
         checkpoint = load_checkpoint(config.model, config.weights, find_dtype(config.dtype), device)
     outcome.checkpoint = checkpoint
     with outcome.timed("evaluate"), progress_bar() as on_progress:
-        rows = evaluate_texts(checkpoint, texts, config.dtype, task.stride, on_progress)
+        rows = evaluate_texts(checkpoint, texts, task.stride, on_progress)
     write_rows(run_dir / "evaluation.csv", EvaluationRow, rows)
     show(rows)
     return outcome

@@ -13,7 +13,7 @@ import pytest
 from gpt2x.cli.main import main
 from gpt2x.runs import journal
 from gpt2x.tasks import train
-from tests.conftest import Cli, read_csv
+from tests.conftest import Cli, interrupt_at, read_csv
 
 GENERATE = (
     *("task=generate", "decode.num_samples=2", "decode.max_new_tokens=3", "batch_size=1", "decode.logprobs=2"),
@@ -28,19 +28,6 @@ TRAIN = (
 SWEEP = ("-m", "task=generate", "decode.max_new_tokens=2", "seed=1,2", "hydra.sweep.dir=out")
 RUNS = {"generate": GENERATE, "train": TRAIN, "sweep": SWEEP}
 TABLES = {"generate": ("generations.csv", "tokens.csv"), "train": ("train.csv",), "sweep": ("generations.csv",)}
-
-
-def interrupted(module: Any, function: str, call: int, patch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C at the n-th call of a function."""
-    left, original = [call], getattr(module, function)
-
-    def counted(*args: Any) -> Any:
-        left[0] -= 1
-        if left[0] == 0:
-            raise KeyboardInterrupt
-        return original(*args)
-
-    patch.setattr(module, function, counted)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +45,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "sys.argv", ["gpt2x", *args[:-1], f"hydra.{'sweep' if kind == 'sweep' else 'run'}.dir={name}"]
                 )
                 if name == "out" and kind in stops:
-                    interrupted(*stops[kind], patch)
+                    interrupt_at(*stops[kind], patch)
                 assert main() == (130 if name == "out" and kind in stops else 0)
     return folder
 
@@ -129,7 +116,7 @@ def test_each_row_twice(gpt2x: Cli, launch: Path, runs: Path, name: str) -> None
 
 
 def test_a_row_is_gone_in_the_middle(gpt2x: Cli, launch: Path, runs: Path) -> None:
-    """Of a token that was not chosen, in a sample that is complete otherwise."""
+    """The row is that of a token that was not chosen, in a sample that is otherwise complete."""
     lines = (runs / "generate" / "out" / "tokens.csv").read_bytes().splitlines(keepends=True)
     others = [line for line in lines[: len(lines) // 2] if line.rstrip().split(b",")[-2] == b"False"]
     for line in others[:3]:

@@ -19,7 +19,7 @@ import pytest
 from gpt2x.cli.main import main
 from gpt2x.runs import journal
 from gpt2x.runs.journal import STATE, Journal
-from tests.conftest import Cli, Result, read_csv
+from tests.conftest import Cli, Result, interrupt_at, read_csv
 
 TABLES = ("generations.csv", "tokens.csv")
 PROMPT = 'say "{i}", he\nsaid\r\n{rest}'  # all that a CSV must quote
@@ -55,15 +55,7 @@ def tables(folder: Path) -> dict[str, bytes]:
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, function: str, call: int) -> None:
     """Ctrl-C at the n-th call of a function that the journal writes with, before it has written."""
-    left, original = [call], getattr(journal, function)
-
-    def counted(*args: Any) -> Any:
-        left[0] -= 1
-        if left[0] == 0:
-            raise KeyboardInterrupt
-        return original(*args)
-
-    monkeypatch.setattr(journal, function, counted)
+    interrupt_at(journal, function, call, monkeypatch)
 
 
 @pytest.fixture(scope="module")
