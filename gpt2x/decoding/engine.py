@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from gpt2x.decoding.graph import has_graphs, step_on
 from gpt2x.memory import available_memory
 from gpt2x.model import kernels
 from gpt2x.model.cache import KVCache
@@ -57,8 +58,15 @@ def _forward(model: GPT2, prompts: list[list[int]], cache: KVCache) -> Tensor:
 
 @torch.inference_mode()
 def decode_one_token(model: GPT2, tokens: list[int], cache: KVCache) -> Tensor:
-    """Adds one token to each row of the cache; returns the logits [B, V] for the next token of each."""
-    return verify(model, [[token] for token in tokens], cache)[:, 0]
+    """Adds one token to each row of the cache; returns the logits [B, V] for the next token of each.
+
+    On a GPU, the next call for this cache overwrites them.
+    """
+    if not has_graphs(cache):
+        return verify(model, [[token] for token in tokens], cache)[:, 0]
+    logits = step_on(model, cache)(tokens, cache.lengths)
+    cache.advance(1)
+    return logits
 
 
 @torch.inference_mode()

@@ -64,12 +64,12 @@ class Sampler:
             for row in (processed.amax(-1) == -torch.inf).nonzero()[:1, 0].tolist():
                 raise nothing_left(self.decode, len(texts[row]) - n_prompts[row])
         if self.decode.greedy:
-            kept = [1] * len(texts)
+            kept = torch.ones(len(texts), dtype=torch.long)
             tokens = processed.argmax(-1)  # [N]
         else:
-            filtered = filter_logits(processed.cpu().double(), self.decode)
-            kept = (filtered > -torch.inf).sum(-1).tolist()
-            tokens = draw(filtered, torch.stack(list(uniforms))).to(logits.device)  # [N]
+            filtered = filter_logits((processed if processed.is_cuda else processed.cpu()).double(), self.decode)
+            kept = (filtered > -torch.inf).sum(-1)
+            tokens = draw(filtered, torch.stack(list(uniforms)).to(filtered.device)).to(logits.device)  # [N]
         logprobs = logits.log_softmax(-1)  # [N, V]
         chosen = logprobs.gather(-1, tokens[:, None])  # [N, 1]
         fields = [tokens.tolist(), chosen[:, 0].tolist()]  # one list per field of Pick
@@ -77,7 +77,7 @@ class Sampler:
             ranks = (logprobs > chosen).sum(-1) + 1
             best = logprobs.topk(min(self.decode.logprobs, logprobs.shape[-1]))
             pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            fields += [ranks.tolist(), kept, [list(zip(*pair, strict=True)) for pair in pairs]]
+            fields += [ranks.tolist(), kept.tolist(), [list(zip(*pair, strict=True)) for pair in pairs]]
         return [Pick(*row) for row in zip(*fields, strict=True)]
 
 
@@ -94,7 +94,7 @@ def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
     for _ in range(halvings):
         masses.append(masses[-1][:, 0::2] + masses[-1][:, 1::2])
     both, *halves = reversed(masses)
-    spans = torch.zeros(len(logits), 1, dtype=torch.long)
+    spans = torch.zeros(len(logits), 1, dtype=torch.long, device=logits.device)
     for mass, uniform in zip(halves, uniforms.t(), strict=False):
         left = mass.gather(-1, 2 * spans)
         spans = 2 * spans + (uniform[:, None] * both.gather(-1, spans) >= left)

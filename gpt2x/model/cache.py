@@ -64,6 +64,22 @@ class KVCache:
             memory[:B, :, start:S] = memory[rows, :, start:S]
         self._lengths = tuple(self._lengths[row] for row in rows.tolist())
 
+    def place(self, B: int, T: int) -> tuple[int, Tensor, Tensor | None]:
+        """Where T more tokens per row go: S, their positions [B or 1, T], and the mask for Attention.
+
+        Takes B rows into use if none is. There is no mask where the rows are empty, nor for one token per row behind
+        rows of equal length, as attention needs none.
+        """
+        if not self._lengths:
+            self.add_rows([0] * B)
+        lengths = self._lengths if min(self._lengths) < max(self._lengths) else self._lengths[:1]
+        S = max(lengths) + T
+        starts = torch.tensor(lengths, device=self.k.device)
+        positions = starts[:, None] + torch.arange(T, device=self.k.device)  # [B or 1, T]
+        if T == S or (T == 1 and len(lengths) == 1):
+            return S, positions, None
+        return S, positions, (torch.arange(S, device=self.k.device) <= positions[:, :, None])[:, None]
+
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Writes k and v [B, H, T, D] behind each row's tokens; returns views of all keys and values [B, H, S, D].
 

@@ -27,19 +27,13 @@ class Transformer(nn.Module):
         Raises ValueError where a row would exceed n_positions.
         """
         B, T = input_ids.shape
-        if cache is not None and not cache.lengths:
-            cache.add_rows([0] * B)
-        lengths = cache.lengths if cache is not None else (0,)
-        S = max(lengths) + T
+        if cache is None:
+            S, positions, mask = T, torch.arange(T, device=input_ids.device)[None], None
+        else:
+            S, positions, mask = cache.place(B, T)
         if self.config.n_positions < S:
             raise ValueError(f"{S} tokens do not fit in n_positions {self.config.n_positions}")
-        starts = torch.tensor(lengths if min(lengths) < max(lengths) else lengths[:1], device=input_ids.device)
-        positions = starts[:, None] + torch.arange(T, device=input_ids.device)  # [B or 1, T]
         x = self.drop(self.wte(input_ids) + self.wpe(positions))  # [B, T, C]
-        # Attention needs no mask where the rows are empty, nor for one token per row behind rows of equal length.
-        mask = None
-        if T < S and (T > 1 or len(starts) > 1):
-            mask = (torch.arange(S, device=input_ids.device) <= positions[:, :, None])[:, None]  # [B or 1, 1, T, S]
         for block in self.h:
             x = block(x, mask, cache)
         if cache is not None:
