@@ -77,6 +77,13 @@ def _check_flags(arguments: argparse.Namespace) -> None:
         _refuse("--package is for --cfg")
 
 
+def make_multirun(arguments: argparse.Namespace) -> None:
+    """Has the command run a sweep, unless it only prints something. Raises UserError for --run."""
+    if arguments.run:
+        _refuse("--run is for one job, and sweep=NAME for several: leave one of them out")
+    arguments.multirun = not (arguments.cfg or arguments.info)
+
+
 def _check_completion(words: list[str]) -> None:
     """Raises UserError unless the words ask for one thing that Hydra's shell completion can do."""
     if len(words) != 1 or re.fullmatch(r"(install|uninstall|query)=(bash|fish|zsh)", words[0]) is None:

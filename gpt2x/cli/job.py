@@ -125,7 +125,9 @@ def _describe(cfg: DictConfig) -> Job:
         container = to_container(cfg)
     except OmegaConfBaseException:
         container = to_container(cfg, resolve=False)
-    overrides = of_job(task_overrides(hydra))
+    overrides = task_overrides(hydra)
+    if _sweep() is not None:
+        overrides = of_job(overrides)
     return Job(
         task=container["task"]["name"],
         overrides=overrides,

@@ -71,7 +71,8 @@ def _launch(stamp: str) -> ExitCode:
     arguments = hydra_app.parse_arguments(sys.argv[1:])
     if not arguments.shell_completion:
         arguments.overrides = checked(arguments.overrides, arguments.multirun)
-        arguments.multirun |= names_a_sweep(arguments.overrides) and not (arguments.cfg or arguments.info)
+        if names_a_sweep(arguments.overrides):
+            hydra_app.make_multirun(arguments)
     hydra_app.launch(arguments, run_job, stamp)
     return hydra_app.launched.exit_code
 

@@ -51,9 +51,9 @@ class Resuming(Launcher):
         """
         jobs = [self._described(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
         self.jobs += jobs
-        plan_jobs(self.root, [Planned(job.folder.name, of_job(job.overrides), job.stale) for job in jobs])
         different = list({job.folder: job for job in jobs}.values())
         pending = [job for job in different if not self._is_done(job)]
+        plan_jobs(self.root, [self._planned(job) for job in different])
         if len(pending) < len(different):
             say(f"{len(different) - len(pending)} of {len(different)} jobs are done already")
         while pending:
@@ -75,6 +75,9 @@ class Resuming(Launcher):
             job.look()
         return job
 
+    def _planned(self, job: SweepJob) -> Planned:
+        return Planned(job.folder.name, of_job(job.overrides), job.outdated if self._is_done(job) else None)
+
     @cached_property
     def _done(self) -> dict[str, Found]:
         """The jobs that were done in this folder before the command, by their slots."""
@@ -92,7 +95,7 @@ class Resuming(Launcher):
         if idle:
             self._start(idle)
             return
-        say(f"waiting for {len(pending)} jobs that another command runs")
+        say(f"waiting for {len(pending)} job{'s' if len(pending) > 1 else ''} that another command runs")
         while all(_is_running(job.look()) for job in pending):
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 

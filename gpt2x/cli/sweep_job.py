@@ -10,7 +10,7 @@ from gpt2x.cli.identity import identity_of, key_of
 from gpt2x.cli.overrides import key_of as key_of_override
 from gpt2x.config.settings import flatten
 from gpt2x.runs.found import Found, look
-from gpt2x.runs.job import Identity, differences
+from gpt2x.runs.job import Identity, Status, differences
 
 
 @dataclass
@@ -45,11 +45,16 @@ class SweepJob:
         return self.found.job.attempt if self.found is not None else 0
 
     @property
-    def stale(self) -> str | None:
-        """Why its results, at the last look, are not those that it would give now."""
-        if self.found is None or self.identity is None:
+    def outdated(self) -> str | None:
+        """Which of its input files or defaults have changed since it was done, at the last look."""
+        if self.found is None or self.identity is None or self.found.state is not Status.DONE:
             return None
-        return self.changed or self._other_defaults(self.found) or self.found.stale
+        return self.changed or self._other_defaults(self.found)
+
+    @property
+    def stale(self) -> str | None:
+        """Why its results, at the last look, are not those that it would give now: for the code, too."""
+        return self.outdated or (self.found.stale if self.found is not None else None)
 
     def _is_this(self, found: Found) -> bool:
         """Whether a folder that is named by the user holds this job; one that is named by the job's key does."""

@@ -12,6 +12,7 @@ from typing import Any, get_args, get_type_hints
 from gpt2x.paths import remove_temporaries, write_lines
 from gpt2x.runs.found import Found, look, waiting
 from gpt2x.runs.job import JOB, Identity, Job, Status
+from gpt2x.runs.results import has_results
 from gpt2x.runs.sweep import SWEEP, locked_sweep, planned_jobs
 from gpt2x.runs.tables import columns_of, to_csv, write_rows
 
@@ -123,7 +124,7 @@ def write_tables(folder: Path, jobs: list[Found], tables: Mapping[str, type]) ->
     done = [each for each in jobs if each.state is Status.DONE and not (each.stale or "").startswith(_REPLACED)]
     swept = swept_settings([each.job for each in jobs if each.job.task])
     for name, row_type in tables.items():
-        found = [each for each in done if (each.folder / name).is_file()]
+        found = [each for each in done if has_results(each.folder, each.job, name)]
         if found:
             write_lines(folder / name, _joined(name, found, row_type, swept))
         else:

@@ -1,6 +1,7 @@
 """The result files of a job: what job.json records of them, and whether they are still what the job wrote."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -24,16 +25,22 @@ def damage(folder: Path, job: Job, is_read: Callable[[str], bool] = lambda name:
     The size of every file is compared, and the content of those that `is_read` accepts by their name. A job of a
     version of gpt2x that recorded no results counts as whole.
     """
+    root = f"{folder}/"
     for name, (size, digest) in (job.results or {}).items():
-        file = folder / name
         try:
-            if file.stat().st_size != size or (is_read(name) and _sha256(file) != digest):
+            file = root + name
+            if os.stat(file).st_size != size or (is_read(name) and _sha256(file) != digest):  # noqa: PTH116 (fast)
                 return f"{name} is not what the job wrote"
         except FileNotFoundError:
             return f"{name} is missing"
         except OSError as error:
             return f"{name}: {error.strerror}"
     return None
+
+
+def has_results(folder: Path, job: Job, name: str) -> bool:
+    """Whether a job that is done has written the file of this name."""
+    return name in job.results if job.results is not None else (folder / name).is_file()
 
 
 def _files(folder: Path, names: Iterable[str]) -> Iterator[Path]:
@@ -45,6 +52,6 @@ def _files(folder: Path, names: Iterable[str]) -> Iterator[Path]:
             yield path
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
+def _sha256(file: str | Path) -> str:
+    with open(file, "rb", buffering=0) as stream:  # noqa: PTH123 (fast)
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -38,10 +38,10 @@ def test_generate(gpt2x: Cli, launch: Path) -> None:
     ids = [job["job"] for job in read_csv(launch / "out" / "jobs.csv")[2:]]
     assert last == [
         "4 jobs: 2 done, 2 failed",
-        f"failed {ids[0]} top_p=0.0 prompt=Now: decode.top_p=0.0: must be above 0",
-        "    and at most 1",
-        f"failed {ids[1]} top_p=0.0 prompt=a text of many words that does not fit",
-        "    in a line: decode.top_p=0.0: must be above 0 and at most 1",
+        f"failed {ids[0]} top_p=0.0 prompt=Now: decode.top_p=0.0: must be above 0 and",
+        "    at most 1",
+        f"failed {ids[1]} top_p=0.0 prompt=a text of many words that does not [...]:",
+        "    decode.top_p=0.0: must be above 0 and at most 1",
         "results in out",
     ]
 
