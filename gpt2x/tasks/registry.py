@@ -86,6 +86,13 @@ ALL = (
         saves_memory="a smaller model, fewer task.engines or smaller task.batch_sizes",
         files=("benchmark.png",),
     ),
+    Task(
+        "report",
+        {},
+        saves_memory="a folder with fewer runs",
+        files=("report.html",),
+        reads_weights=lambda weights: False,
+    ),
 )
 
 TASKS = {task.name: task for task in ALL}

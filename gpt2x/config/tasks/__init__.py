@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 from gpt2x.config.tasks.benchmark import BenchmarkTask
 from gpt2x.config.tasks.evaluate import EvaluateTask
 from gpt2x.config.tasks.generate import GenerateTask
+from gpt2x.config.tasks.report import ReportTask
 from gpt2x.config.tasks.train import TrainTask
 from gpt2x.config.tasks.validate import ValidateTask
 
@@ -32,6 +33,7 @@ SCHEMAS: dict[str, type[TaskSettings]] = {
     "train": TrainTask,
     "evaluate": EvaluateTask,
     "benchmark": BenchmarkTask,
+    "report": ReportTask,
 }
 
 

@@ -1,0 +1,26 @@
+"""task=report: one self-contained HTML page about the runs in a folder; writes report.html."""
+
+from pathlib import Path
+
+from gpt2x.config.schema import Config
+from gpt2x.config.tasks.report import ReportTask
+from gpt2x.errors import UserError
+from gpt2x.paths import expanded, write_text
+from gpt2x.reports.page.html import render
+from gpt2x.reports.page.study import read_study
+from gpt2x.reports.report import progress, show
+from gpt2x.tasks.outcome import Outcome
+
+
+def run(config: Config, task: ReportTask, run_dir: Path) -> Outcome:
+    """Writes the page. Raises UserError if the folder does not exist or holds no run."""
+    folder = expanded(str(task.runs), "task.runs")
+    if not folder.is_dir():
+        raise UserError(f"task.runs={task.runs}: no such folder")
+    outcome, page = Outcome(), run_dir / "report.html"
+    with outcome.timed("read"), progress() as on_run:
+        study = read_study(folder, on_run)
+    with outcome.timed("draw"):
+        write_text(page, render(study))
+    show(study, page)
+    return outcome
