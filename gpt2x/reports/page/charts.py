@@ -7,10 +7,10 @@ from gpt2x.benchmark.rows import BenchmarkRow
 from gpt2x.reports.bars import draw_bars
 from gpt2x.reports.page.comparison import Axis, Comparison
 from gpt2x.reports.page.measures import Score
+from gpt2x.reports.page.printable import printable
 from gpt2x.reports.page.study import label
 from gpt2x.reports.page.svg import COLOURS, MARKERS
 from gpt2x.training.rows import TrainRow
-from gpt2x.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +76,7 @@ def benchmark_chart(rows: Sequence[BenchmarkRow]) -> "Figure":
 
 def short(value: Any) -> str:
     """The value of a setting in a chart: one line, at most 18 characters."""
-    text = visible(label(value).replace("\n", "⏎ "))
+    text = printable(label(value).replace("\n", "⏎ "))
     return text if len(text) <= _LABEL else text[: _LABEL - 1] + "…"
 
 

@@ -1,7 +1,7 @@
 """The scores of a task against each swept setting: means, and their spread over seeds. Nothing is drawn here."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from statistics import fmean, stdev
@@ -11,7 +11,7 @@ from gpt2x.reports.page.measures import MEASURES, Ratio
 from gpt2x.reports.page.study import Group, short_names, value_of
 
 SEED = "seed"
-_PROMPTS = ("prompt", "prompt_file", "prompts_file")  # they become lines only where nothing else was swept
+_PROMPTS = ("prompt", "prompt_file", "prompts_file")  # they come last: readers ask about the other settings first
 MOST_LINES = 7
 """A setting with more values is not drawn as the lines of a chart: they could not be told apart."""
 
@@ -65,6 +65,11 @@ class Comparison:
     is_complete: bool
     """Whether every combination of the swept values has results; if not, points are over different combinations."""
 
+    @property
+    def has_spread(self) -> bool:
+        """Whether any point is a mean over several draws."""
+        return any(point.draws > 1 for lines in self.lines for line in lines for point in line.points)
+
 
 @dataclass(frozen=True)
 class _Observation:
@@ -76,25 +81,27 @@ class _Observation:
 
 
 def compare(group: Group) -> list[Comparison]:
-    """One comparison per swept setting apart from the seed, in the order of the command line."""
-    measured = MEASURES[group.task]
+    """One comparison per swept setting apart from the seed, in the order of the command line, the prompt last."""
     seeds = {value_of(result.run.job, SEED) for result in group.results}
-    observations = [
-        _Observation(
-            {key: value_of(result.run.job, key) for key in group.swept},
-            value_of(result.run.job, SEED) if len(seeds) > 1 else getattr(row, "sample", 0),
-            tuple(score.of(row) for score in measured.scores),
-        )
-        for result in group.results
-        for row in measured.select(result.rows)
-    ]
+    observations = list(_observations(group, by_seed=len(seeds) > 1))
     names = short_names(group.swept)
     axes = [_axis(key, names[key], observations) for key in group.swept if key != SEED]
-    axes = [axis for axis in axes if len(axis.values) > 1]
+    axes = sorted((axis for axis in axes if len(axis.values) > 1), key=lambda axis: axis.key in _PROMPTS)
     combinations = {tuple(each.settings.values()) for each in observations}
     is_complete = len(combinations) == prod(len({each[i] for each in combinations}) for i in range(len(group.swept)))
     draws_are = "seeds" if len(seeds) > 1 else "samples"
     return [_comparison(axis, axes, observations, draws_are, is_complete) for axis in axes]
+
+
+def _observations(group: Group, by_seed: bool) -> Iterator[_Observation]:
+    """All rows; a draw is a seed or, if all runs have the same one, a sample."""
+    measured = MEASURES[group.task]
+    for result in group.results:
+        job = result.run.job
+        settings, seed = {key: value_of(job, key) for key in group.swept}, value_of(job, SEED)
+        for row in measured.select(result.rows):
+            draw = seed if by_seed else getattr(row, "sample", 0)
+            yield _Observation(settings, draw, tuple(score.of(row) for score in measured.scores))
 
 
 def _axis(key: str, name: str, observations: Sequence[_Observation]) -> Axis:
@@ -111,7 +118,6 @@ def _comparison(
     axis: Axis, axes: list[Axis], observations: Sequence[_Observation], draws_are: str, is_complete: bool
 ) -> Comparison:
     others = [each for each in axes if each is not axis]
-    others.sort(key=lambda each: each.key in _PROMPTS)
     second = next((each for each in others if len(each.values) <= MOST_LINES), None)
     n_scores = len(observations[0].ratios)
     return Comparison(

@@ -10,15 +10,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from gpt2x import __version__
-from gpt2x.paths import is_utf8, shown
+from gpt2x.paths import shown
 from gpt2x.reports.page import charts, overview
 from gpt2x.reports.page.compared import compared
+from gpt2x.reports.page.printable import printable
 from gpt2x.reports.page.reproduce import reproduction_of
 from gpt2x.reports.page.study import Group, Study, label, short_names, value_of
 from gpt2x.reports.page.svg import svg_of
 from gpt2x.reports.page.texts import texts_of
 from gpt2x.reports.page.validations import MOST_MAPS, validations_of
-from gpt2x.visible import visible
 
 _TEMPLATES = Path(__file__).parent
 _TITLES = {
@@ -88,7 +88,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
-        finalize=_printable,
+        finalize=_finalize,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -97,11 +97,9 @@ def _environment() -> Environment:
     return environment
 
 
-def _printable(value: Any) -> Any:
-    """Text as it may stand in a page: control characters are visible, and bytes that were not UTF-8 are codes."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return visible(value if is_utf8(value) else value.encode("utf-8", "backslashreplace").decode())
+def _finalize(value: Any) -> Any:
+    """What an expression of the template gives, before it is escaped; Markup is the page's own."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _evaluation(group: Group) -> dict[str, Any]:

@@ -44,7 +44,7 @@ function enhance(table) {
     const visible = new Set(matches.slice(start, start + ROWS_PER_PAGE));
     for (const row of rows) row.element.hidden = !visible.has(row);
     const of = matches.length === rows.length ? "" : `, of ${rows.length}`;
-    count.textContent = matches.length === 0 ? `no row${of}` : `${start + 1}–${start + visible.size} of ${matches.length}${of}`;
+    count.textContent = matches.length === 0 ? `no row${of}` : `${start + 1} to ${start + visible.size} of ${matches.length}${of}`;
     back.disabled = start === 0;
     next.disabled = start + ROWS_PER_PAGE >= matches.length;
   }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from gpt2x.visible import visible
+from gpt2x.reports.page.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +50,7 @@ def svg_of(draw: Callable[[], "Figure"], name: str, title: str) -> Markup:
     stream = io.StringIO()
     with style(), mpl.rc_context({"svg.hashsalt": name}):
         draw().savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    text = stream.getvalue()
+    text = printable(stream.getvalue())
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>", "", text, flags=re.DOTALL)
     text = re.sub(
@@ -63,4 +63,4 @@ def svg_of(draw: Callable[[], "Figure"], name: str, title: str) -> Markup:
 
 
 def _quoted(title: str) -> str:
-    return escape(visible(title)).replace("\\", r"\\")  # re.sub takes backslashes for references to groups
+    return escape(printable(title)).replace("\\", r"\\")  # re.sub takes backslashes for references to groups

@@ -12,6 +12,7 @@ from gpt2x.reports.page.svg import svg_of
 
 MOST_MAPS = 12
 """Heat maps on a page; those of failed validations come first."""
+_SUBJECT = 40  # characters of its name that the title of the drawing has room for
 
 
 @dataclass(frozen=True)
@@ -65,4 +66,5 @@ def _heat_map(result: Result, name: str, notes: list[str]) -> Markup | None:
     summary: SummaryRow = result.rows[0]
     dtype = None if summary.relative_difference is None else "float64"
     title = f"The error of each module of {summary.subject} on the reference's input"
-    return svg_of(lambda: draw_heat_map(summary.subject, rows, dtype), name, title)
+    subject = summary.subject if len(summary.subject) <= _SUBJECT else f"…{summary.subject[1 - _SUBJECT :]}"
+    return svg_of(lambda: draw_heat_map(subject, rows, dtype), name, title)
