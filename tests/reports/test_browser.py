@@ -38,7 +38,10 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed in range(3):
             rows = [
                 folders.text_row(
-                    f"text {number}-{sample} the king", sample=sample, logprob=-20 * top_p - seed, seed=seed
+                    f"text {number}-{sample} the king" + " a" * number,
+                    sample=sample,
+                    logprob=-20 * top_p - seed,
+                    seed=seed,
                 )
                 for sample in range(10)
             ]
@@ -50,7 +53,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folders.validation(runs / "good", passed=True)
     folders.validation(runs / ("wrong_without_a_place_to_break_the_line" * 3), passed=False)
     for place in range(2):
-        folders.evaluation(runs / "e" / f"{place}", 64 + place, 2.0, place)
+        folders.evaluation(runs / "e" / f"{place}", 64 + place, 2.0 + place, place)
         folders.training(runs / "t" / f"{place}", 0.01 + place, place)
     folders.benchmark(runs / "b")
     (runs / "damaged").mkdir()
@@ -101,7 +104,7 @@ def test_layout(browser: "Browser", html: Path, width: int, scheme: str) -> None
     page.locator("details").evaluate_all("all => all.forEach((each) => { each.open = true })")
     assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
     boxes = page.locator("svg").evaluate_all("all => all.map((each) => each.getBoundingClientRect().toJSON())")
-    assert len(boxes) == 4 + 4 + 2 + 2 + 1 + 1  # two settings with four scores; heat maps; bits per byte; curves; bars
+    assert len(boxes) == 6 + 2 + 2 + 1 + 1  # scores; heat maps; bits per byte; curves; bars
     assert all(box["width"] > 200 and box["height"] > 100 for box in boxes)
     sizes = page.locator("svg text").evaluate_all("all => all.map((each) => each.getBoundingClientRect().height)")
     assert min(sizes) > 6  # pixels: an automatic check for what nobody could read

@@ -18,11 +18,12 @@ _MOST_NUMBERS = 200
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing with its caption."""
+    """A drawing with its caption, or the one value that a score has everywhere."""
 
-    svg: Markup
+    svg: Markup | None
     title: str
     meaning: str
+    constant: float | None
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,13 @@ def compared(group: Group) -> AllCompared:
 
 
 def _chart(comparison: Comparison, number: int, score: Score, name: str) -> Chart:
-    svg = svg_of(lambda: score_chart(comparison, number, score), name, f"{score.name} against {comparison.axis.name}")
-    return Chart(svg, score.name, score.meaning)
+    points = [point for line in comparison.lines[number] for point in line.points]
+    means = {point.mean for point in points}
+    if len(means) <= 1 and not any(point.spread for point in points):
+        return Chart(None, score.name, score.meaning, means.pop() if means else None)
+    title = f"{score.name} against {comparison.axis.name}"
+    svg = svg_of(lambda: score_chart(comparison, number, score), name, title)
+    return Chart(svg, score.name, score.meaning, None)
 
 
 def _numbers(comparison: Comparison) -> list[NumberRow]:

@@ -50,12 +50,13 @@ def validations_of(group: Group, notes: list[str]) -> Validations:
     """The validations that are done, with the heat maps of the first; a parity.csv that cannot be read is noted."""
     results = sorted((each for each in group.results if each.rows), key=lambda each: each.rows[0].verdict == "pass")
     names = short_names(group.swept)
+    keys = [key for key in group.swept if key != "subject.target"]  # the summary names the subject
     shown = []
     for i, result in enumerate(results):
         heat_map = _heat_map(result, f"map{i}", notes) if i < MOST_MAPS else None
-        settings = [label(value_of(result.run.job, key)) for key in group.swept]
+        settings = [label(value_of(result.run.job, key)) for key in keys]
         shown.append(ShownValidation(result.run.folder, settings, result.rows[0], heat_map))
-    return Validations([names[key] for key in group.swept], shown)
+    return Validations([names[key] for key in keys], shown)
 
 
 def _heat_map(result: Result, name: str, notes: list[str]) -> Markup | None:
