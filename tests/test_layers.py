@@ -18,7 +18,10 @@ MODULES = {
 }
 # From the bottom up: a module imports from its own room and from the layers before its own (gpt2x/README.md).
 LAYERS = [
-    ("gpt2x", "gpt2x.errors", "gpt2x.paths", "gpt2x.memory", "gpt2x.device", "gpt2x.process", "gpt2x.visible"),
+    (
+        *("gpt2x", "gpt2x.errors", "gpt2x.paths", "gpt2x.memory", "gpt2x.device", "gpt2x.process", "gpt2x.shell"),
+        "gpt2x.visible",
+    ),
     ("gpt2x.model",),
     ("gpt2x.config", "gpt2x.tokenizer", "gpt2x.prompts"),
     ("gpt2x.runs", "gpt2x.checkpoints"),

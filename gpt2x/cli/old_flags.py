@@ -10,11 +10,12 @@ from hydra.errors import HydraException
 
 from gpt2x.checkpoints.locate import find_local_weights
 from gpt2x.cli.help import groups, setting_types
-from gpt2x.cli.quoting import TEXTS, setting_word, shell_quoted
+from gpt2x.cli.quoting import TEXTS, setting_word
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.tasks import SCHEMAS, is_used
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
+from gpt2x.shell import shell_quoted
 
 ALIASES = {
     **dict.fromkeys(("model_name", "model_name_or_path", "model_size", "model_type", "init_from"), "model"),

@@ -1,7 +1,8 @@
 """Settings as a user types them: quoted for Hydra, and then for the shell."""
 
 import re
-import shlex
+
+from gpt2x.shell import shell_quoted
 
 TEXTS = ("prompt", "task.gen_prompt", "decode.stop", "notes")
 """Settings whose value is free text."""
@@ -27,21 +28,3 @@ def without_interpolations(override: str) -> str:
 def as_given(override: str) -> str:
     """The override from which `without_interpolations` has made this one."""
     return re.sub(r"((?:\\\\)*)\\\$\{", lambda match: match[1][::2] + "${", override)
-
-
-def shell_quoted(word: str) -> str:
-    """A word for bash, in one line. Control characters and repeated spaces, which a message changes, are escaped."""
-    if word.isprintable() and "  " not in word:
-        return shlex.quote(word)
-    return "$'" + "".join(map(_ansi, ("", *word), word)) + "'"
-
-
-def _ansi(before: str, character: str) -> str:
-    r"""A character inside of `$'...'`, after another one: `\n`, `\xe2`, or itself."""
-    if character in "\\'":
-        return f"\\{character}"
-    if character == "\n":
-        return r"\n"
-    if character.isprintable() and not before == character == " ":
-        return character
-    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", errors="surrogateescape"))

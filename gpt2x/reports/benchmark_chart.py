@@ -4,9 +4,8 @@ from pathlib import Path
 
 from gpt2x.benchmark.benchmark import Benchmark
 from gpt2x.paths import write_whole
+from gpt2x.reports.bars import GROUP, bars_of, batches_of, draw_bars
 from gpt2x.reports.benchmark import title_of
-
-_GROUP = 0.8  # width of the bars of one batch size; the distance to the next batch size is 1
 
 
 def draw(result: Benchmark, path: Path) -> None:
@@ -18,28 +17,17 @@ def draw(result: Benchmark, path: Path) -> None:
 
     rows, floors = result.rows, result.floors
 
-    batches = list(dict.fromkeys(row.batch for row in rows))
-    names = list(dict.fromkeys((row.engine, row.dtype) for row in rows))
+    batches = batches_of(rows)
     figure = Figure(figsize=(max(6.4, 1.2 + 0.45 * len(rows)), 4.8), layout="constrained")
     axes = figure.subplots()
-    width = _GROUP / len(names)
-    for i, name in enumerate(names):
-        bars = [row for row in rows if (row.engine, row.dtype) == name]
-        centres = [batches.index(row.batch) - _GROUP / 2 + (i + 0.5) * width for row in bars]
-        medians = [row.ms_per_step for row in bars]
-        down = [row.ms_per_step - row.ms_per_step_p10 for row in bars]
-        up = [row.ms_per_step_p90 - row.ms_per_step for row in bars]
-        drawn = axes.bar(centres, medians, 0.9 * width, yerr=(down, up), capsize=3, color=f"C{i}", label=" ".join(name))
-        axes.bar_label(drawn, fmt="%.3g", fontsize=7, padding=2)
-        lefts, rights = ([centre + side * width / 2 for centre in centres] for side in (-1, 1))
-        least = [floors.memory_ms(row.dtype) for row in bars]
+    draw_bars(axes, rows, [f"C{i}" for i in range(10)])
+    for i, bars in enumerate(bars_of(rows)):
+        lefts, rights = ([centre + side * bars.width / 2 for centre in bars.centres] for side in (-1, 1))
+        least = [floors.memory_ms(row.dtype) for row in bars.rows]
         axes.hlines(least, lefts, rights, colors="black", label="" if i else "floor: weights read once")
-        if name == names[0]:
-            least = [floors.arithmetic_ms(batch) for batch in batches]
-            lefts, rights = ([x + side * _GROUP / 2 for x in range(len(batches))] for side in (-1, 1))
-            axes.hlines(least, lefts, rights, colors="black", linestyles="dotted", label="floor: arithmetic, float32")
-    axes.set_xticks(range(len(batches)), [f"batch {batch}" for batch in batches])
-    axes.set_ylabel("ms per step (one token for every row)")
+    least = [floors.arithmetic_ms(batch) for batch in batches]
+    lefts, rights = ([x + side * GROUP / 2 for x in range(len(batches))] for side in (-1, 1))
+    axes.hlines(least, lefts, rights, colors="black", linestyles="dotted", label="floor: arithmetic, float32")
     axes.set_title(title_of(result), fontsize=8)
     axes.legend(fontsize=8, loc="upper left")  # the smallest batches, with the lowest bars, are on the left
     write_whole(path, lambda temporary: figure.savefig(temporary, dpi=120, format="png"))

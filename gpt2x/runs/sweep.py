@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2x.errors import UserError
-from gpt2x.paths import shown, write_text
+from gpt2x.paths import expanded, shown, write_text
 from gpt2x.runs.lock import locked
 
 SWEEP = "sweep.json"
@@ -24,6 +24,22 @@ class Planned:
     overrides: list[str]
     stale: str | None = None
     """Which of its input files have changed, for a job that is done and was not run again."""
+
+
+def folder_of_runs(task: str, runs: str | None, sweep: str | None) -> Path:
+    """The folder whose runs a task reads: the one that task.runs names, or that of a named sweep.
+
+    Raises UserError if neither is given, or if there is no such folder.
+    """
+    if runs is not None:
+        folder, setting = expanded(runs, "task.runs"), f"task.runs={runs}"
+    elif sweep is not None:
+        folder, setting = NAMED / sweep, f"sweep={sweep}"
+    else:
+        raise UserError(f"task={task}: name a sweep with sweep=NAME, or any folder with runs with task.runs=FOLDER")
+    if not folder.is_dir():
+        raise UserError(f"{setting}: there is no folder {shown(folder)}")
+    return folder
 
 
 def begin_sweep(folder: Path, invocation: str, overrides: list[str]) -> None:

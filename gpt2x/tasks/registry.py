@@ -87,6 +87,13 @@ ALL = (
         saves_memory="a smaller model, fewer task.engines or smaller task.batch_sizes",
         files=("benchmark.png",),
     ),
+    Task(
+        "report",
+        {},
+        saves_memory="a folder with fewer runs",
+        files=("report.html",),
+        reads_weights=lambda weights: False,
+    ),
 )
 
 TABLES: dict[str, type] = {name: row for task in ALL for name, row in task.tables.items()}

@@ -32,6 +32,8 @@ def test_a_wheel_does_the_main_job_from_an_empty_directory(tmp_path: Path) -> No
     assert run(python, "-c", "import gpt2x; print(gpt2x.__file__)", cwd=empty).startswith(str(elsewhere))
     assert (site / "gpt2x" / "py.typed").is_file()  # without it, type checkers ignore the annotations of gpt2x
     assert (site / "gpt2x" / "example.ipynb").is_file()
+    for name in ("page.html.jinja", "page.css", "page.js"):  # of task=report
+        assert (site / "gpt2x" / "reports" / "page" / name).is_file()
     assert "PASS" in run(elsewhere / "bin" / "gpt2x", cwd=empty)
     (folder,) = (empty / "runs" / "validate").iterdir()
     (summary,) = read_csv(folder / "summary.csv")

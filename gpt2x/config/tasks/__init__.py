@@ -13,6 +13,7 @@ from gpt2x.config.tasks.benchmark import BenchmarkTask
 from gpt2x.config.tasks.collect import CollectTask
 from gpt2x.config.tasks.evaluate import EvaluateTask
 from gpt2x.config.tasks.generate import GenerateTask
+from gpt2x.config.tasks.report import ReportTask
 from gpt2x.config.tasks.train import TrainTask
 from gpt2x.config.tasks.validate import ValidateTask
 
@@ -35,9 +36,10 @@ SCHEMAS: dict[str, type[TaskSettings]] = {
     "evaluate": EvaluateTask,
     "benchmark": BenchmarkTask,
     "collect": CollectTask,
+    "report": ReportTask,
 }
 
-READERS = ("collect",)
+READERS = ("collect", "report")
 """Tasks that read the folders of other runs. They are no job of a sweep."""
 
 

@@ -1,0 +1,1 @@
+"""task=report: the runs in a folder as one self-contained HTML page."""

@@ -1,0 +1,94 @@
+"""All runs at and below a folder, whatever their state: what a report is about. What cannot be read becomes a note."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpt2x.errors import UserError
+from gpt2x.paths import shown
+from gpt2x.runs.job import JOB, Job, Status, read_job
+from gpt2x.runs.sweep import SWEEP
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder with its job, and its state at the time of reading."""
+
+    folder: Path
+    job: Job
+    state: Status
+    manifest: dict[str, Any]
+    """Empty if the run is not done."""
+
+    @property
+    def done(self) -> bool:
+        return self.state is Status.DONE
+
+
+@dataclass
+class Survey:
+    """What a folder holds."""
+
+    folder: Path
+    runs: list[Run] = field(default_factory=list)
+    """Ordered by the folder that they lie in, then by the time of their command, then as in the sweep."""
+    sweeps: list[Path] = field(default_factory=list)
+    """The folders that hold a sweep.json."""
+    notes: list[str] = field(default_factory=list)
+    """One line per file that could not be read."""
+
+
+def survey(folder: Path, without: tuple[str, ...] = (), on_run: Callable[[], None] = lambda: None) -> Survey:
+    """Reads the runs of all tasks but `without`; `on_run` is called after each. Raises UserError if there is none."""
+    found = Survey(folder)
+    for path, folders, files in os.walk(folder):
+        folders.sort()
+        if SWEEP in files:
+            found.sweeps.append(Path(path))
+        elif JOB in files:
+            _add(found, Path(path), without)
+            on_run()
+    if not found.runs and not found.notes:
+        raise UserError(f"{shown(folder)}: no run in it: no folder at or below it has a {JOB}")
+    found.runs.sort(key=lambda run: (run.folder.parent, run.job.invocation, run.job.number or 0, run.folder.name))
+    return found
+
+
+def _add(found: Survey, folder: Path, without: tuple[str, ...]) -> None:
+    try:
+        job = read_job(folder)
+    except UserError as error:
+        found.notes.append(str(error))
+        return
+    if job is None or job.task in without:  # None: it has been removed since the folder was listed
+        return
+    state = job.state
+    manifest = _manifest(found, folder) if state is Status.DONE else {}
+    found.runs.append(Run(folder, job, state, manifest))
+
+
+def _manifest(found: Survey, folder: Path) -> dict[str, Any]:
+    file = folder / MANIFEST
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+        return content
+    except (OSError, ValueError) as error:
+        found.notes.append(f"{shown(file)}: cannot be read: {error}")
+        return {}
+
+
+def read_commands(sweep: Path) -> list[list[str]]:
+    """The overrides of each command that ran in the folder of a sweep. Raises UserError if they cannot be read."""
+    file = sweep / SWEEP
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return [[str(override) for override in each["overrides"]] for each in content["invocations"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{shown(file)}: cannot be read: {error}") from None
