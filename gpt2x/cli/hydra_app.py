@@ -28,6 +28,8 @@ from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.help import groups_help, settings_help
 from gpt2x.cli.identity import hash_of, key_of_job
 from gpt2x.cli.old_flags import new_form
+from gpt2x.cli.search import has_no_trial, prepare_search, rename_plugin_option
+from gpt2x.config.objective import Objective
 from gpt2x.config.schema import Config
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import UserError
@@ -91,6 +93,7 @@ def launch(arguments: argparse.Namespace, task_function: TaskFunction, started_a
     store.store("schema", Config)
     for name, schema in SCHEMAS.items():
         store.store(name, schema, group="schema/task")
+    rename_plugin_option(store)
     # Launchers pickle resolvers: they must be functions of a module.
     OmegaConf.register_new_resolver("stamp", partial(str, started_at), replace=True)
     OmegaConf.register_new_resolver("job_key", _job_key, replace=True)
@@ -126,6 +129,8 @@ def _call_hydra(arguments: argparse.Namespace, task_function: TaskFunction) -> N
     except (HydraException, OmegaConfBaseException, OSError, UserError):
         raise  # gpt2x.cli.messages explains them
     except Exception as error:
+        if launched.objective is not None and has_no_trial(error):
+            return  # the jobs have said why, and what the sweep ends with says that there is no result
         if _is_from_gpt2x(error):
             raise
         raise UserError(f"Hydra cannot use these settings: {type(error).__name__}: {error}") from error
@@ -153,6 +158,8 @@ class Launched:
     """The folder of the sweep, once it has begun."""
     exit_code: ExitCode = ExitCode.DONE
     """The exit code of a single job."""
+    objective: Objective | None = None
+    """What the sweep optimizes, if it is a search."""
     made: list[Path] = field(default_factory=list)
     """The run folder or the sweep's, and those above it, where they did not exist before; the innermost first."""
 
@@ -179,8 +186,10 @@ class Callbacks(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
             folder = Path(str(config.hydra.sweep.dir)).absolute()
+            given = task_overrides(config.hydra)
+            launched.objective = prepare_search(config)
             launched.will_make(folder)
-            begin_sweep(folder, stamp(), task_overrides(config.hydra))
+            begin_sweep(folder, stamp(), given)
         except Exception as error:
             raise _CannotBegin(error) from None
         launched.sweep = folder

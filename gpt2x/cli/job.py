@@ -31,22 +31,32 @@ from gpt2x.runs.sweep import note_refusal
 from gpt2x.tasks.registry import TASKS, Task
 
 
-def run_job(cfg: DictConfig) -> ExitCode:
-    """Runs one job and returns its exit code; everything else about the job is recorded in its run folder.
+def run_job(cfg: DictConfig) -> ExitCode | float | None:
+    """Runs one job; everything else than what it returns is recorded in the job's run folder.
 
+    Returns the exit code of a single run. Of a job of a sweep, returns what sweepers expect: the number to optimize,
+    or None, which is a failed trial, if the job failed or has no such number.
     Errors are reported on stderr and are not raised, as they must not stop the other jobs of a sweep.
     KeyboardInterrupt is raised.
     """
+    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    code, objective = _run_job(cfg)
+    return objective if in_sweep else code
+
+
+def _run_job(cfg: DictConfig) -> tuple[ExitCode, float | None]:
+    """Runs one job; returns its exit code and the number that a search optimizes."""
     path = Path(HydraConfig.get().runtime.output_dir)
     try:
         job = _describe(cfg)
         task = TASKS[job.task]
         with opened(path, task.outputs, task.state) as folder:
-            return _run_in(folder, cfg, job, task)
+            code = _run_in(folder, cfg, job, task)
+            return code, job.objective
     except (UserError, OmegaConfBaseException, OSError) as error:  # the last: the folder cannot be listed
         complain(message_of(error) or str(error))
         _note_refusal(path)
-        return ExitCode.USER_ERROR
+        return ExitCode.USER_ERROR, None
 
 
 def _run_in(folder: RunFolder, cfg: DictConfig, job: Job, task: Task) -> ExitCode:
@@ -118,7 +128,9 @@ def _run(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
     facts = {"overrides": job.overrides, "settings": job.chosen, "status": Status.DONE, "error": None}
     facts |= {"config": container} | environment() | {"seconds": seconds} | outcome.facts()
     write_text(folder.path / "manifest.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
-    job.passed = outcome.passed
+    job.passed, job.numbers = outcome.passed, outcome.finite_numbers
+    objective = task.objective(container["task"].get("score"))
+    job.objective = job.numbers.get(objective.name) if objective else None
     job.end(Status.DONE)
     job.write(folder.path)
     if job.number is None:  # a sweep ends with its own folder

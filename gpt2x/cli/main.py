@@ -84,13 +84,17 @@ def _collect(sweep: Path, stamp: str, is_complete: bool) -> ExitCode:
 
     jobs = collect_sweep(sweep, TABLES)
     if jobs:
-        show_sweep(sweep)
+        show_sweep(sweep, hydra_app.launched.objective)
     unreadable = any(not job.task for job in jobs)
     if unreadable or (jobs and not all_recorded(sweep, stamp)):
         return ExitCode.JOBS_FAILED
     of_this_command = [job for job in jobs if job.invocation == stamp]
     if is_complete and not of_this_command:
         raise UserError("the sweep has no jobs: one of its settings has no value, such as range(1,1)")
+    objective = hydra_app.launched.objective
+    if objective is not None and jobs and not any(objective.name in job.numbers for job in jobs):
+        complain(f"the search has no result: no job that is done has computed {objective.name}")
+        return max(_exit_code(of_this_command), ExitCode.USER_ERROR)
     return _exit_code(of_this_command)
 
 

@@ -9,10 +9,13 @@ from typing import Any
 from rich.table import Column
 
 from gpt2x.benchmark.rows import BenchmarkRow
+from gpt2x.config.objective import Objective
 from gpt2x.decoding.rows import GenerationRow
-from gpt2x.evaluation.rows import EvaluationRow
+from gpt2x.decoding.scores import logprob
+from gpt2x.evaluation.rows import EvaluationRow, bits_per_byte
 from gpt2x.parity.rows import SummaryRow
 from gpt2x.reports import console
+from gpt2x.reports.search import show_best
 from gpt2x.runs.job import Job, Status
 from gpt2x.runs.sweep import as_cell, jobs_of, swept_settings
 from gpt2x.runs.tables import read_rows
@@ -35,17 +38,12 @@ class _Numbers:
 
 
 def _logprob(rows: list[GenerationRow]) -> str:
-    tokens = sum(row.n_new_tokens for row in rows)
-    return f"{sum(row.logprob for row in rows) / tokens:.3f}" if tokens else ""
+    mean = logprob(rows)
+    return "" if mean is None else f"{mean:.3f}"
 
 
 def _relative_difference(rows: list[SummaryRow]) -> str:
     return "" if rows[0].relative_difference is None else f"{rows[0].relative_difference:.2g}"
-
-
-def _bits_per_byte(rows: list[EvaluationRow]) -> str:
-    bits = sum(row.bits_per_byte * row.n_bytes for row in rows)
-    return f"{bits / sum(row.n_bytes for row in rows):.4f}"
 
 
 def _tokens_per_second(rows: list[BenchmarkRow]) -> str:
@@ -69,16 +67,19 @@ _NUMBERS = {
     "train": _Numbers(
         "train.csv", TrainRow, {"bits per byte": lambda rows: f"{min(row.val_bits_per_byte for row in rows):.4f}"}
     ),
-    "evaluate": _Numbers("evaluation.csv", EvaluationRow, {"bits per byte": _bits_per_byte}),
+    "evaluate": _Numbers("evaluation.csv", EvaluationRow, {"bits per byte": lambda rows: f"{bits_per_byte(rows):.4f}"}),
     "benchmark": _Numbers("benchmark.csv", BenchmarkRow, {"tokens/s": _tokens_per_second}),
 }
 
 
-def show_sweep(folder: Path) -> None:
-    """Prints the first jobs as a table, how many jobs there are of each status, and the folder."""
+def show_sweep(folder: Path, objective: Objective | None = None) -> None:
+    """Prints the first jobs as a table, how many jobs there are of each status, and the folder.
+
+    For a search, prints its best job too.
+    """
     jobs = jobs_of(folder)
     headings = _headings(swept_settings([job for _, job in jobs]))
-    lines = [_line(job_folder, job, headings) for job_folder, job in jobs[:_MOST_JOBS]]
+    lines = [_line(job_folder, job, headings, objective) for job_folder, job in jobs[:_MOST_JOBS]]
     columns = []
     for heading in dict.fromkeys(heading for line in lines for heading in line):
         longest = max(len(heading), *(len(line.get(heading, "")) for line in lines))
@@ -93,6 +94,8 @@ def show_sweep(folder: Path) -> None:
     counts = Counter(job.state for _, job in jobs)
     parts = ", ".join(f"{counts[status]} {status}" for status in Status if counts[status])
     console.out.print(f"{len(jobs)} job{'s' if len(jobs) > 1 else ''}: {parts}")
+    if objective is not None:
+        show_best(jobs, objective)
     console.show_folder(folder)
 
 
@@ -102,9 +105,12 @@ def _headings(settings: list[str]) -> dict[str, str]:
     return {key if leaves[key.rpartition(".")[2]] > 1 else key.rpartition(".")[2]: key for key in settings}
 
 
-def _line(folder: Path, job: Job, headings: dict[str, str]) -> dict[str, str]:
-    """Heading -> cell, for one job."""
+def _line(folder: Path, job: Job, headings: dict[str, str], objective: Objective | None) -> dict[str, str]:
+    """Heading -> cell, for one job. In a search, the only number is the one that is optimized."""
     settings = {heading: str(as_cell(job.chosen.get(key))) for heading, key in headings.items()}
+    if objective is not None:
+        number = job.numbers.get(objective.name)
+        return {"status": job.state} | settings | {objective.name: "" if number is None else f"{number:.6g}"}
     numbers = _NUMBERS.get(job.task)
     if numbers is None or job.state is not Status.DONE or not (folder / numbers.table).is_file():
         return {"status": job.state} | settings

@@ -68,6 +68,10 @@ class Job:
     status: Status = Status.RUNNING
     passed: bool | None = None
     """False if the job is done and parity does not hold; None until it is done."""
+    numbers: dict[str, float] = field(default_factory=dict)
+    """The main results of a job that is done, by name."""
+    objective: float | None = None
+    """The one of the numbers that a search optimizes; None if the job has none."""
     error: str | None = None
     seconds: float | None = None
     host: str = field(default_factory=socket.gethostname)

@@ -31,6 +31,8 @@ class JobRow:
     error: str | None
     seconds: float | None
     notes: str | None
+    objective: float | None
+    """The number that a search optimizes (runs/README.md, Search)."""
 
 
 def begin_sweep(folder: Path, invocation: str, overrides: list[str]) -> None:
@@ -107,7 +109,16 @@ def _collect(folder: Path, jobs: list[tuple[Path, Job]], tables: Mapping[str, ty
     content = _read(folder) | {"jobs": [each.name for each, _ in jobs]}
     _write(folder, content)
     statuses = [
-        JobRow(each.name, shlex.join(job.overrides), job.state, job.attempt, job.error, job.seconds, job.notes)
+        JobRow(
+            each.name,
+            shlex.join(job.overrides),
+            job.state,
+            job.attempt,
+            job.error,
+            job.seconds,
+            job.notes,
+            job.objective,
+        )
         for each, job in jobs
     ]
     write_rows(folder / JOBS, JobRow, statuses)
