@@ -20,14 +20,16 @@ from gpt2x.cli.messages import complain, message_of, one_line, say, show_bug
 from gpt2x.cli.overrides import key_of
 from gpt2x.config.settings import flatten, non_default, refuse_unused
 from gpt2x.config.tasks import SCHEMAS
+from gpt2x.config.tracking import TrackingConfig
 from gpt2x.errors import DoesNotFitError, UserError
 from gpt2x.memory import check_room_for, is_out_of_memory, start_threads
 from gpt2x.paths import launch_directory_exists, shown, write_text
 from gpt2x.runs import tables
 from gpt2x.runs.folder import RunFolder, opened
-from gpt2x.runs.job import Identity, Job, Status
+from gpt2x.runs.job import Identity, Job, Status, read_job
 from gpt2x.runs.manifest import environment
 from gpt2x.runs.sweep import note_refusal
+from gpt2x.runs.tracking import check_installed, track
 from gpt2x.tasks.registry import TASKS, Task
 
 
@@ -67,6 +69,7 @@ def _run_in(folder: RunFolder, cfg: DictConfig, job: Job, task: Task) -> ExitCod
         error = _explained(raised, task, folder.path)
         message = message_of(error)
         _record_failure(folder, job, error, message, in_sweep=job.number is not None)
+        _track(cfg, folder, job)
         if message is not None:
             complain(message)
             return ExitCode.USER_ERROR
@@ -76,6 +79,7 @@ def _run_in(folder: RunFolder, cfg: DictConfig, job: Job, task: Task) -> ExitCod
             raise
         show_bug(error)
         return ExitCode.BUG
+    _track(cfg, folder, job)
     return ExitCode.DONE if job.passed else ExitCode.NO_PARITY
 
 
@@ -108,6 +112,7 @@ def _run(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
     _refuse_unused(job, container)
     config = to_config(cfg)
     task = TASKS[job.task]
+    check_installed(config.tracking)
     check_room_for("torch")
     digesting = begin_digesting(config.model, config.weights)
     run = task.load()
@@ -135,6 +140,22 @@ def _run(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
     job.write(folder.path)
     if job.number is None:  # a sweep ends with its own folder
         show_folder(folder.path, on_stderr=outcome.prints_text_alone)
+
+
+def _track(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
+    """Logs a job that has ended, if the settings name a tracker, and if its folder records it.
+
+    An error is only reported: the results of the job are in its folder.
+    """
+    recorded = read_job(folder.path)
+    if cfg.tracking.tracker == "none" or recorded is None or recorded.started != job.started:
+        return
+    try:
+        tracking = TrackingConfig(**cfg.tracking)
+        track(tracking, Path(HydraConfig.get().runtime.cwd), folder.path, job, TASKS[job.task].curve)
+    except Exception as error:
+        where = f"tracking.uri={cfg.tracking.uri}"
+        say(f"warning: {where}: MLflow has not logged this job, but its folder is complete: {one_line(str(error))}")
 
 
 def _explained(error: BaseException, task: Task, path: Path) -> BaseException:

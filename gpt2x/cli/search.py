@@ -57,8 +57,8 @@ def prepare_search(config: DictConfig) -> Objective | None:
             sweeper.sampler.seed = 0
         overrides = cast(list[str], OmegaConf.to_container(config.hydra.overrides.task, resolve=False))
         config.hydra.overrides.task = [_adapted(text) for text in overrides]
-        for key, values in (OmegaConf.to_container(sweeper.params, resolve=False) if sweeper.params else {}).items():
-            sweeper.params[key] = _adapted(f"{key}={values}").partition("=")[2]
+        params = cast(dict[str, str], OmegaConf.to_container(sweeper.params or OmegaConf.create(), resolve=False))
+        sweeper.params = {key: _adapted(f"{key}={values}").partition("=")[2] for key, values in params.items()}
     return objective
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt2x.config.tasks import is_descriptive
 from gpt2x.errors import UserError
 from gpt2x.paths import remove_temporaries, shown, write_text
 from gpt2x.runs.job import Identity, Job, Status, read_job
@@ -151,8 +152,8 @@ def _joined(rows: list[tuple[str, Job, Any, dict[str, str]]], row_type: type, sw
 
 
 def swept_settings(jobs: list[Job]) -> list[str]:
-    """Keys of the overrides that differ between jobs, apart from the notes, which have a column of their own."""
-    keys = dict.fromkeys(key for job in jobs for key in job.chosen if key != "notes")
+    """Keys of the overrides that differ between jobs, apart from those that only describe them."""
+    keys = dict.fromkeys(key for job in jobs for key in job.chosen if not is_descriptive(key))
     return [key for key in keys if any(job.chosen.get(key) != jobs[0].chosen.get(key) for job in jobs)]
 
 

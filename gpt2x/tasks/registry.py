@@ -40,6 +40,8 @@ class Task:
     """
     objectives: tuple[Objective, ...] = ()
     """What a search can optimize: what `task.score` names, if the task has this setting, or else the first."""
+    curve: str | None = None
+    """The table with a column `step`, whose other columns a tracker draws over the steps."""
     reads_weights: Callable[[WeightsConfig], bool] = lambda weights: True
     """Whether the task reads weights with these settings."""
 
@@ -78,6 +80,7 @@ ALL = (
     Task(
         "train",
         {"train.csv": TrainRow},
+        curve="train.csv",
         saves_memory="a smaller model, task.batch_size or model.n_positions",
         files=("checkpoint",),
         state="state.pt",

@@ -23,8 +23,8 @@ class TaskSettings(Protocol):
     name: str
 
 
-DESCRIPTIVE = ("notes",)
-"""Settings of every task that describe a run and change nothing: they are no part of its identity."""
+DESCRIPTIVE = ("notes", "tracking")
+"""Settings and groups of every task that describe a run and change nothing: they are no part of its identity."""
 
 SCHEMAS: dict[str, type[TaskSettings]] = {
     "validate": ValidateTask,
@@ -33,6 +33,11 @@ SCHEMAS: dict[str, type[TaskSettings]] = {
     "evaluate": EvaluateTask,
     "benchmark": BenchmarkTask,
 }
+
+
+def is_descriptive(key: str) -> bool:
+    """Whether a setting, given by its dotted key or as a group, only describes a run."""
+    return key.partition(".")[0] in DESCRIPTIVE
 
 
 def tasks_with(key: str) -> list[str]:
@@ -51,6 +56,6 @@ def is_used(task: str, key: str) -> bool:
 
 def reads(schema: type[TaskSettings], key: str) -> bool:
     """Whether a task reads a shared setting, or a part of it."""
-    if key in DESCRIPTIVE:
+    if is_descriptive(key):
         return True
     return any(key == used or key.startswith(f"{used}.") or used.startswith(f"{key}.") for used in schema.uses)
