@@ -34,7 +34,9 @@ from gpt2x.cli.help import groups_help, settings_help
 from gpt2x.cli.identity import hash_of, key_of_job
 from gpt2x.cli.old_flags import new_form
 from gpt2x.cli.resume import Resuming
+from gpt2x.cli.search import has_no_trial, prepare_search, rename_plugin_option
 from gpt2x.cli.sweep_job import SweepJob
+from gpt2x.config.objective import Objective
 from gpt2x.config.schema import Config
 from gpt2x.config.sweep import OF_SWEEP, SweepConfig
 from gpt2x.config.tasks import SCHEMAS
@@ -106,6 +108,7 @@ def launch(arguments: argparse.Namespace, task_function: TaskFunction, started_a
     store.store("schema", Config)
     for name, schema in SCHEMAS.items():
         store.store(name, schema, group="schema/task")
+    rename_plugin_option(store)
     # Launchers pickle resolvers: they must be functions of a module.
     OmegaConf.register_new_resolver("stamp", partial(str, started_at), replace=True)
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
@@ -143,6 +146,8 @@ def _call_hydra(arguments: argparse.Namespace, task_function: TaskFunction) -> N
     except (HydraException, OmegaConfBaseException, OSError, UserError):
         raise  # gpt2x.cli.messages explains them
     except Exception as error:
+        if launched.objective is not None and has_no_trial(error):
+            return  # the jobs have said why, and what the sweep ends with says that there is no result
         if _is_from_gpt2x(error):
             raise
         raise UserError(f"Hydra cannot use these settings: {type(error).__name__}: {error}") from error
@@ -192,6 +197,8 @@ class Launched:
     """The exit code of a single job."""
     launchers: list[Resuming] = field(default_factory=list)
     """The launcher of the sweep, once Hydra has made it."""
+    objective: Objective | None = None
+    """What the sweep optimizes, if it is a search."""
     made: list[Path] = field(default_factory=list)
     """The run folder or the sweep's, and those above it, where they did not exist before; the innermost first."""
 
@@ -223,9 +230,11 @@ class Callbacks(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
             folder = Path(str(config.hydra.sweep.dir)).absolute()
+            given = task_overrides(config.hydra)
+            launched.objective = prepare_search(config)
             launched.will_make(folder)
             SweepConfig(**{key: OmegaConf.select(config, key) for key in OF_SWEEP})  # raises UserError
-            begin_sweep(folder, stamp(), task_overrides(config.hydra))
+            begin_sweep(folder, stamp(), given)
         except Exception as error:
             raise _CannotBegin(error) from None
         launched.sweep = folder

@@ -11,7 +11,7 @@ from gpt2x.cli.composition import default_settings
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.settings import non_default, used_settings
 from gpt2x.config.sweep import OF_SWEEP
-from gpt2x.config.tasks import DESCRIPTIVE
+from gpt2x.config.tasks import is_descriptive
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
 from gpt2x.paths import expanded, standard_input
@@ -51,7 +51,9 @@ def identity_of(container: dict[str, Any]) -> Identity:
 
 def identifying_settings(container: dict[str, Any]) -> dict[str, Any]:
     """The settings that identify a run of the task: those that it reads and that do more than describe it."""
-    return {key: value for key, value in used_settings(container).items() if key not in (*DESCRIPTIVE, *OF_SWEEP)}
+    return {
+        key: value for key, value in used_settings(container).items() if not is_descriptive(key) and key not in OF_SWEEP
+    }
 
 
 def key_of_job(container: dict[str, Any]) -> str:

@@ -19,47 +19,59 @@ from gpt2x.cli.messages import complain, message_of, one_line, say, show_bug
 from gpt2x.cli.overrides import key_of
 from gpt2x.config.settings import flatten, non_default, refuse_unused
 from gpt2x.config.tasks import SCHEMAS
+from gpt2x.config.tracking import TrackingConfig
 from gpt2x.errors import DoesNotFitError, UserError
 from gpt2x.memory import check_room_for, is_out_of_memory, start_threads
 from gpt2x.paths import launch_directory_exists, shown, write_text
 from gpt2x.runs import tables
 from gpt2x.runs.code import code_of, difference
 from gpt2x.runs.folder import RunFolder, opened
-from gpt2x.runs.job import Identity, Job, Status
+from gpt2x.runs.job import Identity, Job, Status, read_job
 from gpt2x.runs.lock import InUseError
 from gpt2x.runs.manifest import environment
 from gpt2x.runs.results import damage, results_in
+from gpt2x.runs.tracking import check_installed, track
 from gpt2x.tasks.registry import TASKS, Task
 
 _DONE = (ExitCode.DONE, ExitCode.NO_PARITY)
 
 
-def run_job(cfg: DictConfig) -> ExitCode:
-    """Runs one job and returns its exit code; everything else about the job is recorded in its run folder.
+def run_job(cfg: DictConfig) -> ExitCode | float | None:
+    """Runs one job; everything else than what it returns is recorded in the job's run folder.
 
+    Returns the exit code of a single run. Of a job of a sweep, returns what sweepers expect: the number to optimize,
+    or None, which is a failed trial, if the job failed or has no such number.
     Errors are reported on stderr and are not raised, as they must not stop the other jobs of a sweep.
     KeyboardInterrupt is raised.
     """
+    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    code, objective = _run_job(cfg)
+    return objective if in_sweep else code
+
+
+def _run_job(cfg: DictConfig) -> tuple[ExitCode, float | None]:
+    """Runs one job; returns its exit code and the number that a search optimizes."""
     path = Path(HydraConfig.get().runtime.output_dir)
     try:
         job = _describe(cfg)
         task = TASKS[job.task]
         stopping = _stop_file(cfg)
         if stopping is not None and stopping.exists():
-            return ExitCode.INTERRUPTED
+            return ExitCode.INTERRUPTED, None
         with opened(path, task.outputs, task.state) as folder:
             if _is_done(folder, cfg, job):
-                return value_of(folder.previous or job)
+                job = folder.previous or job
+                return value_of(job), job.objective
             code = _run_in(folder, cfg, job, task)
         if stopping is not None and code not in _DONE:
             stopping.touch()
-        return code
+        return code, job.objective
     except (UserError, OmegaConfBaseException, OSError) as error:  # the last: the folder cannot be listed
         if isinstance(error, InUseError) and _sweep() is not None:
             say(f"{error}".partition(";")[0])  # the command waits for it, and runs it again if it has to
         else:
             complain(message_of(error) or str(error))
-        return ExitCode.USER_ERROR
+        return ExitCode.USER_ERROR, None
 
 
 def value_of(job: Job) -> ExitCode:
@@ -106,6 +118,7 @@ def _run_in(folder: RunFolder, cfg: DictConfig, job: Job, task: Task) -> ExitCod
         error = _explained(raised, task, folder.path)
         message = message_of(error)
         _record_failure(folder, job, error, message, in_sweep=job.number is not None)
+        _track(cfg, folder, job)
         if message is not None:
             complain(message)
             return ExitCode.USER_ERROR
@@ -115,6 +128,7 @@ def _run_in(folder: RunFolder, cfg: DictConfig, job: Job, task: Task) -> ExitCod
             raise
         show_bug(error)
         return ExitCode.BUG
+    _track(cfg, folder, job)
     return value_of(job)
 
 
@@ -149,6 +163,7 @@ def _run(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
     _refuse_unused(job, container)
     config = to_config(cfg)
     task = TASKS[job.task]
+    check_installed(config.tracking)
     check_room_for("torch")
     digesting = begin_digesting(config.model, config.weights) if task.reads_weights(config.weights) else None
     run = task.load()
@@ -175,7 +190,9 @@ def _run(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
     facts = {"overrides": job.overrides, "settings": job.chosen, "status": Status.DONE, "error": None}
     facts |= {"config": container} | environment() | {"seconds": seconds} | outcome.facts()
     write_text(folder.path / "manifest.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
-    job.passed = outcome.passed
+    job.passed, job.numbers = outcome.passed, outcome.finite_numbers
+    objective = task.objective(container["task"].get("score"))
+    job.objective = job.numbers.get(objective.name) if objective else None
     job.results = results_in(folder.path, (*task.outputs, "manifest.json", "timing.csv"))
     job.code = code_of(job.identity.settings)
     job.end(Status.DONE)
@@ -183,6 +200,22 @@ def _run(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
     job.write(folder.path)
     if job.number is None:  # a sweep ends with its own folder
         show_folder(folder.path, on_stderr=outcome.prints_text_alone)
+
+
+def _track(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
+    """Logs a job that has ended, if the settings name a tracker, and if its folder records it.
+
+    An error is only reported: the results of the job are in its folder.
+    """
+    recorded = read_job(folder.path)
+    if cfg.tracking.tracker == "none" or recorded is None or recorded.started != job.started:
+        return
+    try:
+        tracking = TrackingConfig(**cfg.tracking)
+        track(tracking, Path(HydraConfig.get().runtime.cwd), folder.path, job, TASKS[job.task].curve)
+    except Exception as error:
+        where = f"tracking.uri={cfg.tracking.uri}"
+        say(f"warning: {where}: MLflow has not logged this job, but its folder is complete: {one_line(str(error))}")
 
 
 def _explained(error: BaseException, task: Task, path: Path) -> BaseException:

@@ -87,14 +87,18 @@ def _collect(sweep: Path, jobs: list[SweepJob], is_complete: bool) -> ExitCode:
     from gpt2x.runs.collect import collect_sweep, discard_empty
     from gpt2x.tasks.registry import TABLES
 
+    objective = hydra_app.launched.objective
     collected = collect_sweep(sweep, TABLES)
     if collected:
-        show_sweep(collected)
+        show_sweep(collected, objective)
         show_folder(sweep)
     else:
         discard_empty(sweep)
     if is_complete and not jobs:
         raise UserError("the sweep has no jobs: one of its settings has no value, such as range(1,1)")
+    if objective is not None and collected and not any(objective.name in each.job.numbers for each in collected):
+        complain(f"the search has no result: no job that is done has computed {objective.name}")
+        return max(_exit_code(collected, jobs), ExitCode.USER_ERROR)
     return _exit_code(collected, jobs)
 
 

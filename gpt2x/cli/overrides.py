@@ -63,6 +63,8 @@ def checked(overrides: Sequence[str], multirun: bool) -> list[str]:
         raise UserError("hydra.run.dir is for a run on its own; for a sweep, give hydra.sweep.dir=DIR")
     if not is_sweep and "hydra.sweep.dir" in keys:
         raise UserError("hydra.sweep.dir is for a sweep: add -m; for a run on its own, give hydra.run.dir=DIR")
+    if not is_sweep and "hydra/sweeper" in keys:
+        raise UserError("hydra/sweeper is for a sweep: add -m")
     for one, other in _CONTRADICTIONS:
         if {one, other} <= keys:
             raise UserError(f"{one} and {other} contradict each other: give one of them")

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from gpt2x.cli.composer import Composer
 from gpt2x.cli.composition import of_job, stamp
 from gpt2x.cli.exit_codes import ExitCode
-from gpt2x.cli.job import stop_file, value_of
+from gpt2x.cli.job import stop_file
 from gpt2x.cli.messages import complain, one_line, say
 from gpt2x.cli.sweep_job import SweepJob, described
 from gpt2x.config.sweep import OF_SWEEP, SweepConfig
@@ -45,7 +45,7 @@ class Resuming(Launcher):
         """Does nothing: the real launcher has been set up."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Runs what is to be run of these jobs, and returns the exit code of each of them.
+        """Runs what is to be run of these jobs, and returns what run_job returns for each of them.
 
         Raises UserError if `fail_fast` ends the sweep, and what the real launcher raises if it starts no job.
         """
@@ -160,5 +160,5 @@ def _is_running(found: Found | None) -> bool:
 def _returned(job: SweepJob) -> JobReturn:
     """What the sweeper gets for a job, from its folder."""
     made = JobReturn(overrides=list(job.overrides), status=JobStatus.COMPLETED)
-    made.return_value = value_of(job.found.job) if job.found is not None else ExitCode.USER_ERROR
+    made.return_value = job.found.job.objective if job.found is not None and job.found.state is Status.DONE else None
     return made

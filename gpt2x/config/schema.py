@@ -15,6 +15,7 @@ from gpt2x.config.device import DeviceConfig
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.subject import SubjectConfig
 from gpt2x.config.sweep import SweepConfig
+from gpt2x.config.tracking import TrackingConfig
 from gpt2x.config.weights import WeightsConfig
 
 
@@ -28,6 +29,7 @@ class Config(SweepConfig):
     weights: WeightsConfig = MISSING
     device: DeviceConfig = MISSING
     decode: DecodeConfig = MISSING
+    tracking: TrackingConfig = MISSING
     dtype: str = "float32"
     seed: int = 0
     prompt: Annotated[Any, "text or list of text"] = None  # OmegaConf cannot type it

@@ -1,5 +1,6 @@
 """The rows of evaluation.csv. Importing it never imports torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -23,3 +24,13 @@ class EvaluationRow:
     model: str
     weights: str
     dtype: str
+
+
+def loss(rows: Sequence[EvaluationRow]) -> float:
+    """Mean negative log-likelihood per predicted token of all texts, in nats."""
+    return sum(row.loss * row.n_tokens for row in rows) / sum(row.n_tokens for row in rows)
+
+
+def bits_per_byte(rows: Sequence[EvaluationRow]) -> float:
+    """Negative log-likelihood of all texts in bits, divided by their bytes."""
+    return sum(row.bits_per_byte * row.n_bytes for row in rows) / sum(row.n_bytes for row in rows)

@@ -9,10 +9,13 @@ from typing import Any
 from rich.table import Column
 
 from gpt2x.benchmark.rows import BenchmarkRow
+from gpt2x.config.objective import Objective
 from gpt2x.decoding.rows import GenerationRow
-from gpt2x.evaluation.rows import EvaluationRow
+from gpt2x.decoding.scores import logprob
+from gpt2x.evaluation.rows import EvaluationRow, bits_per_byte
 from gpt2x.parity.rows import SummaryRow
 from gpt2x.reports import console
+from gpt2x.reports.search import show_best
 from gpt2x.runs.collect import JOBS, as_cell, setting_of, swept_settings
 from gpt2x.runs.found import Found
 from gpt2x.runs.job import Status
@@ -38,17 +41,12 @@ class _Numbers:
 
 
 def _logprob(rows: list[GenerationRow]) -> str:
-    tokens = sum(row.n_new_tokens for row in rows)
-    return f"{sum(row.logprob for row in rows) / tokens:.3f}" if tokens else ""
+    mean = logprob(rows)
+    return "" if mean is None else f"{mean:.3f}"
 
 
 def _relative_difference(rows: list[SummaryRow]) -> str:
     return "" if rows[0].relative_difference is None else f"{rows[0].relative_difference:.2g}"
-
-
-def _bits_per_byte(rows: list[EvaluationRow]) -> str:
-    bits = sum(row.bits_per_byte * row.n_bytes for row in rows)
-    return f"{bits / sum(row.n_bytes for row in rows):.4f}"
 
 
 def _tokens_per_second(rows: list[BenchmarkRow]) -> str:
@@ -72,15 +70,18 @@ _NUMBERS = {
     "train": _Numbers(
         "train.csv", TrainRow, {"bits per byte": lambda rows: f"{min(row.val_bits_per_byte for row in rows):.4f}"}
     ),
-    "evaluate": _Numbers("evaluation.csv", EvaluationRow, {"bits per byte": _bits_per_byte}),
+    "evaluate": _Numbers("evaluation.csv", EvaluationRow, {"bits per byte": lambda rows: f"{bits_per_byte(rows):.4f}"}),
     "benchmark": _Numbers("benchmark.csv", BenchmarkRow, {"tokens/s": _tokens_per_second}),
 }
 
 
-def show_sweep(jobs: list[Found]) -> None:
-    """Prints the first jobs as a table, how many jobs there are of each status, which failed, and what is stale."""
+def show_sweep(jobs: list[Found], objective: Objective | None = None) -> None:
+    """Prints the first jobs as a table, how many jobs there are of each status, which failed, and what is stale.
+
+    For a search, prints its best job too.
+    """
     headings = _headings(swept_settings([each.job for each in jobs if each.job.task]))
-    lines = [_line(each, headings) for each in jobs[:_MOST_JOBS]]
+    lines = [_line(each, headings, objective) for each in jobs[:_MOST_JOBS]]
     columns = []
     for heading in dict.fromkeys(heading for line in lines for heading in line):
         longest = max(len(heading), *(len(line.get(heading, "")) for line in lines))
@@ -99,6 +100,8 @@ def show_sweep(jobs: list[Found]) -> None:
     stale = sum(each.stale is not None for each in jobs)
     if stale:
         console.out.print(f"{stale} stale, as {JOBS} explains; rerun=stale runs them again")
+    if objective is not None:
+        show_best(jobs, objective)
 
 
 def _show_failures(failed: list[Found], headings: dict[str, str]) -> None:
@@ -119,11 +122,14 @@ def _headings(settings: list[str]) -> dict[str, str]:
     return {key if leaves[key.rpartition(".")[2]] > 1 else key.rpartition(".")[2]: key for key in settings}
 
 
-def _line(found: Found, headings: dict[str, str]) -> dict[str, str]:
-    """Heading -> cell, for one job."""
+def _line(found: Found, headings: dict[str, str], objective: Objective | None) -> dict[str, str]:
+    """Heading -> cell, for one job. In a search, the only number is the one that is optimized."""
     job, settings = found.job, {}
     if job.task:
         settings = {heading: str(as_cell(setting_of(job, key))) for heading, key in headings.items()}
+    if objective is not None:
+        number = job.numbers.get(objective.name)
+        return {"status": found.state} | settings | {objective.name: "" if number is None else f"{number:.6g}"}
     numbers = _NUMBERS.get(job.task)
     if numbers is None or found.state is not Status.DONE or not (found.folder / numbers.table).is_file():
         return {"status": found.state} | settings

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from gpt2x.config.tasks import is_descriptive
 from gpt2x.paths import remove_temporaries, write_lines
 from gpt2x.runs.found import Found, look, waiting
 from gpt2x.runs.job import JOB, Identity, Job, Status
@@ -37,6 +38,8 @@ class JobRow:
     notes: str | None
     stale: str | None
     """Why the job, which is done, would give other results now."""
+    objective: float | None
+    """The number that a search optimizes (runs/README.md, Search)."""
 
 
 def collect_sweep(folder: Path, tables: Mapping[str, type]) -> list[Found]:
@@ -134,7 +137,8 @@ def write_tables(folder: Path, jobs: list[Found], tables: Mapping[str, type]) ->
 def _row(found: Found) -> JobRow:
     job = found.job
     overrides = shlex.join(job.overrides)
-    return JobRow(found.name, overrides, found.state, job.attempt, found.error, job.seconds, job.notes, found.stale)
+    of_run = (found.state, job.attempt, found.error, job.seconds, job.notes)
+    return JobRow(found.name, overrides, *of_run, found.stale, job.objective)
 
 
 def _joined(name: str, found: list[Found], row_type: type, swept: list[str]) -> Iterator[str]:
@@ -178,7 +182,7 @@ def _cell(text: str, is_number: bool) -> str:
 
 def swept_settings(jobs: list[Job]) -> list[str]:
     """Keys of the overrides that differ between jobs, apart from the notes, which have a column of their own."""
-    keys = dict.fromkeys(key for job in jobs for key in job.chosen if key != "notes")
+    keys = dict.fromkeys(key for job in jobs for key in job.chosen if not is_descriptive(key))
     return [key for key in keys if any(setting_of(job, key) != setting_of(jobs[0], key) for job in jobs)]
 
 

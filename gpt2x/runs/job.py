@@ -74,6 +74,10 @@ class Job:
     """False if the job is done and parity does not hold; None until it is done."""
     exit_code: int | None = None
     """As if the job had run on its own; None until it has ended."""
+    numbers: dict[str, float] = field(default_factory=dict)
+    """The main results of a job that is done, by name."""
+    objective: float | None = None
+    """The one of the numbers that a search optimizes; None if the job has none."""
     error: str | None = None
     seconds: float | None = None
     host: str = field(default_factory=socket.gethostname)

@@ -1,6 +1,7 @@
 """task=benchmark: how fast does gpt2x generate, compared with transformers, CTranslate2 and OpenVINO?"""
 
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -31,5 +32,7 @@ def run(config: Config, task: BenchmarkTask, run_dir: Path) -> Outcome:
     outcome.passed = result.passed
     write_rows(run_dir / "benchmark.csv", BenchmarkRow, result.rows)
     draw(result, run_dir / "benchmark.png")
+    steps = [row.ms_per_step for row in result.rows if row.engine == "gpt2x"]
+    outcome.numbers = {"ms_per_step": fmean(steps) if steps else None}
     show(result)
     return outcome

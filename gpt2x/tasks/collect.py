@@ -28,4 +28,3 @@ def run(config: Config, task: CollectTask, run_dir: Path) -> Outcome:
         write_tables(run_dir, jobs, TABLES)
     show_sweep(jobs)
     return Outcome(results=folder if is_sweep else run_dir)
-

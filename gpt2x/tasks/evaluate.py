@@ -8,7 +8,7 @@ from gpt2x.config.tasks.evaluate import EvaluateTask
 from gpt2x.device import find_device, find_dtype
 from gpt2x.errors import UserError
 from gpt2x.evaluation.perplexity import evaluate_texts
-from gpt2x.evaluation.rows import EvaluationRow
+from gpt2x.evaluation.rows import EvaluationRow, bits_per_byte, loss
 from gpt2x.paths import read_utf8
 from gpt2x.prompts import Prompt, read_prompts
 from gpt2x.reports.evaluation import progress_bar, show
@@ -27,6 +27,7 @@ def run(config: Config, task: EvaluateTask, run_dir: Path) -> Outcome:
     with outcome.timed("evaluate"), progress_bar() as on_progress:
         rows = evaluate_texts(checkpoint, texts, task.stride, on_progress)
     write_rows(run_dir / "evaluation.csv", EvaluationRow, rows)
+    outcome.numbers = {"bits_per_byte": bits_per_byte(rows), "loss": loss(rows)}
     show(rows)
     return outcome
 

@@ -9,6 +9,7 @@ from gpt2x.decoding.parts import Plan
 from gpt2x.decoding.rows import GenerationRow, TokenRow
 from gpt2x.decoding.run import Generated, OnProgress, generate_samples
 from gpt2x.decoding.samples import samples_of
+from gpt2x.decoding.scores import logprob, score
 from gpt2x.device import find_device, find_dtype
 from gpt2x.errors import UserError
 from gpt2x.prompts import Prompt, extra_columns, read_prompts
@@ -46,12 +47,15 @@ def run(config: Config, task: GenerateTask, run_dir: Path) -> Outcome:
     with outcome.timed("generate"):
         if len(samples) == 1:
             stream = Stream(samples[0].prompt.text, checkpoint.tokenizer, decode.stop)
-            stream.end(generate(stream.update).generations[0])
+            generated = generate(stream.update)
+            stream.end(generated.generations[0])
             outcome.prints_text_alone = True
         else:
             with progress_bar(len(samples), decode.max_new_tokens) as on_progress:
                 generated = generate(on_progress)
             show(generated)
+    rows = generated.generations
+    outcome.numbers = {"logprob": logprob(rows), task.score: score(task.score, rows, checkpoint.tokenizer.encode)}
     if not with_tokens:
         (run_dir / TOKENS).unlink(missing_ok=True)  # a file that an earlier run left in this folder
     return outcome

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,15 @@ class Outcome:
     """Whether stdout has a generated text and nothing else, so that it can be redirected; the folder is on stderr."""
     results: Path | None = None
     """Where the results are of a task that reads other runs, and is none itself."""
+    numbers: dict[str, float | None] = field(default_factory=dict)
+    """The main results by name: what a search can optimize, and a tracker logs. None does not apply."""
     timings: dict[str, float] = field(default_factory=dict)
     """Stage -> seconds."""
+
+    @property
+    def finite_numbers(self) -> dict[str, float]:
+        """The numbers that apply and are finite: neither JSON nor a search can use others."""
+        return {name: value for name, value in self.numbers.items() if value is not None and isfinite(value)}
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

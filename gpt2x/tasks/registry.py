@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt2x.benchmark.rows import BenchmarkRow
+from gpt2x.config.objective import Objective
 from gpt2x.config.schema import Config
+from gpt2x.config.tasks.generate import SCORES
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.decoding.rows import GenerationRow, TokenRow
 from gpt2x.evaluation.rows import EvaluationRow
@@ -37,8 +39,16 @@ class Task:
 
     Those of PROMPT_FILES may name standard input too.
     """
+    objectives: tuple[Objective, ...] = ()
+    """What a search can optimize: what `task.score` names, if the task has this setting, or else the first."""
+    curve: str | None = None
+    """The table with a column `step`, whose other columns a tracker draws over the steps."""
     reads_weights: Callable[[WeightsConfig], bool] = lambda weights: True
     """Whether the task reads weights with these settings."""
+
+    def objective(self, score: str | None = None) -> Objective | None:
+        """What a search optimizes, given the task's setting `score`; None if the task computes no such number."""
+        return next((each for each in self.objectives if score in (None, each.name)), None)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -58,6 +68,7 @@ ALL = (
         saves_memory="a smaller model, a shorter prompt or fewer task.stages",
         files=("parity.png",),
         inputs=("prompt_file", "task.reference"),
+        objectives=(Objective("relative_difference"),),
     ),
     Task(
         "generate",
@@ -65,14 +76,17 @@ ALL = (
         saves_memory="a smaller model, batch_size or decode.max_new_tokens",
         state="state.json",
         inputs=PROMPT_FILES,
+        objectives=SCORES,
     ),
     Task(
         "train",
         {"train.csv": TrainRow},
+        curve="train.csv",
         saves_memory="a smaller model, task.batch_size or model.n_positions",
         files=("checkpoint",),
         state="state.pt",
         inputs=("task.data",),
+        objectives=(Objective("val_bits_per_byte"),),
         reads_weights=lambda weights: weights.path is not None or weights.source == "auto",
     ),
     Task(
@@ -80,12 +94,14 @@ ALL = (
         {"evaluation.csv": EvaluationRow},
         saves_memory="a smaller model or dtype",
         inputs=("task.data", "prompts_file"),
+        objectives=(Objective("bits_per_byte"),),
     ),
     Task(
         "benchmark",
         {"benchmark.csv": BenchmarkRow},
         saves_memory="a smaller model, fewer task.engines or smaller task.batch_sizes",
         files=("benchmark.png",),
+        objectives=(Objective("ms_per_step"),),
     ),
     Task(
         "report",

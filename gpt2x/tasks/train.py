@@ -54,7 +54,9 @@ def run(config: Config, task: TrainTask, run_dir: Path) -> Outcome:
             write_rows(run_dir / "train.csv", TrainRow, rows)
             save_state(run_dir / STATE, model, optimizer, rows)
             show_evaluation(row)
-    show_end(min(rows, key=lambda row: row.val_loss), run_dir / "checkpoint")
+    best = min(rows, key=lambda row: row.val_loss)
+    outcome.numbers = {"val_bits_per_byte": best.val_bits_per_byte, "val_loss": best.val_loss}
+    show_end(best, run_dir / "checkpoint")
     return outcome
 
 

@@ -17,6 +17,8 @@ from gpt2x.reports.validation import progress_bar, show
 from gpt2x.runs.tables import write_rows
 from gpt2x.tasks.outcome import Outcome
 
+NUMBERS = ("relative_difference", "error_ratio", "max_abs_logit_difference", "mean_kl", "top1_agreement")
+
 
 def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
     """Compares stage by stage; the verdict is in Outcome.passed. Raises UserError if the validation cannot begin."""
@@ -38,6 +40,8 @@ def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
     picture = run_dir / "parity.png" if has_heat_map(found) else None
     if picture is not None:
         save_heat_map(found, picture)
-    write_rows(run_dir / "summary.csv", SummaryRow, [found.summary()])
+    summary = found.summary()
+    outcome.numbers = {name: getattr(summary, name) for name in NUMBERS}
+    write_rows(run_dir / "summary.csv", SummaryRow, [summary])
     show(found, picture)
     return outcome

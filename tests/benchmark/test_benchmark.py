@@ -1,5 +1,6 @@
 """task=benchmark: engines side by side, and what happens if one fails; never that one is faster than another."""
 
+import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,6 +69,8 @@ def test_engines_side_by_side(gpt2x: Cli, launch: Path) -> None:
         assert float(row["ms_per_step_p10"]) <= float(row["ms_per_step"]) <= float(row["ms_per_step_p90"])
         if row["engine"] == "transformers":
             assert row["ratio_to_transformers"] == "1.0"
+    steps = [float(row["ms_per_step"]) for row in rows if row["engine"] == "gpt2x"]
+    assert json.loads((folder / "job.json").read_text())["objective"] == pytest.approx(sum(steps) / 2)
 
 
 @pytest.mark.parametrize("engine", [our_engine, their_engine], ids=["gpt2x", "transformers"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpt2x.config.tasks import SCHEMAS
-from gpt2x.runs.sweep import JobRow
+from gpt2x.runs.collect import JobRow
 from gpt2x.tasks.registry import TABLES
 from tests.conftest import NANO, REPO, Cli, read_csv
 from tests.parity.test_broken import IN_LOADING, IN_MODULES, IN_WIRING

@@ -26,8 +26,8 @@ class TaskSettings(Protocol):
     name: str
 
 
-DESCRIPTIVE = ("notes",)
-"""Settings of every task that describe a run and change nothing: they are no part of its identity."""
+DESCRIPTIVE = ("notes", "tracking")
+"""Settings and groups of every task that describe a run and change nothing: they are no part of its identity."""
 
 SCHEMAS: dict[str, type[TaskSettings]] = {
     "validate": ValidateTask,
@@ -41,6 +41,11 @@ SCHEMAS: dict[str, type[TaskSettings]] = {
 
 READERS = ("collect", "report")
 """Tasks that read the folders of other runs. They are no job of a sweep."""
+
+
+def is_descriptive(key: str) -> bool:
+    """Whether a setting, given by its dotted key or as a group, only describes a run."""
+    return key.partition(".")[0] in DESCRIPTIVE
 
 
 def tasks_with(key: str) -> list[str]:
@@ -59,6 +64,6 @@ def is_used(task: str, key: str) -> bool:
 
 def reads(schema: type[TaskSettings], key: str) -> bool:
     """Whether a task reads a shared setting, or a part of it."""
-    if key in DESCRIPTIVE or (key in OF_SWEEP and schema.name not in READERS):
+    if is_descriptive(key) or (key in OF_SWEEP and schema.name not in READERS):
         return True
     return any(key == used or key.startswith(f"{used}.") or used.startswith(f"{key}.") for used in schema.uses)

@@ -9,9 +9,9 @@ from typing import Any
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.paths import shown
 from gpt2x.reports.page.measures import MEASURES
+from gpt2x.runs.collect import as_cell
 from gpt2x.runs.job import Job
 from gpt2x.runs.survey import Run, Survey, survey
-from gpt2x.runs.sweep import as_cell
 from gpt2x.runs.tables import read_rows
 
 _NO_SETTING = ("task", "notes", "experiment")
