@@ -18,9 +18,9 @@ def run(config: Config, task: ReportTask, run_dir: Path) -> Outcome:
     if not folder.is_dir():
         raise UserError(f"task.runs={task.runs}: no such folder")
     outcome, page = Outcome(), run_dir / "report.html"
-    with outcome.timed("read"), progress() as on_run:
-        study = read_study(folder, on_run)
-    with outcome.timed("draw"):
+    with outcome.timed("read"), progress("reading the runs"):
+        study = read_study(folder)
+    with outcome.timed("draw"), progress("drawing the page"):
         write_text(page, render(study))
     show(study, page)
     return outcome
