@@ -1,10 +1,10 @@
 """The console output of task=report."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.progress import TextColumn
+from rich.progress import TextColumn, TimeElapsedColumn
 
 from gpt2x.paths import shown
 from gpt2x.reports import console
@@ -15,11 +15,11 @@ _MOST_NOTES = 5
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[], None]]:
-    """The number of runs that have been read, on the terminal; yields what is to be called once per run."""
-    with console.progress(TextColumn("reading runs: {task.completed:.0f}")) as bar:
-        step = bar.add_task("", total=None)
-        yield lambda: bar.advance(step)
+def progress(what: str) -> Iterator[None]:
+    """What is being done, and for how long, on the terminal."""
+    with console.progress(TextColumn("{task.description}"), TimeElapsedColumn()) as bar:
+        bar.add_task(what, total=None)
+        yield
 
 
 def show(study: Study, page: Path) -> None:

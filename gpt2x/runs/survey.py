@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,8 +42,8 @@ class Survey:
     """One line per file that could not be read."""
 
 
-def survey(folder: Path, without: tuple[str, ...] = (), on_run: Callable[[], None] = lambda: None) -> Survey:
-    """Reads the runs of all tasks but `without`; `on_run` is called after each. Raises UserError if there is none."""
+def survey(folder: Path, without: tuple[str, ...] = ()) -> Survey:
+    """Reads the runs of all tasks but `without`. Raises UserError if there is none."""
     found = Survey(folder)
     for path, folders, files in os.walk(folder):
         folders.sort()
@@ -52,9 +51,9 @@ def survey(folder: Path, without: tuple[str, ...] = (), on_run: Callable[[], Non
             found.sweeps.append(Path(path))
         elif JOB in files:
             _add(found, Path(path), without)
-            on_run()
     if not found.runs and not found.notes:
-        raise UserError(f"{shown(folder)}: no run in it: no folder at or below it has a {JOB}")
+        others = f", apart from those of task={' and '.join(without)}" if without else ""
+        raise UserError(f"{shown(folder)}: no run in it: no folder at or below it has a {JOB}{others}")
     found.runs.sort(key=lambda run: (run.folder.parent, run.job.invocation, run.job.number or 0, run.folder.name))
     return found
 

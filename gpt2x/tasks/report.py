@@ -16,9 +16,9 @@ def run(config: Config, task: ReportTask, run_dir: Path) -> Outcome:
     """Writes the page. Raises UserError if the folder does not exist or holds no run."""
     folder = folder_of_runs(task.name, task.runs, config.sweep)
     outcome, page = Outcome(), run_dir / "report.html"
-    with outcome.timed("read"), progress() as on_run:
-        study = read_study(folder, on_run)
-    with outcome.timed("draw"):
+    with outcome.timed("read"), progress("reading the runs"):
+        study = read_study(folder)
+    with outcome.timed("draw"), progress("drawing the page"):
         write_text(page, render(study))
     show(study, page)
     return outcome

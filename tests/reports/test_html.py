@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from statistics import stdev
@@ -21,7 +22,8 @@ from gpt2x.reports.page.html import render
 from gpt2x.reports.page.reproduce import command_line
 from gpt2x.reports.page.study import read_study
 from gpt2x.runs.job import Status
-from gpt2x.runs.tables import read_rows
+from gpt2x.runs.tables import read_rows, write_rows
+from gpt2x.training.rows import TrainRow
 from tests.conftest import Cli, FullDisk, Refused, assert_in, run_dir
 from tests.reports import folders
 
@@ -329,6 +331,23 @@ def test_commands_are_quoted_for_bash(words: list[str]) -> None:
     line = command_line(words).replace("python -m gpt2x", "printf '%s\\0'")
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
     assert done.stdout.split("\0")[:-1] == words
+
+
+def test_labels_of_charts_are_not_taken_for_parts_of_the_picture(tmp_path: Path) -> None:
+    for number, prompt in enumerate(('#000000 id="a"', 'href="#b"', "url(#c)")):
+        folders.generation(tmp_path / f"{number}", {"prompt": prompt}, [folders.text_row("a", logprob=-number)], number)
+    svg = "".join(re.findall(r"<svg.*?</svg>", render(read_study(tmp_path)), re.DOTALL))
+    assert_in(unescape(svg), '>#000000 id="a"<', '>href="#b"<', ">url(#c)<")
+    ids = re.findall(r' id="([^"]*)"', re.sub(r">[^<]*<", "><", svg))
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="|url\()#([\w-]+)', re.sub(r">[^<]*<", "><", svg))) == set(ids)
+
+
+def test_losses_that_are_not_finite(tmp_path: Path) -> None:
+    folders.job_folder(tmp_path / "a", "train", {})
+    rows = [TrainRow(step, loss, loss, loss, 0.1, step) for step, loss in enumerate((5.0, float("nan"), float("inf")))]
+    write_rows(tmp_path / "a" / "train.csv", TrainRow, rows)
+    assert_in(page_of(tmp_path).text, "Loss in nats per token against steps")
 
 
 def test_presets_of_ones_own_are_named(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def render(study: Study) -> str:
         "evaluation": _evaluation(groups["evaluate"]) if "evaluate" in groups else None,
         "training": _training(groups["train"]) if "train" in groups else None,
         "benchmarks": _benchmarks(groups["benchmark"]) if "benchmark" in groups else None,
-        "tables": [overview.run_table(group) for group in groups.values()],
+        "tables": [overview.run_table(group, study.folder) for group in groups.values()],
         "reproduction": reproduction_of(study),
         "most": {"maps": MOST_MAPS, "failures": overview.MOST_FAILURES, "runs": overview.MOST_RUNS},
         "notes": study.notes,
@@ -124,10 +124,10 @@ def _training(group: Group) -> dict[str, Any]:
         for result in group.results
         if result.rows
     ]
-    best = sorted(curves, key=lambda curve: min(row.val_loss for row in curve[1]))[:_MOST_CURVES]
-    shown_curves = [curve for curve in curves if curve in best]
-    svg = svg_of(lambda: charts.training_chart(shown_curves), "training", "Loss against steps") if best else None
-    return {"svg": svg, "shown": len(best), "total": len(curves)}
+    by_loss = sorted(range(len(curves)), key=lambda i: min(row.val_loss for row in curves[i][1]))
+    drawn = [curves[i] for i in sorted(by_loss[:_MOST_CURVES])]
+    svg = svg_of(lambda: charts.training_chart(drawn), "training", "Loss against steps") if drawn else None
+    return {"svg": svg, "shown": len(drawn), "total": len(curves)}
 
 
 def _benchmarks(group: Group) -> dict[str, Any]:

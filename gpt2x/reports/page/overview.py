@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gpt2x.paths import shown
@@ -50,8 +51,8 @@ class RunTable:
     task: str
     settings: list[str]
     scores: list[str]
-    rows: list[tuple[Run, list[str], list[str]]]
-    """Run, values of the swept settings, scores."""
+    rows: list[tuple[Run, str, list[str], list[str]]]
+    """Run, its folder seen from that of the report, values of the swept settings, scores."""
     total: int
 
 
@@ -87,7 +88,7 @@ def failures_of(study: Study) -> list[Ended]:
     return found
 
 
-def run_table(group: Group) -> RunTable:
+def run_table(group: Group, root: Path) -> RunTable:
     """The first runs of a task, with the scores of those that are done."""
     measured = MEASURES.get(group.task)
     scores = measured.scores if measured else ()
@@ -97,7 +98,8 @@ def run_table(group: Group) -> RunTable:
     for run in group.runs[:MOST_RUNS]:
         own = measured.select(rows_of.get(run.folder, [])) if measured else []
         settings = [label(value_of(run.job, key)) for key in group.swept]
-        rows.append((run, settings, [_score(score, own) for score in scores]))
+        folder = str(run.folder.relative_to(root)) if run.folder != root else run.folder.name
+        rows.append((run, folder, settings, [_score(score, own) for score in scores]))
     return RunTable(
         group.task, [names[key] for key in group.swept], [score.name for score in scores], rows, len(group.runs)
     )

@@ -1,7 +1,6 @@
 """What a report is about: the runs of a folder, grouped by task, with the rows of their tables."""
 
 import csv
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,12 +66,12 @@ def _origin(run: Run) -> Path | None:
     return run.folder.parent if run.job.number is not None else None
 
 
-def read_study(folder: Path, on_run: Callable[[], None] = lambda: None) -> Study:
-    """Reads all runs at and below the folder but those of task=report. `on_run` is called once per run.
+def read_study(folder: Path) -> Study:
+    """Reads all runs at and below the folder but those of task=report.
 
     Raises UserError if there is no run. What cannot be read is left out, and a note says so.
     """
-    found = survey(folder, without=("report",), on_run=on_run)
+    found = survey(folder, without=("report",))
     tasks = dict.fromkeys([*MEASURES, *(run.job.task for run in found.runs)])
     groups = {task: _group(task, found) for task in tasks}
     return Study(

@@ -50,17 +50,17 @@ def svg_of(draw: Callable[[], "Figure"], name: str, title: str) -> Markup:
     stream = io.StringIO()
     with style(), mpl.rc_context({"svg.hashsalt": name}):
         draw().savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    text = printable(stream.getvalue())
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>", "", text, flags=re.DOTALL)
-    text = re.sub(
-        r'^<svg[^>]*viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{_quoted(title)}">', text
-    )
-    used = set(re.findall(r'#([\w.-]+)["\)]', text))
-    text = re.sub(r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text)
-    text = re.sub(r'(xlink:href="|url\()#', rf"\1#{name}-", text)
-    return Markup(text.replace("xlink:href", "href").replace(_INK, "currentColor"))
+    text = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>", "", stream.getvalue(), flags=re.DOTALL)
+    used = set(re.findall(r'(?:href="|url\()#([\w.-]+)', text))
+    box = re.findall(r'viewBox="([^"]*)"', text)[0]
+    start = f'<svg viewBox="{box}" role="img" aria-label="{escape(printable(title))}">'
+    body = text[text.index(">", text.index("<svg")) + 1 :]
+    # Labels are not touched: in them, < and > are escaped.
+    return Markup(start + printable(re.sub(r"<[^>]*>", lambda tag: _tag(tag[0], name, used), body)))
 
 
-def _quoted(title: str) -> str:
-    return escape(printable(title)).replace("\\", r"\\")  # re.sub takes backslashes for references to groups
+def _tag(tag: str, name: str, used: set[str]) -> str:
+    """A tag with the ids of this figure, where they are used, and with the ink of the page."""
+    tag = re.sub(r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", tag)
+    tag = re.sub(r'(?:xlink:)?href="#', f'href="#{name}-', tag)
+    return tag.replace("url(#", f"url(#{name}-").replace("xlink:href", "href").replace(_INK, "currentColor")
