@@ -67,7 +67,7 @@ def settings_of(cfg: DictConfig) -> list[Setting]:
     shared, of_task = list(_types(Config)), _types(SCHEMAS[task], "task.")
     types = [*of_task, *sorted(shared, key=lambda pair: "." in pair[0])]
     meanings = comments_of(bundled("conf") / "config.yaml")
-    for group in dict.fromkeys(key.partition(".")[0] for key, _ in types if "." in key):
+    for group in dict.fromkeys(key.partition(".")[0] for key, _ in types if key.partition(".")[0] in _option_files()):
         meanings |= _meanings(group, str(choices.get(group)))
     return [
         Setting(key, hint, _shown(OmegaConf.select(cfg, key)), meanings.get(key, ""))

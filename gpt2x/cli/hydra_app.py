@@ -28,6 +28,8 @@ from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.help import groups_help, settings_help
 from gpt2x.cli.identity import hash_of, key_of_job
 from gpt2x.cli.old_flags import new_form
+from gpt2x.cli.overrides import PROMPT_SOURCES, key_of
+from gpt2x.cli.prompt_axis import SWEEP_PROMPTS, axis_of
 from gpt2x.config.schema import Config
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import UserError
@@ -153,6 +155,8 @@ class Launched:
     """The folder of the sweep, once it has begun."""
     exit_code: ExitCode = ExitCode.DONE
     """The exit code of a single job."""
+    prompts: str | None = None
+    """The override `sweep_prompts=FILE`, whose prompts are an axis of the sweep."""
     made: list[Path] = field(default_factory=list)
     """The run folder or the sweep's, and those above it, where they did not exist before; the innermost first."""
 
@@ -180,13 +184,28 @@ class Callbacks(Callback):
         try:
             folder = Path(str(config.hydra.sweep.dir)).absolute()
             launched.will_make(folder)
-            begin_sweep(folder, stamp(), task_overrides(config.hydra))
+            axis = _prompt_axis(config.hydra)
+            begin_sweep(folder, stamp(), [*task_overrides(config.hydra), *axis])
+            config.hydra.overrides.task += [each for override in axis for each in axis_of(override)]
         except Exception as error:
             raise _CannotBegin(error) from None
         launched.sweep = folder
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         launched.exit_code = kwargs["job_return"].return_value
+
+
+def _prompt_axis(hydra: DictConfig) -> list[str]:
+    """`sweep_prompts=FILE`, if the command has it, or else from the parameters of a preset, from which it is removed.
+
+    Prompts on the command line replace those of the preset.
+    """
+    params = hydra.sweeper.get("params") or {}
+    of_preset = params.pop(SWEEP_PROMPTS, None)
+    if launched.prompts is not None:
+        return [launched.prompts]
+    replaced = not PROMPT_SOURCES.isdisjoint(map(key_of, hydra.overrides.task))
+    return [] if of_preset is None or replaced else [f"{SWEEP_PROMPTS}={of_preset}"]
 
 
 def _job_key(*, _root_: DictConfig) -> str:

@@ -11,14 +11,21 @@ from hydra.errors import HydraException
 
 from gpt2x.cli.help import groups, setting_types
 from gpt2x.cli.old_flags import looks_like_a_path
-from gpt2x.cli.quoting import TEXTS, setting_word, without_interpolations
+from gpt2x.cli.prompt_axis import SWEEP_PROMPTS
+from gpt2x.cli.quoting import TEXTS, hydra_quoted, setting_word, without_interpolations
 from gpt2x.config.checks import choose
 from gpt2x.config.tasks import SCHEMAS, tasks_with
 from gpt2x.errors import UserError, nearest
 from gpt2x.prompts import PROMPT_FILES
 
 _RECORDED = ("prompt", "prompt_file", "task.gen_prompt", "decode.max_new_tokens")
-_CONTRADICTIONS = (*combinations(("prompt", *PROMPT_FILES), 2), *(("task.reference", key) for key in _RECORDED))
+PROMPT_SOURCES = frozenset(("prompt", *PROMPT_FILES))
+"""The settings that prompts come from."""
+_CONTRADICTIONS = (
+    *combinations(("prompt", *PROMPT_FILES, SWEEP_PROMPTS), 2),
+    ("prompt_id", SWEEP_PROMPTS),
+    *(("task.reference", key) for key in _RECORDED),
+)
 _SWEPT = "hydra.sweeper.params."
 # What users may set of Hydra itself. gpt2x sets the rest: its callbacks, for example, and where a job's log goes.
 _OF_HYDRA = (
@@ -26,6 +33,7 @@ _OF_HYDRA = (
     *("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper"),
     *("hydra.job.name", "hydra.job.env_set", "hydra.job.env_copy"),
 )
+_PLAIN_IDS = re.compile(r"[\w.+-]+(,[\w.+-]+)*")
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 
 
@@ -36,7 +44,7 @@ def checked(overrides: Sequence[str], multirun: bool) -> list[str]:
     interpolation, and a backslash before it is a backslash.
     """
     result, keys = [], set()
-    is_sweep = multirun or not {"experiment", "hydra.mode"}.isdisjoint(map(key_of, overrides))
+    is_sweep = multirun or not {"experiment", "hydra.mode", SWEEP_PROMPTS}.isdisjoint(map(key_of, overrides))
     for text in map(_as_setting, overrides):
         key = key_of(text)
         override = _parsed(text)
@@ -84,6 +92,8 @@ def _as_setting(text: str) -> str:
     key, _, value = text.partition("=")
     if key.lstrip("+") == "notes":
         return text.lstrip("+")
+    if key == "prompt_id" and value != "null" and _PLAIN_IDS.fullmatch(value):  # Hydra would read 007 as a number
+        return f"{key}={','.join(map(hydra_quoted, value.split(',')))}"
     if not key.lstrip("+").startswith(_SWEPT) or not value:
         return text
     override = _parsed(text)
@@ -123,7 +133,7 @@ def _check_key(override: Override, key: str, text: str) -> None:
         if not key.startswith(_OF_HYDRA):
             raise UserError(f"{key}: gpt2x sets this; what you may set of Hydra is {', '.join(_OF_HYDRA)}")
         _check_folder(override, key, text)
-    elif key not in setting_types() and options is None:
+    elif key not in setting_types() and options is None and key != SWEEP_PROMPTS:
         raise UserError(_unknown(key, value))
     if options is None:
         return

@@ -3,7 +3,7 @@
 import re
 import shlex
 
-TEXTS = ("prompt", "task.gen_prompt", "decode.stop", "notes")
+TEXTS = ("prompt", "prompt_id", "task.gen_prompt", "decode.stop", "notes")
 """Settings whose value is free text."""
 
 _PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
