@@ -24,6 +24,12 @@ def bundled(folder: str) -> Path:
     return inside if inside.is_dir() else _PACKAGE.parent / folder
 
 
+def bundled_file(path: str) -> str:
+    """Absolute path of a bundled file, such as `conf/experiment/prompts.csv`."""
+    folder, _, rest = path.partition("/")
+    return str(bundled(folder) / rest)
+
+
 def shown(path: Path) -> str:
     """A path as people type it: relative if it is below the launch directory, else absolute."""
     try:

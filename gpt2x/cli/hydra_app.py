@@ -29,11 +29,12 @@ from gpt2x.cli.help import groups_help, settings_help
 from gpt2x.cli.identity import hash_of, key_of_job
 from gpt2x.cli.old_flags import new_form
 from gpt2x.cli.overrides import PROMPT_SOURCES, key_of
+from gpt2x.cli.presets import own_folder
 from gpt2x.cli.prompt_axis import SWEEP_PROMPTS, axis_of
 from gpt2x.config.schema import Config
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import UserError
-from gpt2x.paths import bundled
+from gpt2x.paths import bundled, bundled_file
 from gpt2x.runs.sweep import begin_sweep
 
 
@@ -50,6 +51,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     if new is not None:
         raise UserError(new)
     arguments = parser.parse_intermixed_args(argv)  # Hydra's own call fails on overrides before and after a flag
+    if arguments.config_dir is None:
+        arguments.config_dir = own_folder()
     if arguments.shell_completion:
         _check_completion(arguments.overrides)
     elif not (arguments.help or arguments.hydra_help):
@@ -96,6 +99,7 @@ def launch(arguments: argparse.Namespace, task_function: TaskFunction, started_a
     # Launchers pickle resolvers: they must be functions of a module.
     OmegaConf.register_new_resolver("stamp", partial(str, started_at), replace=True)
     OmegaConf.register_new_resolver("job_key", _job_key, replace=True)
+    OmegaConf.register_new_resolver("bundled", bundled_file, replace=True)
     OmegaConf.register_new_resolver("settings_help", settings_help, replace=True)
     OmegaConf.register_new_resolver("groups_help", groups_help, replace=True)
     # Hydra's advice would be lines beside the one line of an error.

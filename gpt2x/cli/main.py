@@ -17,6 +17,7 @@ from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.job import run_job
 from gpt2x.cli.messages import complain, complaints, message_of, show_bug, unwritable
 from gpt2x.cli.overrides import checked
+from gpt2x.cli.presets import refuse_ambiguous
 from gpt2x.cli.prompt_axis import split_axis
 from gpt2x.errors import UserError
 from gpt2x.paths import launch_directory_exists, output
@@ -70,6 +71,7 @@ def _launch(stamp: str) -> ExitCode:
     arguments = hydra_app.parse_arguments(sys.argv[1:])
     if not arguments.shell_completion:
         overrides = checked(arguments.overrides, arguments.multirun)
+        refuse_ambiguous(overrides, arguments.config_dir)
         hydra_app.launched.prompts, arguments.overrides = split_axis(overrides)
         # What only prints, prints the settings that all jobs have in common.
         only_prints = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info
