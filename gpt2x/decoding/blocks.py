@@ -21,9 +21,9 @@ def prompts_per_block(batch_size: int | str, num_samples: int) -> int:
 
 
 def shard_of(n_prompts: int, block: int, shard: ShardConfig) -> slice:
-    """The consecutive prompts that a shard generates: whole blocks of `block` prompts, as many as the other shards.
+    """The consecutive prompts that a shard generates: whole blocks of `block` prompts.
 
-    It has none where there are fewer blocks than shards.
+    The shards have equally many blocks, or one more. Where there are fewer blocks than shards, some have none.
     """
     n_blocks, index = -(-n_prompts // block), shard.index or 0
-    return slice(*(n_blocks * each // shard.count * block for each in (index, index + 1)))
+    return slice(*(-(-n_blocks * each // shard.count) * block for each in (index, index + 1)))
