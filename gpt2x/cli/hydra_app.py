@@ -19,7 +19,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from gpt2x.cli.completion import prepare_completion
@@ -189,8 +189,9 @@ class Callbacks(Callback):
             folder = Path(str(config.hydra.sweep.dir)).absolute()
             launched.will_make(folder)
             axis = _prompt_axis(config.hydra)
+            swept = [each for override in axis for each in axis_of(override)]
             begin_sweep(folder, stamp(), [*task_overrides(config.hydra), *axis])
-            config.hydra.overrides.task += [each for override in axis for each in axis_of(override)]
+            config.hydra.overrides.task += swept
         except Exception as error:
             raise _CannotBegin(error) from None
         launched.sweep = folder
@@ -204,8 +205,9 @@ def _prompt_axis(hydra: DictConfig) -> list[str]:
 
     Prompts on the command line replace those of the preset.
     """
-    params = hydra.sweeper.get("params") or {}
-    of_preset = params.pop(SWEEP_PROMPTS, None)
+    params = hydra.sweeper.get("params") or OmegaConf.create()
+    with open_dict(params):
+        of_preset = params.pop(SWEEP_PROMPTS, None)
     if launched.prompts is not None:
         return [launched.prompts]
     replaced = not PROMPT_SOURCES.isdisjoint(map(key_of, hydra.overrides.task))

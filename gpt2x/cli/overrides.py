@@ -52,9 +52,10 @@ def checked(overrides: Sequence[str], multirun: bool) -> list[str]:
         if key in TEXTS:
             _check_text(override, key, text, is_sweep)
             text = without_interpolations(text)
-        keys.add(key)
+        if text != f"{key}=null":  # which removes what a preset sets
+            keys.add(key)
         result.append(text)
-    if multirun and "hydra.run.dir" in keys:
+    if (multirun or SWEEP_PROMPTS in keys) and "hydra.run.dir" in keys:
         raise UserError("hydra.run.dir is for a run on its own; for a sweep, give hydra.sweep.dir=DIR")
     if not is_sweep and "hydra.sweep.dir" in keys:
         raise UserError("hydra.sweep.dir is for a sweep: add -m; for a run on its own, give hydra.run.dir=DIR")

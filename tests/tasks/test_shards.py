@@ -29,7 +29,7 @@ def write_prompts(file: Path, n: int = 40) -> None:
     drawn = random.Random(0)
     with file.open("w", encoding="utf-8") as stream:
         for place in range(n):
-            record = {"prompt": " ".join("To be, or not".split()[: drawn.randrange(1, 5)] * drawn.randrange(1, 9))}
+            record = {"prompt": " ".join(["To", "be,", "or", "not"][: drawn.randrange(1, 5)] * drawn.randrange(1, 9))}
             record |= {"id": f'"{place}",\n'} if place % 5 == 0 else {}
             record |= {"topic": "a\r\nb"} if place > n // 2 else {}
             stream.write(json.dumps(record) + "\n")
