@@ -74,7 +74,11 @@ def standard_input() -> bytes:
 
 def is_utf8(text: str) -> bool:
     """Whether a text can be encoded. Bytes that are not UTF-8 reach Python's strings as lone surrogates."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -11,8 +11,8 @@ from tests.conftest import REPO, Cli, assert_in, read_csv
 
 STUDY = ("decode.max_new_tokens=2", "hydra.sweep.dir=out")
 SMALL = {
-    "sizes": ("task.stages=[config]", "model=nano,distilgpt2", "hydra.sweep.dir=out"),
-    "dtypes": ("task.stages=[config]", "hydra.sweep.dir=out"),
+    "sizes": ("task.stages=[config]", "model=nano", "hydra.sweep.dir=out"),
+    "dtypes": ("task.stages=[config]", "dtype=float32", "hydra.sweep.dir=out"),
     "nucleus": (*STUDY, "decode.top_p=0.5,1.0", "decode.temperature=0.7", "seed=1"),
     "repetition": (*STUDY, "decode.repetition_penalty=1.3", "decode.no_repeat_ngram_size=null,3"),
 }
