@@ -24,6 +24,12 @@ def bundled(folder: str) -> Path:
     return inside if inside.is_dir() else _PACKAGE.parent / folder
 
 
+def bundled_file(path: str) -> str:
+    """Absolute path of a bundled file, such as `conf/experiment/prompts.csv`."""
+    folder, _, rest = path.partition("/")
+    return str(bundled(folder) / rest)
+
+
 def shown(path: Path) -> str:
     """A path as people type it: relative if it is below the launch directory, else absolute."""
     try:
@@ -68,7 +74,11 @@ def standard_input() -> bytes:
 
 def is_utf8(text: str) -> bool:
     """Whether a text can be encoded. Bytes that are not UTF-8 reach Python's strings as lone surrogates."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -5,13 +5,15 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from gpt2x.errors import UserError
-from gpt2x.paths import is_utf8, read_utf8, standard_input, utf8
+from gpt2x.paths import expanded, is_utf8, read_utf8, standard_input, utf8
 
 PROMPT_FILES = ("prompt_file", "prompts_file")
 """The settings that name a file with prompts, or standard input."""
@@ -19,16 +21,18 @@ STANDARD_INPUT = "-"
 """The value of these settings for standard input."""
 
 _OWN_KEYS = ("prompt", "id")
+_SHOWN = 5  # ids in a message
+_NO_EXTRA: Mapping[str, str] = MappingProxyType({})  # one for all prompts, of which there may be millions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """A text to continue."""
 
     id: str
     """Unique in a run. It depends only on the prompt and its place in its file, so it is the same in all runs."""
     text: str
-    extra: dict[str, str] = field(default_factory=dict)
+    extra: Mapping[str, str] = field(default_factory=lambda: _NO_EXTRA)
     """The other columns of the prompts_file, by name. A value of JSON that is not a string is JSON text."""
 
 
@@ -37,6 +41,7 @@ def read_prompts(
     prompts_file: str | None = None,
     prompt_file: str | None = None,
     key: str = "prompt",
+    prompt_id: str | None = None,
 ) -> list[Prompt]:
     """The prompts of a run, at least one, from the first of prompts_file, prompt_file and `prompt` that is set.
 
@@ -46,11 +51,13 @@ def read_prompts(
     name are left out). `-` is standard input: JSON Lines if the first line begins with `{`, else as .txt.
 
     An id is the one in the file, or else the place of the prompt in its prompts_file, from 0. The id of any other
-    prompt is made from its text.
+    prompt is made from its text. With prompt_id, it is one prompt of the prompts_file, found by `prompts_by_id`.
     Raises UserError if a file cannot be read, if a prompt is empty or not UTF-8, and if two prompts have one id.
     """
+    if prompts_file is not None and prompt_id is not None:
+        return [_with_id(prompts_by_id(prompts_file), prompt_id, prompts_file)]
     if prompts_file is not None:
-        return _from_records(_records(prompts_file), f"prompts_file={prompts_file}")
+        return _from_records(prompts_file, lambda place, text: str(place))
     if prompt_file is not None:
         where = f"prompt_file={prompt_file}"
         text = _read(prompt_file, "prompt_file")
@@ -63,47 +70,90 @@ def extra_columns(prompts: Iterable[Prompt]) -> list[str]:
     return list(dict.fromkeys(name for prompt in prompts for name in prompt.extra))
 
 
-def _from_texts(texts: list[str], where: str) -> list[Prompt]:
-    """Prompts whose ids are the first 8 hexadecimal digits of the SHA-256 of their texts.
+def prompts_by_id(prompts_file: str) -> Mapping[str, Prompt]:
+    """The prompts of a prompts_file by id, in their order, for those who read one of them.
 
-    A text that is repeated has the suffix -1, -2, ...
+    A prompt without an id in the file has the id of its text here, so that no id depends on the other prompts. The
+    file is read once per process, until its size or time changes. Raises UserError as `read_prompts` does.
     """
-    _check(texts, where)
+    try:
+        stat = expanded(prompts_file, "prompts_file").stat()
+    except OSError:  # standard input, or a file that cannot be read
+        return _by_id(prompts_file)
+    return _by_id_of_file(str(Path.cwd()), prompts_file, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _by_id_of_file(folder: str, path: str, size: int, time: int) -> Mapping[str, Prompt]:
+    """All arguments but `path` are part of the cache's key only."""
+    return _by_id(path)
+
+
+def _by_id(path: str) -> Mapping[str, Prompt]:
+    id_of = _text_ids()
+    return {prompt.id: prompt for prompt in _from_records(path, lambda place, text: id_of(text))}
+
+
+def _with_id(prompts: Mapping[str, Prompt], id: str, path: str) -> Prompt:
+    if id in prompts:
+        return prompts[id]
+    some = ", ".join(map(repr, list(prompts)[:_SHOWN])) + (", ..." if len(prompts) > _SHOWN else "")
+    raise UserError(f"prompts_file={path}: no prompt has the id {id!r}; there are {some}")
+
+
+def _text_ids() -> Callable[[str], str]:
+    """A function from a text to its id: the first 8 hexadecimal digits of the SHA-256.
+
+    A text for which the function was called before has the suffix -1, -2, ...
+    """
     seen: Counter[str] = Counter()
-    prompts = []
-    for text in texts:
+
+    def id_of(text: str) -> str:
         id = hashlib.sha256(text.encode()).hexdigest()[:8]
-        prompts.append(Prompt(f"{id}-{seen[id]}" if seen[id] else id, text))
         seen[id] += 1
-    return prompts
+        return id if seen[id] == 1 else f"{id}-{seen[id] - 1}"
+
+    return id_of
 
 
-def _from_records(records: list[dict[str, Any]], where: str) -> list[Prompt]:
-    _check([record.get("prompt") for record in records], where)
-    prompts = []
-    for i, record in enumerate(records):
-        id = str(i) if record.get("id") in (None, "") else str(record["id"])
-        extra = {name: _as_text(value) for name, value in record.items() if name and name not in _OWN_KEYS}
-        if not is_utf8(id + "".join([*extra, *extra.values()])):
-            raise UserError(f"{where}: entry {i + 1} is not UTF-8")
-        prompts.append(Prompt(id, record["prompt"], extra))
-    (id, count), *_ = Counter(prompt.id for prompt in prompts).most_common(1)
-    if count > 1:
-        raise UserError(f"{where}: two prompts have the id {id!r}")
-    return prompts
-
-
-def _check(texts: list[Any], where: str) -> None:
-    """Raises UserError unless there are prompts, and all of them are texts that are not empty."""
+def _from_texts(texts: list[str], where: str) -> list[Prompt]:
     if not texts:
         raise UserError(f"{where}: no prompt in it")
     for i, text in enumerate(texts, 1):
-        if not isinstance(text, str):
-            raise UserError(f"{where}: entry {i} has no text under `prompt`")
-        if not text:
-            raise UserError(f"{where}: entry {i} is empty" if len(texts) > 1 else f"{where} is empty")
-        if not is_utf8(text):
-            raise UserError(f"{where}: entry {i} is not UTF-8")
+        _checked(text, f"{where}: entry {i}" if len(texts) > 1 else where)
+    id_of = _text_ids()
+    return [Prompt(id_of(text), text) for text in texts]
+
+
+def _from_records(path: str, id_of: Callable[[int, str], str]) -> list[Prompt]:
+    """The prompts of a prompts_file; `id_of` makes the id of one that has none from its place and its text."""
+    prompts = []
+    ids: set[str] = set()
+    for place, record in enumerate(_records(path)):
+        where = f"prompts_file={path}: entry {place + 1}"
+        text = _checked(record.get("prompt"), where)
+        id = id_of(place, text) if record.get("id") in (None, "") else str(record["id"])
+        extra = {name: _as_text(value) for name, value in record.items() if name and name not in _OWN_KEYS}
+        if not is_utf8(id + "".join([*extra, *extra.values()])):
+            raise UserError(f"{where} is not UTF-8")
+        if id in ids:
+            raise UserError(f"prompts_file={path}: two prompts have the id {id!r}")
+        ids.add(id)
+        prompts.append(Prompt(id, text, extra or _NO_EXTRA))
+    if not prompts:
+        raise UserError(f"prompts_file={path}: no prompt in it")
+    return prompts
+
+
+def _checked(text: Any, where: str) -> str:
+    """The text of a prompt. Raises UserError if it is no text, empty, or not UTF-8."""
+    if not isinstance(text, str):
+        raise UserError(f"{where} has no text under `prompt`")
+    if not text:
+        raise UserError(f"{where} is empty")
+    if not is_utf8(text):
+        raise UserError(f"{where} is not UTF-8")
+    return text
 
 
 def _as_text(value: Any) -> str:
@@ -119,7 +169,7 @@ def _read(path: str, setting: str) -> str:
     return read_utf8(Path(path), setting)
 
 
-def _records(path: str) -> list[dict[str, Any]]:
+def _records(path: str) -> Iterable[dict[str, Any]]:
     """The entries of a prompts_file; UserError if it cannot be read."""
     where = f"prompts_file={path}"
     text = _read(path, "prompts_file")
@@ -127,15 +177,15 @@ def _records(path: str) -> list[dict[str, Any]]:
     if path == STANDARD_INPUT:
         kind = ".jsonl" if text.lstrip().startswith("{") else ".txt"
     if kind == ".txt":
-        return [{"prompt": line} for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
+        return ({"prompt": line} for line in text.replace("\r\n", "\n").split("\n") if line.strip())
     if kind == ".jsonl":
-        return [_json_object(line, f"{where}, line {n}") for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+        return (_json_object(line, f"{where}, line {n}") for n, line in enumerate(text.split("\n"), 1) if line.strip())
     if kind == ".csv":
         return _csv_records(text, where)
     raise UserError(f"{where}: must end in .txt, .jsonl or .csv, or be {STANDARD_INPUT} for standard input")
 
 
-def _csv_records(text: str, where: str) -> list[dict[str, Any]]:
+def _csv_records(text: str, where: str) -> Iterator[dict[str, Any]]:
     try:
         rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         names = rows.fieldnames or ()
@@ -144,13 +194,14 @@ def _csv_records(text: str, where: str) -> list[dict[str, Any]]:
         name, count = Counter(name for name in names if name).most_common(1)[0]
         if count > 1:
             raise UserError(f"{where}: two columns have the name {name!r}")
-        records: list[dict[str, Any]] = list(rows)
+        for i, record in enumerate(rows, 1):
+            if rows.restkey in record:
+                raise UserError(
+                    f"{where}: entry {i} has more fields than the header; put quotes around a text with commas"
+                )
+            yield record
     except csv.Error as error:
         raise UserError(f"{where}: not a CSV file: {error}") from None
-    for i, record in enumerate(records, 1):
-        if rows.restkey in record:
-            raise UserError(f"{where}: entry {i} has more fields than the header; put quotes around a text with commas")
-    return records
 
 
 def _json_object(line: str, where: str) -> dict[str, Any]:

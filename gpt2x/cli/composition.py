@@ -44,8 +44,8 @@ def to_config(cfg: DictConfig) -> Config:
     Texts are copied past OmegaConf, for which the text `???` marks a missing value.
     """
     container = to_container(cfg)
-    rest = OmegaConf.merge(cfg, {"prompt": None, "decode": {"stop": None}})
-    texts = {"prompt": container["prompt"]}
+    rest = OmegaConf.merge(cfg, {"prompt": None, "prompt_id": None, "decode": {"stop": None}})
+    texts = {key: container[key] for key in ("prompt", "prompt_id")}
     if "gen_prompt" in container["task"]:
         rest.task.gen_prompt = None
     config = cast(Config, OmegaConf.to_object(rest))

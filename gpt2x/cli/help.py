@@ -38,12 +38,17 @@ def groups() -> dict[str, list[str]]:
 
 
 def groups_help(*, _root_: DictConfig) -> str:
-    """Every group with its options, one option per paragraph; the chosen one is marked with `*`."""
+    """Every group with its options, one option per paragraph; the chosen one is marked with `*`.
+
+    Options in a folder of the user's follow those of gpt2x.
+    """
     choices = _root_.hydra.runtime.choices
+    own = [Path(source.path) for source in _root_.hydra.runtime.config_sources if source.provider == "command-line"]
     lines = []
     for name, files in _option_files().items():
         lines.append(f"{name}=")
-        for file in files:
+        ours = {file.stem for file in files}
+        for file in [*files, *(file for folder in own for file in _options_in(folder / name) if file.stem not in ours)]:
             mark = "*" if choices.get(name) == file.stem else " "
             lines += _paragraph(f"{mark} {file.stem:<13} ", headline(file))
     return _for_template(lines)
@@ -67,7 +72,7 @@ def settings_of(cfg: DictConfig) -> list[Setting]:
     shared, of_task = list(_types(Config)), _types(SCHEMAS[task], "task.")
     types = [*of_task, *sorted(shared, key=lambda pair: "." in pair[0])]
     meanings = comments_of(bundled("conf") / "config.yaml")
-    for group in dict.fromkeys(key.partition(".")[0] for key, _ in types if "." in key):
+    for group in dict.fromkeys(key.partition(".")[0] for key, _ in types if key.partition(".")[0] in _option_files()):
         meanings |= _meanings(group, str(choices.get(group)))
     return [
         Setting(key, hint, _shown(OmegaConf.select(cfg, key)), meanings.get(key, ""))
@@ -88,7 +93,12 @@ def setting_types() -> dict[str, str]:
 def _option_files() -> dict[str, list[Path]]:
     """Name of each group in conf/ -> the files of its options."""
     folders = sorted(folder for folder in bundled("conf").iterdir() if folder.is_dir() and folder.name != "hydra")
-    return {folder.name: sorted(folder.glob("*.yaml"), key=lambda file: file.stem) for folder in folders}
+    return {folder.name: _options_in(folder) for folder in folders}
+
+
+def _options_in(group: Path) -> list[Path]:
+    """The files of the options of a group in one folder; empty if there is no such folder."""
+    return sorted(group.glob("*.yaml"), key=lambda file: file.stem)
 
 
 def _meanings(group: str, option: str) -> dict[str, str]:

@@ -23,7 +23,7 @@ from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from gpt2x.cli.completion import prepare_completion
@@ -33,6 +33,9 @@ from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.help import groups_help, settings_help
 from gpt2x.cli.identity import hash_of, key_of_job
 from gpt2x.cli.old_flags import new_form
+from gpt2x.cli.overrides import PROMPT_SOURCES, key_of
+from gpt2x.cli.presets import own_folder
+from gpt2x.cli.prompt_axis import SWEEP_PROMPTS, axis_of
 from gpt2x.cli.resume import Resuming
 from gpt2x.cli.search import has_no_trial, prepare_search, rename_plugin_option
 from gpt2x.cli.sweep_job import SweepJob
@@ -41,7 +44,7 @@ from gpt2x.config.schema import Config
 from gpt2x.config.sweep import OF_SWEEP, SweepConfig
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import UserError
-from gpt2x.paths import bundled
+from gpt2x.paths import bundled, bundled_file
 from gpt2x.runs.sweep import begin_sweep
 
 
@@ -58,6 +61,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     if new is not None:
         raise UserError(new)
     arguments = parser.parse_intermixed_args(argv)  # Hydra's own call fails on overrides before and after a flag
+    if arguments.config_dir is None:
+        arguments.config_dir = own_folder()
     if arguments.shell_completion:
         _check_completion(arguments.overrides)
     elif not (arguments.help or arguments.hydra_help):
@@ -80,10 +85,10 @@ def _check_flags(arguments: argparse.Namespace) -> None:
 
 
 def make_multirun(arguments: argparse.Namespace) -> None:
-    """Has the command run a sweep, unless it only prints something. Raises UserError for --run."""
+    """Has the command run a sweep, unless it only prints the settings of its jobs. Raises UserError for --run."""
     if arguments.run:
-        _refuse("--run is for one job, and sweep=NAME for several: leave one of them out")
-    arguments.multirun = not (arguments.cfg or arguments.info)
+        _refuse("--run is for one job, and sweep=NAME and sweep_prompts=FILE are for several: leave one of them out")
+    arguments.multirun = not (arguments.help or arguments.hydra_help or arguments.cfg or arguments.info)
 
 
 def _check_completion(words: list[str]) -> None:
@@ -113,6 +118,7 @@ def launch(arguments: argparse.Namespace, task_function: TaskFunction, started_a
     OmegaConf.register_new_resolver("stamp", partial(str, started_at), replace=True)
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
     OmegaConf.register_new_resolver("job_key", _job_key, replace=True)
+    OmegaConf.register_new_resolver("bundled", bundled_file, replace=True)
     OmegaConf.register_new_resolver("settings_help", settings_help, replace=True)
     OmegaConf.register_new_resolver("groups_help", groups_help, replace=True)
     # Hydra's advice would be lines beside the one line of an error.
@@ -199,6 +205,8 @@ class Launched:
     """The launcher of the sweep, once Hydra has made it."""
     objective: Objective | None = None
     """What the sweep optimizes, if it is a search."""
+    prompts: str | None = None
+    """The override `sweep_prompts=FILE`, whose prompts are an axis of the sweep."""
     made: list[Path] = field(default_factory=list)
     """The run folder or the sweep's, and those above it, where they did not exist before; the innermost first."""
 
@@ -234,7 +242,10 @@ class Callbacks(Callback):
             launched.objective = prepare_search(config)
             launched.will_make(folder)
             SweepConfig(**{key: OmegaConf.select(config, key) for key in OF_SWEEP})  # raises UserError
-            begin_sweep(folder, stamp(), given)
+            axis = _prompt_axis(config.hydra)
+            swept = [each for override in axis for each in axis_of(override)]
+            begin_sweep(folder, stamp(), [*given, *axis])
+            config.hydra.overrides.task += swept
         except Exception as error:
             raise _CannotBegin(error) from None
         launched.sweep = folder
@@ -246,6 +257,20 @@ class Callbacks(Callback):
 def _sweep_name(*, _root_: DictConfig) -> str:
     """For `${sweep_name:}` in conf/config.yaml: the name of the sweep, or else the time at which it was started."""
     return str(_root_.sweep) if _root_.sweep is not None else stamp()
+
+
+def _prompt_axis(hydra: DictConfig) -> list[str]:
+    """`sweep_prompts=FILE`, if the command has it, or else from the parameters of a preset, from which it is removed.
+
+    Prompts on the command line replace those of the preset.
+    """
+    params = hydra.sweeper.get("params") or OmegaConf.create()
+    with open_dict(params):
+        of_preset = params.pop(SWEEP_PROMPTS, None)
+    if launched.prompts is not None:
+        return [launched.prompts]
+    replaced = not PROMPT_SOURCES.isdisjoint(map(key_of, hydra.overrides.task))
+    return [] if of_preset is None or replaced else [f"{SWEEP_PROMPTS}={of_preset}"]
 
 
 def _job_key(*, _root_: DictConfig) -> str:

@@ -15,7 +15,7 @@ from gpt2x.config.tasks import is_descriptive
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
 from gpt2x.paths import expanded, standard_input
-from gpt2x.prompts import PROMPT_FILES, STANDARD_INPUT
+from gpt2x.prompts import PROMPT_FILES, STANDARD_INPUT, read_prompts
 from gpt2x.runs.job import Identity
 from gpt2x.tasks.registry import TASKS
 
@@ -23,6 +23,7 @@ from gpt2x.tasks.registry import TASKS
 def identity_of(container: dict[str, Any]) -> Identity:
     """The identity of a job with these (nested) settings.
 
+    One prompt of a prompts_file counts by its id, its text and its other columns, whatever else is in the file.
     Standard input counts by its content. A file that cannot be read counts by its path: the task reports what is
     wrong with it. So does a pipe, such as `task.data=<(command)`, which can be read only once.
     """
@@ -33,6 +34,11 @@ def identity_of(container: dict[str, Any]) -> Identity:
         if settings.get(key) is None:
             continue
         with suppress(UserError, OSError):
+            if key == "prompts_file" and settings["prompt_id"] is not None:
+                (prompt,) = read_prompts(None, settings[key], prompt_id=settings["prompt_id"])
+                inputs["prompt"] = [_digest([prompt.id, prompt.text, dict(prompt.extra)])]
+                del settings[key], settings["prompt_id"]
+                continue
             file = expanded(settings[key], key)
             if key in PROMPT_FILES and settings[key] == STANDARD_INPUT:
                 inputs[key] = [hashlib.sha256(standard_input()).hexdigest()]
@@ -74,4 +80,8 @@ def key_of(identity: Identity) -> str:
 
 def hash_of(content: Any) -> str:
     """The first 12 hexadecimal digits of the hash of lists, dictionaries and plain values."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    return _digest(content)[:12]
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -16,7 +16,7 @@ from gpt2x.cli.composition import chosen, default_settings, of_job, stamp, task_
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.identity import identifying_settings, identity_of
 from gpt2x.cli.messages import complain, message_of, one_line, say, show_bug
-from gpt2x.cli.overrides import key_of
+from gpt2x.cli.overrides import PROMPT_SOURCES, key_of
 from gpt2x.config.settings import flatten, non_default, refuse_unused
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.config.tracking import TrackingConfig
@@ -262,8 +262,16 @@ def _exit_code(error: BaseException, message: str | None) -> ExitCode:
 def _refuse_unused(job: Job, container: dict[str, Any]) -> None:
     """Raises UserError for a setting that the task does not use, whether an override or a preset has set it."""
     refuse_unused(job.task, job.chosen)
+    _refuse_prompts_of_preset(job.chosen, container)
     preset = HydraConfig.get().runtime.choices.get("experiment") not in (None, "null")
     # An option of a group that the task uses in part may set the other part. The defaults cost 50 ms the first time.
     in_part = any(used.startswith(f"{key}.") for used in SCHEMAS[job.task].uses for key in job.chosen)
     if preset or job.number is not None or in_part:
         refuse_unused(job.task, non_default(flatten(container), default_settings(job.task)))
+
+
+def _refuse_prompts_of_preset(chosen: dict[str, Any], container: dict[str, Any]) -> None:
+    """Raises UserError if a preset's prompts_file would be read, although the command has another prompt."""
+    for key in PROMPT_SOURCES - {"prompts_file"}:
+        if key in chosen and container["prompts_file"] is not None and "prompts_file" not in chosen:
+            raise UserError(f"{key}: the preset has a prompts_file; to replace it, add prompts_file=null")

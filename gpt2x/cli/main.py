@@ -16,7 +16,9 @@ from gpt2x.cli import hydra_app
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.job import run_job
 from gpt2x.cli.messages import complain, complaints, message_of, show_bug, unwritable
-from gpt2x.cli.overrides import checked, names_a_sweep
+from gpt2x.cli.overrides import checked, implies_sweep
+from gpt2x.cli.presets import refuse_ambiguous
+from gpt2x.cli.prompt_axis import split_axis
 from gpt2x.cli.sweep_job import SweepJob
 from gpt2x.errors import UserError
 from gpt2x.paths import launch_directory_exists, output
@@ -70,8 +72,10 @@ def _launch(stamp: str) -> ExitCode:
         raise UserError("the folder in which gpt2x was started no longer exists; change to another one (cd DIR)")
     arguments = hydra_app.parse_arguments(sys.argv[1:])
     if not arguments.shell_completion:
-        arguments.overrides = checked(arguments.overrides, arguments.multirun)
-        if names_a_sweep(arguments.overrides):
+        overrides = checked(arguments.overrides, arguments.multirun)
+        refuse_ambiguous(overrides, arguments.config_dir)
+        hydra_app.launched.prompts, arguments.overrides = split_axis(overrides)
+        if implies_sweep(overrides):
             hydra_app.make_multirun(arguments)
     hydra_app.launch(arguments, run_job, stamp)
     return hydra_app.launched.exit_code

@@ -11,7 +11,8 @@ from hydra.errors import HydraException
 
 from gpt2x.cli.help import groups, setting_types
 from gpt2x.cli.old_flags import looks_like_a_path
-from gpt2x.cli.quoting import TEXTS, setting_word, without_interpolations
+from gpt2x.cli.prompt_axis import SWEEP_PROMPTS
+from gpt2x.cli.quoting import TEXTS, hydra_quoted, setting_word, without_interpolations
 from gpt2x.config.checks import choose
 from gpt2x.config.sweep import OF_SWEEP
 from gpt2x.config.tasks import READERS, SCHEMAS, tasks_with
@@ -19,10 +20,13 @@ from gpt2x.errors import UserError, nearest
 from gpt2x.prompts import PROMPT_FILES
 
 _RECORDED = ("prompt", "prompt_file", "task.gen_prompt", "decode.max_new_tokens")
+PROMPT_SOURCES = frozenset(("prompt", *PROMPT_FILES))
+"""The settings that prompts come from."""
 _CONTRADICTIONS = (
     ("sweep", "hydra.sweep.dir"),
     ("sweep", "task.runs"),
-    *combinations(("prompt", *PROMPT_FILES), 2),
+    *combinations(("prompt", *PROMPT_FILES, SWEEP_PROMPTS), 2),
+    ("prompt_id", SWEEP_PROMPTS),
     *(("task.reference", key) for key in _RECORDED),
 )
 _EXAMPLES = {"sweep": "sweep=nucleus", "retries": "retries=2", "fail_fast": "fail_fast=true", "rerun": "rerun=stale"}
@@ -33,6 +37,7 @@ _OF_HYDRA = (
     *("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper"),
     *("hydra.job.name", "hydra.job.env_set", "hydra.job.env_copy"),
 )
+_PLAIN_IDS = re.compile(r"[\w.+-]+(,[\w.+-]+)*")
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 
 
@@ -44,7 +49,7 @@ def checked(overrides: Sequence[str], multirun: bool) -> list[str]:
     """
     result, keys = [], set()
     is_sweep = (
-        multirun or names_a_sweep(overrides) or not {"experiment", "hydra.mode"}.isdisjoint(map(key_of, overrides))
+        multirun or implies_sweep(overrides) or not {"experiment", "hydra.mode"}.isdisjoint(map(key_of, overrides))
     )
     for text in map(_as_setting, overrides):
         key = key_of(text)
@@ -53,13 +58,14 @@ def checked(overrides: Sequence[str], multirun: bool) -> list[str]:
         if key in TEXTS:
             _check_text(override, key, text, is_sweep)
             text = without_interpolations(text)
-        keys.add(key)
+        if text != f"{key}=null":  # which removes what a preset sets
+            keys.add(key)
         result.append(text)
     if is_alone(overrides):
         _check_reader(keys, multirun)
     elif not is_sweep and (needless := keys & set(OF_SWEEP)):
         raise UserError(f"{min(needless)} is for a sweep: add sweep=NAME, or -m")
-    if (multirun or names_a_sweep(overrides)) and "hydra.run.dir" in keys:
+    if (multirun or implies_sweep(overrides)) and "hydra.run.dir" in keys:
         raise UserError("hydra.run.dir is for a run on its own; for a sweep, give hydra.sweep.dir=DIR")
     if not is_sweep and "hydra.sweep.dir" in keys:
         raise UserError("hydra.sweep.dir is for a sweep: add -m; for a run on its own, give hydra.run.dir=DIR")
@@ -71,9 +77,9 @@ def checked(overrides: Sequence[str], multirun: bool) -> list[str]:
     return result
 
 
-def names_a_sweep(overrides: Sequence[str]) -> bool:
-    """Whether the command is a sweep because it has a name for one."""
-    return any(key_of(each) == "sweep" for each in overrides) and not is_alone(overrides)
+def implies_sweep(overrides: Sequence[str]) -> bool:
+    """Whether the command is a sweep without -m, because it has a name for one, or prompts as an axis."""
+    return not {"sweep", SWEEP_PROMPTS}.isdisjoint(map(key_of, overrides)) and not is_alone(overrides)
 
 
 def is_alone(overrides: Sequence[str]) -> bool:
@@ -117,6 +123,8 @@ def _as_setting(text: str) -> str:
     key, _, value = text.partition("=")
     if key.lstrip("+") == "notes":
         return text.lstrip("+")
+    if key == "prompt_id" and value != "null" and _PLAIN_IDS.fullmatch(value):  # Hydra would read 007 as a number
+        return f"{key}={','.join(map(hydra_quoted, value.split(',')))}"
     if not key.lstrip("+").startswith(_SWEPT) or not value:
         return text
     override = _parsed(text)
@@ -156,7 +164,7 @@ def _check_key(override: Override, key: str, text: str) -> None:
         if not key.startswith(_OF_HYDRA):
             raise UserError(f"{key}: gpt2x sets this; what you may set of Hydra is {', '.join(_OF_HYDRA)}")
         _check_folder(override, key, text)
-    elif key not in setting_types() and options is None:
+    elif key not in setting_types() and options is None and key != SWEEP_PROMPTS:
         raise UserError(_unknown(key, value))
     if key in OF_SWEEP and (override.is_sweep_override() or value in ("", "null")):
         raise UserError(f"{text}: give one value, such as {_EXAMPLES[key]}")

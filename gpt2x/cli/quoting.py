@@ -4,7 +4,7 @@ import re
 
 from gpt2x.shell import shell_quoted
 
-TEXTS = ("prompt", "task.gen_prompt", "decode.stop", "notes")
+TEXTS = ("prompt", "prompt_id", "task.gen_prompt", "decode.stop", "notes")
 """Settings whose value is free text."""
 
 _PLAIN = re.compile(r"[\w./+-]+", re.ASCII)

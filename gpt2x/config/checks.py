@@ -30,6 +30,13 @@ def check_seed(key: str, value: int) -> None:
         raise UserError(f"{key}={value}: must be a whole number, at least 0 and below 2**63")
 
 
+def check_text(key: str, value: Any) -> None:
+    """One text, as check_texts."""
+    if isinstance(value, list):
+        raise UserError(f"{key}: {len(value)} values; give one text")
+    check_texts(key, value)
+
+
 def check_texts(key: str, value: Any) -> None:
     """None, one text or a list of texts. A number is refused: Hydra reads an unquoted 007 as 7."""
     texts = value if isinstance(value, list) else [value] if value is not None else []

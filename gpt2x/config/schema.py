@@ -9,14 +9,16 @@ from typing import Annotated, Any
 
 from omegaconf import MISSING
 
-from gpt2x.config.checks import check_batch_size, check_dtype, check_seed, check_texts
+from gpt2x.config.checks import check_batch_size, check_dtype, check_seed, check_text, check_texts
 from gpt2x.config.decode import DecodeConfig
 from gpt2x.config.device import DeviceConfig
 from gpt2x.config.model import ModelConfig
+from gpt2x.config.shard import ShardConfig
 from gpt2x.config.subject import SubjectConfig
 from gpt2x.config.sweep import SweepConfig
 from gpt2x.config.tracking import TrackingConfig
 from gpt2x.config.weights import WeightsConfig
+from gpt2x.errors import UserError
 
 
 @dataclass
@@ -30,11 +32,13 @@ class Config(SweepConfig):
     device: DeviceConfig = MISSING
     decode: DecodeConfig = MISSING
     tracking: TrackingConfig = MISSING
+    shard: ShardConfig = MISSING
     dtype: str = "float32"
     seed: int = 0
     prompt: Annotated[Any, "text or list of text"] = None  # OmegaConf cannot type it
     prompt_file: str | None = None
     prompts_file: str | None = None
+    prompt_id: Annotated[Any, "text or null"] = None  # as `prompt`: OmegaConf would take some texts for its own
     batch_size: Annotated[Any, "auto or int"] = "auto"
     notes: str | None = None
 
@@ -44,3 +48,14 @@ class Config(SweepConfig):
         check_seed("seed", self.seed)
         check_batch_size("batch_size", self.batch_size)
         check_texts("prompt", self.prompt)
+        if self.prompt_id is not None:
+            check_text("prompt_id", self.prompt_id)
+            self._need_prompts_file(f"prompt_id={self.prompt_id}: names one prompt of a prompts_file")
+        if self.shard.count > 1:
+            self._need_prompts_file(f"shard.count={self.shard.count}: divides a prompts_file")
+            if self.prompt_id is not None:
+                raise UserError(f"shard.count={self.shard.count} and prompt_id contradict each other: give one of them")
+
+    def _need_prompts_file(self, why: str) -> None:
+        if self.prompts_file is None:
+            raise UserError(f"{why}; add prompts_file=FILE")

@@ -6,13 +6,13 @@ from gpt2x.memory import available_memory
 from gpt2x.model.gpt2 import GPT2
 
 # Rows: with more, the time grows as fast as their number (124M; two AVX-512 cores, and an H200).
-_MOST, _MOST_ON_GPU = 64, 256
+_MOST, _MOST_ON_GPU = 64, 128
 
 
 def automatic_batch_size(model: GPT2, capacity: int) -> int:
     """The number of rows of `capacity` tokens that fit in half of the free memory.
 
-    It is a power of two, at most 64, or 256 on a GPU.
+    It is a power of two, at most 64, or 128 on a GPU.
     """
     weight = model.lm_head.weight
     config = model.config

@@ -1,7 +1,7 @@
 """The decoding loop: a batch of texts of any lengths. A text that ends leaves it, and the next one takes its place."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,7 +27,7 @@ FinishReason = Literal["", "length", "eos", "stop"]
 class Request:
     """A text to continue."""
 
-    ids: list[int]
+    ids: Sequence[int]
     prompt: str = ""
     """With `sample`, and the seed of the sampler, this determines the request's random numbers."""
     sample: int = 0

@@ -1,16 +1,18 @@
 """The parts in which the samples of a run are generated, and the store that keeps the rows of finished samples.
 
-Samples are generated from the shortest prompt to the longest, in parts of a few batches. How a text is rounded
-depends on the other texts in its batch. So a part that a kill left unfinished is started again from its beginning:
-each batch then holds the same texts as in a run that was not killed, and the tables end in the same bytes.
+The samples of a block are generated from the shortest prompt to the longest, in parts of a few batches. How a text is
+rounded depends on the other texts in its batch. So a part that a kill left unfinished is started again from its
+beginning: each batch then holds the same texts as in a run that was not killed, and the tables end in the same bytes.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from gpt2x.config.decode import DecodeConfig
 from gpt2x.decoding.batches import automatic_batch_size
+from gpt2x.decoding.blocks import prompts_per_block
 from gpt2x.decoding.rows import GenerationRow, TokenRow
 from gpt2x.decoding.samples import Key, Sample, key_of
 from gpt2x.model.gpt2 import GPT2
@@ -73,22 +75,32 @@ def plan_parts(
 
     Drops the rows of unfinished parts from the store.
     """
-    order = sorted(samples, key=lambda sample: len(sample.ids))
-    longest = min(len(order[-1].ids) + decode.max_new_tokens, model.config.n_positions)
+    longest = max((len(sample.ids) for sample in samples), default=0) + decode.max_new_tokens
     earlier = store.facts
     size = earlier.batch_size if earlier is not None and earlier.asked == asked else asked
     if isinstance(size, str):
-        size = automatic_batch_size(model, longest)
+        size = automatic_batch_size(model, min(longest, model.config.n_positions))
     length = earlier.part if earlier is not None else _BATCHES_PER_PART * size
     length += -length % decode.num_samples  # the samples of one prompt come from the same beams
-    parts = [order[start : start + length] for start in range(0, len(order), length)]
     complete = _complete_samples(store.rows, decode.logprobs, model.config.vocab_size)
-    left = [part for part in parts if not complete.issuperset(sample.key for sample in part)]
-    finished = {sample.key for sample in order} - {sample.key for part in left for sample in part}
+    left, finished = [], set()
+    for part in _parts(samples, prompts_per_block(asked, decode.num_samples) * decode.num_samples, length):
+        keys = {sample.key for sample in part}
+        if keys <= complete:
+            finished |= keys
+        else:
+            left.append(part)
     plan = Plan(asked, size, length)
     rows = {row_type: [row for row in rows if key_of(row) in finished] for row_type, rows in store.rows.items()}
     store.rewrite(rows, plan)
     return plan, left
+
+
+def _parts(samples: list[Sample], block: int, length: int) -> Iterator[list[Sample]]:
+    """Parts of at most `length` samples, from one block of `block` samples after the other."""
+    for start in range(0, len(samples), block):
+        order = sorted(samples[start : start + block], key=lambda sample: len(sample.ids))
+        yield from (order[start : start + length] for start in range(0, len(order), length))
 
 
 def _complete_samples(rows: Rows, logprobs: int | None, vocab_size: int) -> set[Key]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class GenerationRow:
     """generations.csv: one row per sample. The other columns of a prompts_file follow these."""
 

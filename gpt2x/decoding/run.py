@@ -151,7 +151,7 @@ class _Run:
             batch = samples[start : start + step]
             found = beam_search(
                 self.checkpoint.model,
-                [sample.ids for sample in batch[::n]],
+                [list(sample.ids) for sample in batch[::n]],
                 decode.num_beams,
                 n,
                 decode.length_penalty,

@@ -71,6 +71,9 @@ def progress_bar(n_samples: int, max_new_tokens: int) -> Iterator[OnProgress]:
 def show(generated: Generated) -> None:
     """Prints the first samples as a table, and how many there are."""
     rows = generated.generations
+    if not rows:
+        console.out.print("no samples: there are more shards than blocks of prompts")
+        return
     if console.out.is_terminal:
         console.out.print(_table(rows[:_MOST_ROWS]))
     else:

@@ -45,6 +45,10 @@ def _logprob(rows: list[GenerationRow]) -> str:
     return "" if mean is None else f"{mean:.3f}"
 
 
+def _new_tokens(rows: list[GenerationRow]) -> str:
+    return f"{sum(row.n_new_tokens for row in rows) / len(rows):.1f}" if rows else ""  # a shard may have no prompts
+
+
 def _relative_difference(rows: list[SummaryRow]) -> str:
     return "" if rows[0].relative_difference is None else f"{rows[0].relative_difference:.2g}"
 
@@ -61,7 +65,7 @@ _NUMBERS = {
         {
             "samples": lambda rows: f"{len(rows)}",
             "logprob/token": _logprob,
-            "new tokens": lambda rows: f"{sum(row.n_new_tokens for row in rows) / len(rows):.1f}",
+            "new tokens": _new_tokens,
         },
     ),
     "validate": _Numbers(

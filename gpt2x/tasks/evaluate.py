@@ -18,7 +18,7 @@ from gpt2x.tasks.outcome import Outcome
 
 def run(config: Config, task: EvaluateTask, run_dir: Path) -> Outcome:
     """Evaluates each text. Raises UserError if there is none, or one of them is too short."""
-    texts = _texts(task.data, config.prompts_file)
+    texts = _texts(task.data, config.prompts_file, config.prompt_id)
     device = find_device(config.device.name)
     outcome = Outcome(device=device)
     with outcome.timed("load"):
@@ -32,11 +32,11 @@ def run(config: Config, task: EvaluateTask, run_dir: Path) -> Outcome:
     return outcome
 
 
-def _texts(data: str | None, prompts_file: str | None) -> list[Prompt]:
+def _texts(data: str | None, prompts_file: str | None, prompt_id: str | None) -> list[Prompt]:
     if (data is None) == (prompts_file is None):
         raise UserError(
             "task=evaluate: name one text file with task.data=FILE, or several texts with prompts_file=FILE"
         )
     if data is None:
-        return read_prompts(None, prompts_file)
+        return read_prompts(None, prompts_file, prompt_id=prompt_id)
     return [Prompt("0", read_utf8(Path(data), "task.data"))]

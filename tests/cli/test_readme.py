@@ -46,7 +46,7 @@ COMMANDS = [
     for command in block.splitlines()
     if command
 ]
-FILES = re.findall(r"^```yaml (presets/.*?)\n(.*?)^```$", PAGES["conf/README.md"], re.DOTALL | re.MULTILINE)
+FILES = re.findall(r"^```yaml (conf/.*?)\n(.*?)^```$", PAGES["conf/README.md"], re.DOTALL | re.MULTILINE)
 SET_UP = ("make ", "python3 -m venv", "source ", "pip install")  # .ci/run runs these
 LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
 
@@ -143,7 +143,7 @@ def test_a_preset_of_ones_own_sets_everything_that_it_says(gpt2x: Cli, launch: P
     ((file, text),) = FILES
     (launch / file).parent.mkdir(parents=True)
     (launch / file).write_text(text, encoding="utf-8")
-    assert gpt2x("--config-dir=presets", "experiment=nucleus", "hydra.sweep.dir=sweep").code == 0
+    assert gpt2x("experiment=juliet", "hydra.sweep.dir=sweep").code == 0
     rows = read_csv(launch / "sweep" / "generations.csv")
     assert [(row["prompt"], row["n_new_tokens"], row["top_p"]) for row in rows] == [
         ("Juliet", "8", "0.5"),

@@ -38,3 +38,7 @@ def test_a_wheel_does_the_main_job_from_an_empty_directory(tmp_path: Path) -> No
     (folder,) = (empty / "runs" / "validate").iterdir()
     (summary,) = read_csv(folder / "summary.csv")
     assert summary["verdict"] == "pass"
+
+    small = ("decode.top_p=0.9", "decode.temperature=1.0", "seed=0", "decode.max_new_tokens=1", "hydra.sweep.dir=study")
+    run(elsewhere / "bin" / "gpt2x", "experiment=nucleus", *small, cwd=empty)  # with prompts that lie in the wheel
+    assert len(read_csv(empty / "study" / "generations.csv")) == 8

@@ -23,7 +23,7 @@ def test_options_are_what_hydra_composes() -> None:
     for group, name in GROUPS.items():
         for key, value in flatten({group: options.option(group, name)}).items():
             assert composed[key] == value, key
-    for key, value in options.shared().items():
+    for key, value in flatten(options.shared()).items():
         assert composed[key] == value
     task = options.build(ValidateTask, "task.", options.option("task", "validate"))
     assert {f"task.{key}": value for key, value in vars(task).items()} == {

@@ -10,7 +10,7 @@ from gpt2x.config.checks import at_least
 class EvaluateTask:
     """How well does the model predict given texts?"""
 
-    uses: ClassVar[tuple[str, ...]] = ("model", "weights", "device", "dtype", "prompts_file")
+    uses: ClassVar[tuple[str, ...]] = ("model", "weights", "device", "dtype", "prompts_file", "prompt_id")
     neutral: ClassVar[tuple[str, ...]] = ()
 
     name: str = "evaluate"
