@@ -91,6 +91,10 @@ def launch(arguments: argparse.Namespace, task_function: TaskFunction, started_a
     store.store("schema", Config)
     for name, schema in SCHEMAS.items():
         store.store(name, schema, group="schema/task")
+    with suppress(ModuleNotFoundError):  # the extra `slurm`
+        from gpt2x.cli.submitit_launchers import register
+
+        register()
     # Launchers pickle resolvers: they must be functions of a module.
     OmegaConf.register_new_resolver("stamp", partial(str, started_at), replace=True)
     OmegaConf.register_new_resolver("job_key", _job_key, replace=True)

@@ -20,7 +20,7 @@ from gpt2x.cli.messages import complain, message_of, one_line, say, show_bug
 from gpt2x.cli.overrides import key_of
 from gpt2x.config.settings import flatten, non_default, refuse_unused
 from gpt2x.config.tasks import SCHEMAS
-from gpt2x.errors import DoesNotFitError, UserError
+from gpt2x.errors import DoesNotFitError, StoppedError, UserError
 from gpt2x.memory import check_room_for, is_out_of_memory, start_threads
 from gpt2x.paths import launch_directory_exists, shown, write_text
 from gpt2x.runs import tables
@@ -39,7 +39,7 @@ def run_job(cfg: DictConfig) -> ExitCode:
     """
     path = Path(HydraConfig.get().runtime.output_dir)
     try:
-        job = _describe(cfg)
+        job = describe(cfg)
         task = TASKS[job.task]
         with opened(path, task.outputs, task.state) as folder:
             return _run_in(folder, cfg, job, task)
@@ -69,7 +69,7 @@ def _run_in(folder: RunFolder, cfg: DictConfig, job: Job, task: Task) -> ExitCod
     return ExitCode.DONE if job.passed else ExitCode.NO_PARITY
 
 
-def _describe(cfg: DictConfig) -> Job:
+def describe(cfg: DictConfig) -> Job:
     """The job before it starts. Settings with an interpolation that cannot be resolved are described unresolved."""
     hydra = HydraConfig.get()
     try:
@@ -149,7 +149,11 @@ def _keep_another_task(folder: RunFolder, task: str) -> None:
 
 def _record_failure(folder: RunFolder, job: Job, error: BaseException, message: str | None, in_sweep: bool) -> None:
     """Records how the job ended, and removes what it wrote. After a bug the files stay, for somebody to examine."""
-    kinds = {KeyboardInterrupt: Status.INTERRUPTED, DoesNotFitError: Status.SKIPPED}
+    kinds = {
+        KeyboardInterrupt: Status.INTERRUPTED,
+        DoesNotFitError: Status.SKIPPED,
+        StoppedError: Status.KILLED,
+    }
     reason = message or f"{type(error).__name__}: {error}".removesuffix(": ")
     job.end(kinds.get(type(error), Status.FAILED), one_line(reason))
     is_bug = message is None and not isinstance(error, KeyboardInterrupt)

@@ -1,11 +1,13 @@
 """What is shown after a sweep: the settings of its jobs against their main numbers, from the job folders alone."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.progress import BarColumn, TimeElapsedColumn
 from rich.table import Column
 
 from gpt2x.benchmark.rows import BenchmarkRow
@@ -72,6 +74,15 @@ _NUMBERS = {
     "evaluate": _Numbers("evaluation.csv", EvaluationRow, {"bits per byte": _bits_per_byte}),
     "benchmark": _Numbers("benchmark.csv", BenchmarkRow, {"tokens/s": _tokens_per_second}),
 }
+
+
+@contextmanager
+def jobs_progress(n_jobs: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar for jobs that run elsewhere; yields a function that takes how many have ended."""
+    columns = (BarColumn(), "{task.completed:.0f} of {task.total:.0f} jobs have ended", TimeElapsedColumn())
+    with console.progress(*columns) as bar:
+        task = bar.add_task("jobs", total=n_jobs)
+        yield lambda ended: bar.update(task, completed=ended)
 
 
 def show_sweep(folder: Path) -> None:
