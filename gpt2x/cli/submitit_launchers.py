@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, fields
 from functools import partial
 from types import FrameType
@@ -28,6 +29,7 @@ from omegaconf import open_dict
 from gpt2x.cli.lost import record_lost
 from gpt2x.cli.messages import say
 from gpt2x.errors import StoppedError, UserError
+from gpt2x.runs.job import Status
 
 if TYPE_CHECKING:
     import submitit
@@ -48,7 +50,7 @@ class LocalQueue(LocalQueueConf):
     """How many jobs run at the same time; None: as many as the cores suffice for."""
 
 
-class _Launcher(plugin.BaseSubmititLauncher):  # type: ignore[misc]
+class _Launcher(plugin.BaseSubmititLauncher):
     """What both launchers have in common. `self.params` are the settings under `hydra.launcher`."""
 
     _not_for_submitit: tuple[str, ...] = ()
@@ -60,16 +62,26 @@ class _Launcher(plugin.BaseSubmititLauncher):  # type: ignore[misc]
         """
         self._check()
         calls = [
-            (list(overrides), "hydra.sweep.dir", number, str(number), Singleton.get_state())
-            for number, overrides in enumerate(job_overrides, initial_job_idx)
+            (list(overrides), "hydra.sweep.dir", initial_job_idx + place, "", Singleton.get_state())
+            for place, overrides in enumerate(job_overrides)
         ]
         jobs: list[submitit.Job[JobReturn]] = []
         try:
             self._run(calls, jobs)
+        except UserError:  # Slurm has refused jobs; those that it has accepted run
+            if not jobs:
+                self._remove_submission()
+            raise
         except KeyboardInterrupt:
             self._cancel([job for job in jobs if not job.done()])
             raise
         return [self._result(job, call) for job, call in zip(jobs, calls, strict=True)]
+
+    def _check(self) -> None:
+        """Raises UserError for settings that cannot work."""
+        for key in ("nodes", "tasks_per_node"):
+            if self.params[key] != 1:
+                raise UserError(f"hydra.launcher.{key}={self.params[key]}: a job of gpt2x is one process; set it to 1")
 
     def _run(self, calls: list[Call], jobs: "list[submitit.Job[JobReturn]]") -> None:
         """Starts the calls, each of which becomes a job, and waits until all jobs have ended."""
@@ -90,6 +102,14 @@ class _Launcher(plugin.BaseSubmititLauncher):  # type: ignore[misc]
 
     def _send(self, executor: "submitit.AutoExecutor", calls: list[Call]) -> "list[submitit.Job[JobReturn]]":
         return executor.map_array(self, *zip(*calls, strict=True))
+
+    def _remove_submission(self) -> None:
+        """Removes what submitit has written for jobs that were not started, unless earlier jobs use the folder, too."""
+        from submitit.core.utils import JobPaths
+
+        folder = JobPaths.get_first_id_independent_folder(self.params["submitit_folder"])
+        if not any(each.is_dir() for each in folder.iterdir()):
+            shutil.rmtree(folder)
 
     def _executor(self) -> "submitit.AutoExecutor":
         import submitit
@@ -118,22 +138,22 @@ class _Launcher(plugin.BaseSubmititLauncher):  # type: ignore[misc]
         from submitit.core.utils import pickle_load
 
         if not job.paths.result_pickle.exists():
-            return self._record(job, call, f"{self._name} {job.job_id}: {self._end_of(job)}", was_killed=True)
+            return self._record(job, call, f"{self._name} {job.job_id}: {self._end_of(job)}", Status.KILLED)
         outcome, result = pickle_load(job.paths.result_pickle)
         if outcome == "success":
             return result
         last_line = result.strip().rpartition("\n")[2]
-        return self._record(job, call, f"{self._name} {job.job_id}: {last_line}", was_killed=False)
+        return self._record(job, call, f"{self._name} {job.job_id}: {last_line}", Status.FAILED)
 
-    def _record(self, job: "submitit.Job[JobReturn]", call: Call, reason: str, was_killed: bool) -> JobReturn:
+    def _record(self, job: "submitit.Job[JobReturn]", call: Call, reason: str, status: Status) -> JobReturn:
         """Composes the settings of the job as it would have done itself, and writes its job.json."""
         overrides, folder_key, number, *_ = call
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-        with open_dict(config.hydra.job) as of_job:
-            of_job.id, of_job.num = job.job_id, number
+        with open_dict(config):
+            config.hydra.job.id, config.hydra.job.num = job.job_id, number
         return run_job(
             hydra_context=self.hydra_context,
-            task_function=partial(record_lost, reason, was_killed),
+            task_function=partial(record_lost, reason, status),
             config=config,
             job_dir_key=folder_key,
             job_subdir_key="hydra.sweep.subdir",
@@ -147,6 +167,7 @@ class Slurm(_Launcher):
     _name = "Slurm job"
 
     def _check(self) -> None:
+        super()._check()
         if shutil.which("sbatch") is None:
             raise UserError(
                 "hydra/launcher=submitit_slurm: there is no command sbatch here; start gpt2x on a machine from which "
@@ -159,11 +180,6 @@ class Slurm(_Launcher):
                 f"them so long before their time limit of {limit} s; use a smaller signal_delay_s or a larger "
                 "hydra.launcher.timeout_min"
             )
-        for key in ("nodes", "tasks_per_node"):
-            if self.params[key] != 1:
-                raise UserError(
-                    f"hydra.launcher.{key}={self.params[key]}: a job of gpt2x is one process; leave it at 1"
-                )
 
     def _executor(self) -> "submitit.AutoExecutor":
         executor = super()._executor()
@@ -176,9 +192,11 @@ class Slurm(_Launcher):
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         try:
-            jobs = super()._send(executor, calls)
+            with redirect_stderr(None):  # submitit prints there what it raises
+                jobs = super()._send(executor, calls)
         except (FailedJobError, FailedSubmissionError) as error:
-            raise UserError(f"Slurm refuses the jobs: {error}; see the settings under hydra.launcher") from None
+            reasons = [line.removeprefix("sbatch: error: ") for line in str(error).splitlines()]
+            raise UserError(f"Slurm refuses the jobs: {'; '.join(reasons)}; see conf/hydra/launcher") from None
         number = jobs[0].job_id.partition("_")[0]
         say(f"{len(jobs)} job{'s' if len(jobs) > 1 else ''} sent to Slurm as {number}; Ctrl-C cancels")
         return jobs
@@ -218,6 +236,7 @@ class Local(_Launcher):
     _not_for_submitit = ("array_parallelism",)
 
     def _check(self) -> None:
+        super()._check()
         if self.params["mem_gb"] is not None:
             raise UserError("hydra.launcher.mem_gb: submitit_local cannot limit memory; submitit_slurm can")
 

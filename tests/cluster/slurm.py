@@ -18,9 +18,9 @@ PACKAGES = ("slurmctld", "slurmd", "slurmdbd", "slurm-client", "munge", "mariadb
 """Of Debian; they are in .ci/packages.txt."""
 _PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "munged", "mariadbd", "mariadb-install-db")
 _SBIN = "/usr/sbin:/sbin"  # not on everybody's PATH
-_CORES = 4
+_CORES = 5
 """More than a small machine has (config_overrides): so many jobs run at the same time."""
-ARRAY_SIZE = 4
+ARRAY_SIZE = 5
 """The largest job array that this cluster accepts; Slurm's default is 1001."""
 
 
@@ -47,10 +47,15 @@ class Cluster:
         return os.environ | {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": _path()}
 
     def ask(self, *command: str) -> list[str]:
-        """The lines that a command of Slurm prints."""
+        """The lines that a command prints."""
         return subprocess.run(
-            command, env=self.environment, check=True, capture_output=True, text=True, timeout=30
+            command, env=self.environment, check=True, capture_output=True, text=True, timeout=120
         ).stdout.splitlines()
+
+    def array(self) -> str:
+        """The number of the only job or job array that has not ended."""
+        (number,) = {line.strip() for line in self.ask("squeue", "--noheader", "--format=%F")}
+        return number
 
     def states(self, job: str) -> dict[str, str]:
         """Identifier -> state of all jobs of an array, from the accounting."""
@@ -71,24 +76,18 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
             daemons.enter_context(_daemon(cluster, name, command))
 
         start("munged", "munged", "--foreground", "--force", *_munge_options(folder))
-        cluster_is_ready = lambda: cluster.ask("sinfo", "--noheader", "--format=%t") == ["idle"]
-        subprocess.run(
-            ["mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal", "--user=root"]
-            + [f"--datadir={folder}/mysql", "--skip-test-db"],
-            env=cluster.environment,
-            check=True,
-            capture_output=True,
-        )
+        database = ("--no-defaults", "--user=root", f"--datadir={folder}/mysql")
+        cluster.ask("mariadb-install-db", *database, "--auth-root-authentication-method=normal", "--skip-test-db")
         start(
-            *("mariadbd", "mariadbd", "--no-defaults", "--user=root", f"--datadir={folder}/mysql"),
-            *(f"--socket={folder}/mysql.sock", "--bind-address=127.0.0.1", f"--port={ports[3]}"),
+            *("mariadbd", "mariadbd", *database, f"--socket={folder}/mysql.sock"),
+            *("--bind-address=127.0.0.1", f"--port={ports[3]}"),
         )
         _wait(lambda: (folder / "mysql.sock").exists(), folder)
         start("slurmdbd", "slurmdbd", "-D")
         _wait(lambda: _listens(ports[2]), folder)
         start("slurmctld", "slurmctld", "-D")
         start("slurmd", *in_own_host, "slurmd", "-D")
-        _wait(cluster_is_ready, folder)
+        _wait(lambda: cluster.ask("sinfo", "--noheader", "--format=%t") == ["idle"], folder)
         yield cluster
 
 
@@ -167,7 +166,7 @@ MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 ReturnToService=2
-KillWait=5
+KillWait=1
 MaxArraySize={ARRAY_SIZE}
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=localhost
