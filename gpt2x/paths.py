@@ -119,6 +119,16 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=""))
 
 
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Writes a UTF-8 file as write_text does, without having all of it in memory."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as stream:
+            stream.writelines(lines)
+
+    write_whole(path, write)
+
+
 def launch_directory_exists() -> bool:
     """Whether the directory that relative paths start from still exists."""
     try:

@@ -1,5 +1,6 @@
 """What Hydra has composed, as plain dictionaries and as the dataclasses of gpt2x.config."""
 
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
@@ -15,6 +16,7 @@ from gpt2x.cli.overrides import key_of
 from gpt2x.cli.quoting import TEXTS, as_given
 from gpt2x.config.schema import Config
 from gpt2x.config.settings import flatten
+from gpt2x.config.sweep import OF_SWEEP
 from gpt2x.paths import bundled
 
 VERSION_BASE = "1.3"
@@ -55,6 +57,15 @@ def to_config(cfg: DictConfig) -> Config:
 def task_overrides(hydra: Any) -> list[str]:
     """The overrides of settings, as they were given, from the part of a configuration that is Hydra's own."""
     overrides = cast(list[str], OmegaConf.to_container(hydra.overrides.task, resolve=False))
+    return _as_given(overrides)
+
+
+def of_job(overrides: Sequence[str]) -> list[str]:
+    """The overrides of a job as they were given, without the settings of its sweep."""
+    return _as_given([override for override in overrides if key_of(override) not in OF_SWEEP])
+
+
+def _as_given(overrides: Iterable[str]) -> list[str]:
     return [as_given(override) if key_of(override) in TEXTS else override for override in overrides]
 
 

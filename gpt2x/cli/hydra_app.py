@@ -6,7 +6,8 @@ import os
 import re
 import traceback
 import warnings
-from contextlib import nullcontext, redirect_stderr, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
@@ -16,19 +17,26 @@ from typing import Any, NoReturn
 from hydra import version as hydra_version
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gpt2x.cli.completion import prepare_completion
+from gpt2x.cli.composer import Composer
 from gpt2x.cli.composition import VERSION_BASE, stamp, task_overrides, to_container
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.help import groups_help, settings_help
 from gpt2x.cli.identity import hash_of, key_of_job
 from gpt2x.cli.old_flags import new_form
+from gpt2x.cli.resume import Resuming
+from gpt2x.cli.sweep_job import SweepJob
 from gpt2x.config.schema import Config
+from gpt2x.config.sweep import OF_SWEEP, SweepConfig
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import UserError
 from gpt2x.paths import bundled
@@ -69,6 +77,13 @@ def _check_flags(arguments: argparse.Namespace) -> None:
         _refuse("--package is for --cfg")
 
 
+def make_multirun(arguments: argparse.Namespace) -> None:
+    """Has the command run a sweep, unless it only prints something. Raises UserError for --run."""
+    if arguments.run:
+        _refuse("--run is for one job, and sweep=NAME for several: leave one of them out")
+    arguments.multirun = not (arguments.cfg or arguments.info)
+
+
 def _check_completion(words: list[str]) -> None:
     """Raises UserError unless the words ask for one thing that Hydra's shell completion can do."""
     if len(words) != 1 or re.fullmatch(r"(install|uninstall|query)=(bash|fish|zsh)", words[0]) is None:
@@ -97,6 +112,7 @@ def launch(arguments: argparse.Namespace, task_function: TaskFunction, started_a
         register()
     # Launchers pickle resolvers: they must be functions of a module.
     OmegaConf.register_new_resolver("stamp", partial(str, started_at), replace=True)
+    OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
     OmegaConf.register_new_resolver("job_key", _job_key, replace=True)
     OmegaConf.register_new_resolver("settings_help", settings_help, replace=True)
     OmegaConf.register_new_resolver("groups_help", groups_help, replace=True)
@@ -114,7 +130,8 @@ def _call_hydra(arguments: argparse.Namespace, task_function: TaskFunction) -> N
     """Raises UserError for what Hydra itself would report by a traceback, or by a line of its own and an exit."""
     printed = io.StringIO()
     try:
-        with redirect_stderr(printed) if arguments.cfg or arguments.shell_completion else nullcontext():
+        quietly = redirect_stderr(printed) if arguments.cfg or arguments.shell_completion else nullcontext()
+        with quietly, _resuming(launched.launchers):
             _run_hydra(
                 args=arguments,
                 args_parser=get_args_parser(),
@@ -142,6 +159,26 @@ def _is_from_gpt2x(error: Exception) -> bool:
     return any(module.startswith("gpt2x.") for module in modules[1:])  # the first is this module's call of Hydra
 
 
+@contextmanager
+def _resuming(use: list[Resuming]) -> Iterator[None]:
+    """While the context lasts, every launcher that Hydra makes is one that resumes; `use` receives it.
+
+    It composes all jobs of a sweep itself, so sweepers need not try before whether they can be composed.
+    """
+
+    def instantiate(self: Plugins, *, hydra_context: Any, task_function: Any, config: Any) -> Launcher:
+        real = make(self, hydra_context=hydra_context, task_function=task_function, config=config)
+        use.append(Resuming(real, Composer(hydra_context.config_loader, config)))
+        return use[-1]
+
+    make, check = Plugins.instantiate_launcher, Sweeper.validate_batch_is_legal
+    Plugins.instantiate_launcher, Sweeper.validate_batch_is_legal = instantiate, lambda self, batch: None  # type: ignore
+    try:
+        yield
+    finally:
+        Plugins.instantiate_launcher, Sweeper.validate_batch_is_legal = make, check  # type: ignore
+
+
 class _CannotBegin(BaseException):
     """Leaves Hydra before a sweep's first job. Hydra only warns of an Exception that a callback raises."""
 
@@ -157,8 +194,15 @@ class Launched:
     """The folder of the sweep, once it has begun."""
     exit_code: ExitCode = ExitCode.DONE
     """The exit code of a single job."""
+    launchers: list[Resuming] = field(default_factory=list)
+    """The launcher of the sweep, once Hydra has made it."""
     made: list[Path] = field(default_factory=list)
     """The run folder or the sweep's, and those above it, where they did not exist before; the innermost first."""
+
+    @property
+    def jobs(self) -> list[SweepJob]:
+        """The jobs of the sweep, as far as they were composed."""
+        return [job for launcher in self.launchers for job in launcher.jobs]
 
     def will_make(self, folder: Path) -> None:
         self.made = list(takewhile(lambda each: not each.exists(), (folder, *folder.parents)))
@@ -184,6 +228,7 @@ class Callbacks(Callback):
         try:
             folder = Path(str(config.hydra.sweep.dir)).absolute()
             launched.will_make(folder)
+            SweepConfig(**{key: OmegaConf.select(config, key) for key in OF_SWEEP})  # raises UserError
             begin_sweep(folder, stamp(), task_overrides(config.hydra))
         except Exception as error:
             raise _CannotBegin(error) from None
@@ -191,6 +236,11 @@ class Callbacks(Callback):
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         launched.exit_code = kwargs["job_return"].return_value
+
+
+def _sweep_name(*, _root_: DictConfig) -> str:
+    """For `${sweep_name:}` in conf/config.yaml: the name of the sweep, or else the time at which it was started."""
+    return str(_root_.sweep) if _root_.sweep is not None else stamp()
 
 
 def _job_key(*, _root_: DictConfig) -> str:

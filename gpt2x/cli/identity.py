@@ -10,6 +10,7 @@ from gpt2x.checkpoints.locate import find_local_weights
 from gpt2x.cli.composition import default_settings
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.settings import non_default, used_settings
+from gpt2x.config.sweep import OF_SWEEP
 from gpt2x.config.tasks import DESCRIPTIVE
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
@@ -50,7 +51,7 @@ def identity_of(container: dict[str, Any]) -> Identity:
 
 def identifying_settings(container: dict[str, Any]) -> dict[str, Any]:
     """The settings that identify a run of the task: those that it reads and that do more than describe it."""
-    return {key: value for key, value in used_settings(container).items() if key not in DESCRIPTIVE}
+    return {key: value for key, value in used_settings(container).items() if key not in (*DESCRIPTIVE, *OF_SWEEP)}
 
 
 def key_of_job(container: dict[str, Any]) -> str:
@@ -59,8 +60,12 @@ def key_of_job(container: dict[str, Any]) -> str:
     They are the hash of the settings that differ from their defaults, so that a setting which a later gpt2x adds does
     not rename old jobs, and of the content of the input files.
     """
-    identity = identity_of(container)
-    name = container["task"]["name"]
+    return key_of(identity_of(container))
+
+
+def key_of(identity: Identity) -> str:
+    """key_of_job, where the identity is known."""
+    name = identity.settings["task.name"]
     settings = non_default(identity.settings, default_settings(name)) | {"task.name": name}
     return hash_of([settings, identity.inputs])
 

@@ -3,7 +3,6 @@
 import gc
 import json
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from gpt2x.checkpoints.digest import begin_digesting
-from gpt2x.cli.composition import chosen, default_settings, stamp, task_overrides, to_config, to_container
+from gpt2x.cli.composition import chosen, default_settings, of_job, stamp, task_overrides, to_config, to_container
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.identity import identifying_settings, identity_of
 from gpt2x.cli.messages import complain, message_of, one_line, say, show_bug
@@ -24,11 +23,15 @@ from gpt2x.errors import DoesNotFitError, StoppedError, UserError
 from gpt2x.memory import check_room_for, is_out_of_memory, start_threads
 from gpt2x.paths import launch_directory_exists, shown, write_text
 from gpt2x.runs import tables
+from gpt2x.runs.code import code_of, difference
 from gpt2x.runs.folder import RunFolder, opened
 from gpt2x.runs.job import Identity, Job, Status
+from gpt2x.runs.lock import InUseError
 from gpt2x.runs.manifest import environment
-from gpt2x.runs.sweep import note_refusal
+from gpt2x.runs.results import damage, results_in
 from gpt2x.tasks.registry import TASKS, Task
+
+_DONE = (ExitCode.DONE, ExitCode.NO_PARITY)
 
 
 def run_job(cfg: DictConfig) -> ExitCode:
@@ -41,12 +44,58 @@ def run_job(cfg: DictConfig) -> ExitCode:
     try:
         job = describe(cfg)
         task = TASKS[job.task]
+        stopping = _stop_file(cfg)
+        if stopping is not None and stopping.exists():
+            return ExitCode.INTERRUPTED
         with opened(path, task.outputs, task.state) as folder:
-            return _run_in(folder, cfg, job, task)
+            if _is_done(folder, cfg, job):
+                return value_of(folder.previous or job)
+            code = _run_in(folder, cfg, job, task)
+        if stopping is not None and code not in _DONE:
+            stopping.touch()
+        return code
     except (UserError, OmegaConfBaseException, OSError) as error:  # the last: the folder cannot be listed
-        complain(message_of(error) or str(error))
-        _note_refusal(path)
+        if isinstance(error, InUseError) and _sweep() is not None:
+            say(f"{error}".partition(";")[0])  # the command waits for it, and runs it again if it has to
+        else:
+            complain(message_of(error) or str(error))
         return ExitCode.USER_ERROR
+
+
+def value_of(job: Job) -> ExitCode:
+    """The exit code of a job that has ended."""
+    if job.status is Status.DONE:
+        return ExitCode.NO_PARITY if job.passed is False else ExitCode.DONE
+    return ExitCode(job.exit_code) if job.exit_code is not None else ExitCode.BUG
+
+
+def stop_file(sweep: Path, invocation: str) -> Path:
+    """A file that exists once a job of this command has failed, if the command is to start no more jobs then."""
+    return sweep / f".stopped-{invocation}"
+
+
+def _stop_file(cfg: DictConfig) -> Path | None:
+    sweep = _sweep()
+    return stop_file(sweep, stamp()) if sweep is not None and cfg.fail_fast else None
+
+
+def _sweep() -> Path | None:
+    """The folder of the sweep that this job is part of."""
+    hydra = HydraConfig.get()
+    return Path(hydra.runtime.cwd, hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
+
+
+def _is_done(folder: RunFolder, cfg: DictConfig, job: Job) -> bool:
+    """Whether another command has done this job of a sweep since it was handed to a launcher."""
+    previous = folder.previous
+    if _sweep() is None or previous is None or previous.status is not Status.DONE or damage(folder.path, previous):
+        return False
+    try:
+        identity = identity_of(to_container(cfg))
+    except OmegaConfBaseException:
+        return False
+    is_stale = difference(previous.code, code_of(identity.settings)) is not None
+    return previous.identity == identity and not (cfg.rerun is not None and is_stale)
 
 
 def _run_in(folder: RunFolder, cfg: DictConfig, job: Job, task: Task) -> ExitCode:
@@ -66,7 +115,7 @@ def _run_in(folder: RunFolder, cfg: DictConfig, job: Job, task: Task) -> ExitCod
             raise
         show_bug(error)
         return ExitCode.BUG
-    return ExitCode.DONE if job.passed else ExitCode.NO_PARITY
+    return value_of(job)
 
 
 def describe(cfg: DictConfig) -> Job:
@@ -77,6 +126,8 @@ def describe(cfg: DictConfig) -> Job:
     except OmegaConfBaseException:
         container = to_container(cfg, resolve=False)
     overrides = task_overrides(hydra)
+    if _sweep() is not None:
+        overrides = of_job(overrides)
     return Job(
         task=container["task"]["name"],
         overrides=overrides,
@@ -99,19 +150,25 @@ def _run(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
     config = to_config(cfg)
     task = TASKS[job.task]
     check_room_for("torch")
-    digesting = begin_digesting(config.model, config.weights)
+    digesting = begin_digesting(config.model, config.weights) if task.reads_weights(config.weights) else None
     run = task.load()
     start_threads()
     if not gc.isenabled():  # objects created during import live for the whole process: they are never scanned
         gc.freeze()
         gc.enable()
-    digesting.join()
+    if digesting is not None:
+        digesting.join()
     job.identity = identity_of(container)
     folder.check_same_run(job.identity, config.task.neutral, lambda: default_settings(job.task))
     folder.begin(job)
     from gpt2x.reports.console import show_folder
 
     outcome = run(config, config.task, folder.path)
+    if outcome.results is not None:
+        job.end(Status.DONE)
+        folder.forget()
+        show_folder(outcome.results)
+        return
     seconds = time.perf_counter() - start
     rows = [tables.TimingRow(stage, took) for stage, took in (outcome.timings | {"total": seconds}).items()]
     tables.write_rows(folder.path / "timing.csv", tables.TimingRow, rows)
@@ -119,7 +176,10 @@ def _run(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
     facts |= {"config": container} | environment() | {"seconds": seconds} | outcome.facts()
     write_text(folder.path / "manifest.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     job.passed = outcome.passed
+    job.results = results_in(folder.path, (*task.outputs, "manifest.json", "timing.csv"))
+    job.code = code_of(job.identity.settings)
     job.end(Status.DONE)
+    job.exit_code = value_of(job)
     job.write(folder.path)
     if job.number is None:  # a sweep ends with its own folder
         show_folder(folder.path, on_stderr=outcome.prints_text_alone)
@@ -155,22 +215,19 @@ def _record_failure(folder: RunFolder, job: Job, error: BaseException, message: 
         StoppedError: Status.KILLED,
     }
     reason = message or f"{type(error).__name__}: {error}".removesuffix(": ")
+    job.exit_code = _exit_code(error, message)
     job.end(kinds.get(type(error), Status.FAILED), one_line(reason))
     is_bug = message is None and not isinstance(error, KeyboardInterrupt)
     if folder.begun:
         folder.record(job)
-    else:
-        _note_refusal(folder.path)
     if not is_bug:
         folder.clear(keep_job=in_sweep)
 
 
-def _note_refusal(path: Path) -> None:
-    """Notes a job that could not use its folder, if it belongs to a sweep. This must not hide why it could not."""
-    hydra = HydraConfig.get()
-    if hydra.mode == RunMode.MULTIRUN:
-        with suppress(UserError):
-            note_refusal(Path(hydra.runtime.cwd, hydra.sweep.dir), stamp(), path.name)
+def _exit_code(error: BaseException, message: str | None) -> ExitCode:
+    if message is not None:
+        return ExitCode.USER_ERROR
+    return ExitCode.INTERRUPTED if isinstance(error, KeyboardInterrupt) else ExitCode.BUG
 
 
 def _refuse_unused(job: Job, container: dict[str, Any]) -> None:

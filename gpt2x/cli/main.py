@@ -16,10 +16,12 @@ from gpt2x.cli import hydra_app
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.job import run_job
 from gpt2x.cli.messages import complain, complaints, message_of, show_bug, unwritable
-from gpt2x.cli.overrides import checked
+from gpt2x.cli.overrides import checked, names_a_sweep
+from gpt2x.cli.sweep_job import SweepJob
 from gpt2x.errors import UserError
 from gpt2x.paths import launch_directory_exists, output
-from gpt2x.runs.job import Job, Status
+from gpt2x.runs.found import Found
+from gpt2x.runs.job import Status
 
 
 def main() -> int:
@@ -39,7 +41,7 @@ def main() -> int:
     code = _guarded(lambda: _launch(stamp))
     sweep = launched.sweep
     if sweep is not None:
-        collected = _guarded(lambda: _collect(sweep, stamp, is_complete=code is ExitCode.DONE))
+        collected = _guarded(lambda: _collect(sweep, launched.jobs, is_complete=code is ExitCode.DONE))
         code = max(code, collected)
     launched.remove_empty()
     return max(code, _end_output())
@@ -69,35 +71,43 @@ def _launch(stamp: str) -> ExitCode:
     arguments = hydra_app.parse_arguments(sys.argv[1:])
     if not arguments.shell_completion:
         arguments.overrides = checked(arguments.overrides, arguments.multirun)
+        if names_a_sweep(arguments.overrides):
+            hydra_app.make_multirun(arguments)
     hydra_app.launch(arguments, run_job, stamp)
     return hydra_app.launched.exit_code
 
 
-def _collect(sweep: Path, stamp: str, is_complete: bool) -> ExitCode:
+def _collect(sweep: Path, jobs: list[SweepJob], is_complete: bool) -> ExitCode:
     """Writes the tables of a sweep from its job folders; returns the exit code for the jobs of this command.
 
     Raises UserError if the sweep is complete and had no jobs.
     """
+    from gpt2x.reports.console import show_folder
     from gpt2x.reports.sweep import show_sweep
-    from gpt2x.runs.sweep import all_recorded, collect_sweep
+    from gpt2x.runs.collect import collect_sweep, discard_empty
     from gpt2x.tasks.registry import TABLES
 
-    jobs = collect_sweep(sweep, TABLES)
-    if jobs:
-        show_sweep(sweep)
-    unreadable = any(not job.task for job in jobs)
-    if unreadable or (jobs and not all_recorded(sweep, stamp)):
-        return ExitCode.JOBS_FAILED
-    of_this_command = [job for job in jobs if job.invocation == stamp]
-    if is_complete and not of_this_command:
+    collected = collect_sweep(sweep, TABLES)
+    if collected:
+        show_sweep(collected)
+        show_folder(sweep)
+    else:
+        discard_empty(sweep)
+    if is_complete and not jobs:
         raise UserError("the sweep has no jobs: one of its settings has no value, such as range(1,1)")
-    return _exit_code(of_this_command)
+    return _exit_code(collected, jobs)
 
 
-def _exit_code(jobs: list[Job]) -> ExitCode:
-    if any(job.state not in (Status.DONE, Status.SKIPPED) for job in jobs):
+def _exit_code(collected: list[Found], jobs: list[SweepJob]) -> ExitCode:
+    """JOBS_FAILED if a job of this command has not ended well, or if any job of the sweep cannot be read."""
+    names = {job.folder.name for job in jobs}
+    own = [each for each in collected if each.name in names]
+    unreadable = any(each.state is Status.FAILED and not each.job.task for each in collected)
+    # A job may have been refused because its folder, which the user has named, holds another one.
+    refused = any(job.found is None for job in jobs)
+    if unreadable or refused or any(each.state not in (Status.DONE, Status.SKIPPED) for each in own):
         return ExitCode.JOBS_FAILED
-    return ExitCode.NO_PARITY if any(job.passed is False for job in jobs) else ExitCode.DONE
+    return ExitCode.NO_PARITY if any(each.job.passed is False for each in own) else ExitCode.DONE
 
 
 def _guarded(work: Callable[[], ExitCode]) -> ExitCode:

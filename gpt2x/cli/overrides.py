@@ -13,12 +13,19 @@ from gpt2x.cli.help import groups, setting_types
 from gpt2x.cli.old_flags import looks_like_a_path
 from gpt2x.cli.quoting import TEXTS, setting_word, without_interpolations
 from gpt2x.config.checks import choose
-from gpt2x.config.tasks import SCHEMAS, tasks_with
+from gpt2x.config.sweep import OF_SWEEP
+from gpt2x.config.tasks import READERS, SCHEMAS, tasks_with
 from gpt2x.errors import UserError, nearest
 from gpt2x.prompts import PROMPT_FILES
 
 _RECORDED = ("prompt", "prompt_file", "task.gen_prompt", "decode.max_new_tokens")
-_CONTRADICTIONS = (*combinations(("prompt", *PROMPT_FILES), 2), *(("task.reference", key) for key in _RECORDED))
+_CONTRADICTIONS = (
+    ("sweep", "hydra.sweep.dir"),
+    ("sweep", "task.runs"),
+    *combinations(("prompt", *PROMPT_FILES), 2),
+    *(("task.reference", key) for key in _RECORDED),
+)
+_EXAMPLES = {"sweep": "sweep=nucleus", "retries": "retries=2", "fail_fast": "fail_fast=true", "rerun": "rerun=stale"}
 _SWEPT = "hydra.sweeper.params."
 # What users may set of Hydra itself. gpt2x sets the rest: its callbacks, for example, and where a job's log goes.
 _OF_HYDRA = (
@@ -36,7 +43,9 @@ def checked(overrides: Sequence[str], multirun: bool) -> list[str]:
     interpolation, and a backslash before it is a backslash.
     """
     result, keys = [], set()
-    is_sweep = multirun or not {"experiment", "hydra.mode"}.isdisjoint(map(key_of, overrides))
+    is_sweep = (
+        multirun or names_a_sweep(overrides) or not {"experiment", "hydra.mode"}.isdisjoint(map(key_of, overrides))
+    )
     for text in map(_as_setting, overrides):
         key = key_of(text)
         override = _parsed(text)
@@ -46,7 +55,11 @@ def checked(overrides: Sequence[str], multirun: bool) -> list[str]:
             text = without_interpolations(text)
         keys.add(key)
         result.append(text)
-    if multirun and "hydra.run.dir" in keys:
+    if is_alone(overrides):
+        _check_reader(keys, multirun)
+    elif not is_sweep and (needless := keys & set(OF_SWEEP)):
+        raise UserError(f"{min(needless)} is for a sweep: add sweep=NAME, or -m")
+    if (multirun or names_a_sweep(overrides)) and "hydra.run.dir" in keys:
         raise UserError("hydra.run.dir is for a run on its own; for a sweep, give hydra.sweep.dir=DIR")
     if not is_sweep and "hydra.sweep.dir" in keys:
         raise UserError("hydra.sweep.dir is for a sweep: add -m; for a run on its own, give hydra.run.dir=DIR")
@@ -54,6 +67,24 @@ def checked(overrides: Sequence[str], multirun: bool) -> list[str]:
         if {one, other} <= keys:
             raise UserError(f"{one} and {other} contradict each other: give one of them")
     return result
+
+
+def names_a_sweep(overrides: Sequence[str]) -> bool:
+    """Whether the command is a sweep because it has a name for one."""
+    return any(key_of(each) == "sweep" for each in overrides) and not is_alone(overrides)
+
+
+def is_alone(overrides: Sequence[str]) -> bool:
+    """Whether the task of the command reads other runs, and is no job of a sweep."""
+    return any(each in [f"task={name}" for name in READERS] for each in overrides)
+
+
+def _check_reader(keys: set[str], multirun: bool) -> None:
+    """Raises UserError for a task that reads other runs, as a job of a sweep."""
+    if multirun:
+        raise UserError("a task that reads other runs is no job of a sweep: leave -m out")
+    if {"sweep", "hydra.run.dir"} <= keys:
+        raise UserError("hydra.run.dir: the tables of a sweep are written into its own folder")
 
 
 def key_of(override: str) -> str:
@@ -125,6 +156,8 @@ def _check_key(override: Override, key: str, text: str) -> None:
         _check_folder(override, key, text)
     elif key not in setting_types() and options is None:
         raise UserError(_unknown(key, value))
+    if key in OF_SWEEP and (override.is_sweep_override() or value in ("", "null")):
+        raise UserError(f"{text}: give one value, such as {_EXAMPLES[key]}")
     if options is None:
         return
     if key in ("model", "weights") and value not in options and looks_like_a_path(value):

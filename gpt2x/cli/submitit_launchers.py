@@ -29,6 +29,7 @@ from omegaconf import open_dict
 from gpt2x.cli.lost import record_lost
 from gpt2x.cli.messages import say
 from gpt2x.errors import StoppedError, UserError
+from gpt2x.paths import shown
 from gpt2x.runs.job import Status
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class _Launcher(plugin.BaseSubmititLauncher):
 
     def _run(self, calls: list[Call], jobs: "list[submitit.Job[JobReturn]]") -> None:
         """Starts the calls, each of which becomes a job, and waits until all jobs have ended."""
-        from gpt2x.reports.sweep import jobs_progress
+        from gpt2x.reports.jobs import jobs_progress
 
         executor = self._executor()
         running: list[submitit.Job[JobReturn]] = []
@@ -224,7 +225,7 @@ class Slurm(_Launcher):
             "OUT_OF_MEMORY": f"used more than hydra.launcher.mem_gb={self.params['mem_gb']}; set it higher",
             "NODE_FAIL": "its node failed",
         }
-        default = f"its process was killed or could not start, see {job.paths.stderr}"
+        default = f"its process was killed, or could not start: see {shown(job.paths.stderr)}"
         return f"{kinds.get(state.partition(' ')[0], default)} ({state})"
 
 
@@ -252,7 +253,7 @@ class Local(_Launcher):
             job.cancel()
 
     def _end_of(self, job: "submitit.Job[JobReturn]") -> str:
-        return f"killed, or could not start, see {job.paths.stderr}"
+        return f"killed, or could not start: see {shown(job.paths.stderr)}"
 
 
 def _stop(requeue: Any, minutes: int, number: int, frame: FrameType | None) -> None:

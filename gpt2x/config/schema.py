@@ -14,11 +14,12 @@ from gpt2x.config.decode import DecodeConfig
 from gpt2x.config.device import DeviceConfig
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.subject import SubjectConfig
+from gpt2x.config.sweep import SweepConfig
 from gpt2x.config.weights import WeightsConfig
 
 
 @dataclass
-class Config:
+class Config(SweepConfig):
     """All settings of one job."""
 
     task: Any = MISSING  # one of gpt2x.config.tasks.SCHEMAS
@@ -36,6 +37,7 @@ class Config:
     notes: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_dtype("dtype", self.dtype)
         check_seed("seed", self.seed)
         check_batch_size("batch_size", self.batch_size)

@@ -1,13 +1,11 @@
 """What is shown after a sweep: the settings of its jobs against their main numbers, from the job folders alone."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from textwrap import shorten, wrap
 from typing import Any
 
-from rich.progress import BarColumn, TimeElapsedColumn
 from rich.table import Column
 
 from gpt2x.benchmark.rows import BenchmarkRow
@@ -15,12 +13,15 @@ from gpt2x.decoding.rows import GenerationRow
 from gpt2x.evaluation.rows import EvaluationRow
 from gpt2x.parity.rows import SummaryRow
 from gpt2x.reports import console
-from gpt2x.runs.job import Job, Status
-from gpt2x.runs.sweep import as_cell, jobs_of, swept_settings
+from gpt2x.runs.collect import JOBS, as_cell, setting_of, swept_settings
+from gpt2x.runs.found import Found
+from gpt2x.runs.job import Status
 from gpt2x.runs.tables import read_rows
 from gpt2x.training.rows import TrainRow
 
 _MOST_JOBS = 20
+_WIDTH = 80
+_LONGEST = 40  # characters of a setting's value in the line of a job that failed
 _LONG = 10  # characters: longer values of settings are cut off where space is short
 
 
@@ -76,20 +77,10 @@ _NUMBERS = {
 }
 
 
-@contextmanager
-def jobs_progress(n_jobs: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar for jobs that run elsewhere; yields a function that takes how many have ended."""
-    columns = (BarColumn(), "{task.completed:.0f} of {task.total:.0f} jobs have ended", TimeElapsedColumn())
-    with console.progress(*columns) as bar:
-        task = bar.add_task("jobs", total=n_jobs)
-        yield lambda ended: bar.update(task, completed=ended)
-
-
-def show_sweep(folder: Path) -> None:
-    """Prints the first jobs as a table, how many jobs there are of each status, and the folder."""
-    jobs = jobs_of(folder)
-    headings = _headings(swept_settings([job for _, job in jobs]))
-    lines = [_line(job_folder, job, headings) for job_folder, job in jobs[:_MOST_JOBS]]
+def show_sweep(jobs: list[Found]) -> None:
+    """Prints the first jobs as a table, how many jobs there are of each status, which failed, and what is stale."""
+    headings = _headings(swept_settings([each.job for each in jobs if each.job.task]))
+    lines = [_line(each, headings) for each in jobs[:_MOST_JOBS]]
     columns = []
     for heading in dict.fromkeys(heading for line in lines for heading in line):
         longest = max(len(heading), *(len(line.get(heading, "")) for line in lines))
@@ -101,10 +92,25 @@ def show_sweep(folder: Path) -> None:
     console.out.print(table)
     if len(jobs) > _MOST_JOBS:
         console.out.print(f"and {len(jobs) - _MOST_JOBS} more")
-    counts = Counter(job.state for _, job in jobs)
+    counts = Counter(each.state for each in jobs)
     parts = ", ".join(f"{counts[status]} {status}" for status in Status if counts[status])
     console.out.print(f"{len(jobs)} job{'s' if len(jobs) > 1 else ''}: {parts}")
-    console.show_folder(folder)
+    _show_failures([each for each in jobs if each.failed], headings)
+    stale = sum(each.stale is not None for each in jobs)
+    if stale:
+        console.out.print(f"{stale} stale, as {JOBS} explains; rerun=stale runs them again")
+
+
+def _show_failures(failed: list[Found], headings: dict[str, str]) -> None:
+    """Prints one line per job that failed: its state, its swept settings, and the error."""
+    for each in failed[:_MOST_JOBS]:
+        values = {heading: str(as_cell(setting_of(each.job, key))) for heading, key in headings.items()}
+        settings = "".join(f" {heading}={shorten(value, _LONGEST)}" for heading, value in values.items())
+        error = f": {each.error}" if each.error else ""
+        text = console.as_line(f"{each.state} {each.name}{settings}{error}").plain
+        console.out.print("\n".join(wrap(text, _WIDTH, subsequent_indent="    ")))
+    if len(failed) > _MOST_JOBS:
+        console.out.print(f"and {len(failed) - _MOST_JOBS} more that failed, see {JOBS}")
 
 
 def _headings(settings: list[str]) -> dict[str, str]:
@@ -113,12 +119,14 @@ def _headings(settings: list[str]) -> dict[str, str]:
     return {key if leaves[key.rpartition(".")[2]] > 1 else key.rpartition(".")[2]: key for key in settings}
 
 
-def _line(folder: Path, job: Job, headings: dict[str, str]) -> dict[str, str]:
+def _line(found: Found, headings: dict[str, str]) -> dict[str, str]:
     """Heading -> cell, for one job."""
-    settings = {heading: str(as_cell(job.chosen.get(key))) for heading, key in headings.items()}
+    job, settings = found.job, {}
+    if job.task:
+        settings = {heading: str(as_cell(setting_of(job, key))) for heading, key in headings.items()}
     numbers = _NUMBERS.get(job.task)
-    if numbers is None or job.state is not Status.DONE or not (folder / numbers.table).is_file():
-        return {"status": job.state} | settings
-    rows = read_rows(folder / numbers.table, numbers.row_type)
-    status = numbers.verdict(rows) if numbers.verdict else job.state
+    if numbers is None or found.state is not Status.DONE or not (found.folder / numbers.table).is_file():
+        return {"status": found.state} | settings
+    rows = read_rows(found.folder / numbers.table, numbers.row_type)
+    status = numbers.verdict(rows) if numbers.verdict else found.state
     return {"status": status} | settings | {heading: number(rows) for heading, number in numbers.columns.items()}

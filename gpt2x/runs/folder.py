@@ -9,10 +9,9 @@ from typing import Any
 from gpt2x.errors import UserError
 from gpt2x.paths import remove_temporaries, shown
 from gpt2x.runs.job import JOB, Identity, Job, differences, read_job
-from gpt2x.runs.lock import locked
+from gpt2x.runs.lock import LOCK, locked
 from gpt2x.runs.sweep import SWEEP
 
-_LOCK = ".lock"
 OF_EVERY_RUN = (JOB, "manifest.json", "timing.csv")
 
 
@@ -24,7 +23,7 @@ class RunFolder:
 
     def __init__(self, path: Path, outputs: tuple[str, ...] = (), state: str | None = None) -> None:
         self.path, self.outputs, self.state = path, outputs, state
-        self._before = {each for each in path.iterdir() if each.name != _LOCK}
+        self._before = {each for each in path.iterdir() if each.name != LOCK}
         self.previous = read_job(path)
         """The job that was in this folder before."""
         self.begun = False
@@ -44,6 +43,13 @@ class RunFolder:
         """Replaces job.json at the end of a job that failed. An error in writing must not hide why the job failed."""
         with suppress(UserError):
             job.write(self.path)
+
+    def forget(self) -> None:
+        """Leaves the files of the task alone in the folder: what it did is no run."""
+        if self.previous is not None:
+            self.previous.write(self.path)
+        else:
+            (self.path / JOB).unlink(missing_ok=True)
 
     def check_same_run(
         self, identity: Identity, neutral: tuple[str, ...], defaults: Callable[[], Mapping[str, Any]]
@@ -95,6 +101,6 @@ def opened(path: Path, outputs: tuple[str, ...] = (), state: str | None = None) 
     """
     if (path / SWEEP).is_file():
         raise UserError(f"{shown(path)}: holds a sweep; give another hydra.run.dir")
-    with locked(path / _LOCK, "hydra.run.dir"):
+    with locked(path / LOCK, "hydra.run.dir"):
         remove_temporaries(path, (*outputs, *OF_EVERY_RUN, *([state] if state else [])))
         yield RunFolder(path, outputs, state)

@@ -31,6 +31,10 @@ class Status(StrEnum):
     KILLED = "killed"
     """The process is gone. It is written only where somebody noticed: the job itself, shortly before the time limit of
     a cluster, or the command that waited for the job. In other cases job.json says that the job is running."""
+    DAMAGED = "damaged"
+    """Never written: job.json says that the job is done, and its results are not those that it wrote."""
+    WAITING = "waiting"
+    """Never written: a job of a sweep that has not been started."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,18 @@ class Job:
     status: Status = Status.RUNNING
     passed: bool | None = None
     """False if the job is done and parity does not hold; None until it is done."""
+    exit_code: int | None = None
+    """As if the job had run on its own; None until it has ended."""
     error: str | None = None
     seconds: float | None = None
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     started: float = field(default_factory=time.time)
     """Seconds since 1970."""
+    results: dict[str, list[int | str]] | None = None
+    """The result files of a job that is done: see gpt2x.runs.results."""
+    code: dict[str, str] = field(default_factory=dict)
+    """What a job that is done was made with: see gpt2x.runs.code."""
 
     def end(self, status: Status, error: str | None = None) -> None:
         self.status, self.error, self.seconds = status, error, time.time() - self.started
@@ -126,12 +136,23 @@ def read_job(folder: Path) -> Job | None:
 
 def _check_types(part: Job | Identity) -> None:
     """Raises ValueError if a field does not hold what its annotation says; the content of lists is not looked at."""
-    for name, hint in get_type_hints(type(part)).items():
-        options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-        allowed = [get_origin(option) or option for option in options]
+    for name, allowed in _TYPES[type(part).__name__].items():
         value = getattr(part, name)
-        if not isinstance(value, (*allowed, *([int] if float in allowed else []))):
+        if not isinstance(value, allowed):
             raise ValueError(f"{name} is {value!r}")
+
+
+def _allowed_types(part: type) -> dict[str, tuple[type, ...]]:
+    """Name of each field -> the types that its value may have; an int may stand for a float."""
+    allowed = {}
+    for name, hint in get_type_hints(part).items():
+        options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        types = tuple(get_origin(option) or option for option in options)
+        allowed[name] = (*types, *([int] if float in types else []))
+    return allowed
+
+
+_TYPES = {part.__name__: _allowed_types(part) for part in (Job, Identity)}
 
 
 def differences(recorded: Identity, now: Identity, defaults: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,12 +15,20 @@ if sys.platform != "win32":
     import fcntl
 
 
+LOCK = ".lock"
+"""The lock of a run folder."""
+
+
+class InUseError(UserError):
+    """Another process holds the lock."""
+
+
 @contextmanager
 def locked(file: Path, setting: str, wait: bool = False) -> Iterator[None]:
     """Holds the lock of this name, in a folder that exists and that `setting` names, while the context lasts.
 
-    Raises UserError if the file cannot be written and, unless it is to `wait`, if another process holds the lock:
-    with the owner's process and host. On Windows, and on a file system without locks, nobody is kept out.
+    Raises UserError if the file cannot be written and, unless it is to `wait`, InUseError if another process holds the
+    lock: with the owner's process and host. On Windows, and on a file system without locks, nobody is kept out.
     """
     try:
         descriptor = _acquire(file, setting, wait)
@@ -33,15 +42,47 @@ def locked(file: Path, setting: str, wait: bool = False) -> Iterator[None]:
         _release(descriptor, file)
 
 
+def owner_of(file: Path) -> str | None:
+    """The process and host that hold the lock of this name; None if nobody does.
+
+    OSError if that cannot be found out: on Windows, and on a file system without locks.
+    """
+    try:
+        descriptor = os.open(file, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        if sys.platform == "win32":
+            raise OSError("no locks on Windows")
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _owner(descriptor)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _owner(descriptor: int) -> str:
+    return os.read(descriptor, 1000).decode(errors="replace") or "another process"
+
+
 def _acquire(file: Path, setting: str, wait: bool) -> int:
     """The descriptor of the open and locked file."""
+    tries = 3
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             is_locked = _lock(descriptor, wait)
+            if not is_locked and tries > 0:  # perhaps another process only looks at the lock: see owner_of
+                tries -= 1
+                os.close(descriptor)
+                time.sleep(0.02)
+                continue
             if not is_locked:
-                owner = os.read(descriptor, 1000).decode(errors="replace") or "another process"
-                raise UserError(f"{shown(file.parent)}: in use by {owner}; wait for its end, or give another {setting}")
+                owner = _owner(descriptor)
+                raise InUseError(
+                    f"{shown(file.parent)}: in use by {owner}; wait for its end, or give another {setting}"
+                )
         except BaseException:
             os.close(descriptor)
             raise

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2x.checkpoints.digest import weight_digests
@@ -24,6 +25,8 @@ class Outcome:
     checkpoint: "Checkpoint | None" = None
     prints_text_alone: bool = False
     """Whether stdout has a generated text and nothing else, so that it can be redirected; the folder is on stderr."""
+    results: Path | None = None
+    """Where the results are of a task that reads other runs, and is none itself."""
     timings: dict[str, float] = field(default_factory=dict)
     """Stage -> seconds."""
 

@@ -13,6 +13,7 @@ from gpt2x.decoding.rows import GenerationRow, TokenRow
 from gpt2x.evaluation.rows import EvaluationRow
 from gpt2x.parity.rows import ParityRow, SideBySideRow, SummaryRow
 from gpt2x.prompts import PROMPT_FILES
+from gpt2x.runs.collect import JOBS
 from gpt2x.runs.tables import TimingRow
 from gpt2x.tasks.outcome import Outcome
 from gpt2x.training.rows import TrainRow
@@ -88,8 +89,10 @@ ALL = (
     ),
 )
 
-TASKS = {task.name: task for task in ALL}
-
-TABLES: dict[str, type] = {name: row for task in TASKS.values() for name, row in task.tables.items()}
+TABLES: dict[str, type] = {name: row for task in ALL for name, row in task.tables.items()}
 """All tables of all tasks, and the one of every run."""
 TABLES["timing.csv"] = TimingRow
+
+COLLECT = Task("collect", {}, files=(JOBS, *TABLES), saves_memory="fewer runs", reads_weights=lambda weights: False)
+
+TASKS = {task.name: task for task in (*ALL, COLLECT)}

@@ -35,7 +35,15 @@ def test_generate(gpt2x: Cli, launch: Path) -> None:
     tokens = sum(int(row["n_new_tokens"]) for row in found)
     assert rows[0][4] == f"{sum(float(row['logprob']) for row in found) / tokens:.3f}"
     assert rows[0][5] == f"{tokens / 2:.1f}"
-    assert last == ["4 jobs: 2 done, 2 failed", "results in out"]
+    ids = [job["job"] for job in read_csv(launch / "out" / "jobs.csv")[2:]]
+    assert last == [
+        "4 jobs: 2 done, 2 failed",
+        f"failed {ids[0]} top_p=0.0 prompt=Now: decode.top_p=0.0: must be above 0 and",
+        "    at most 1",
+        f"failed {ids[1]} top_p=0.0 prompt=a text of many words that does not [...]:",
+        "    decode.top_p=0.0: must be above 0 and at most 1",
+        "results in out",
+    ]
 
 
 def test_validate(gpt2x: Cli, launch: Path) -> None:

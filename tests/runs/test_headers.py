@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 
-from gpt2x.runs.sweep import JobRow
+from gpt2x.runs.collect import JobRow
 from gpt2x.tasks.registry import TABLES
 
 HEADERS = {
@@ -22,7 +22,7 @@ HEADERS = {
     "benchmark.csv": "engine,dtype,batch,prompt_tokens,new_tokens,ms_per_step,ms_per_step_p10,ms_per_step_p90,"
     "tokens_per_second,ratio_to_transformers,first_token_ms,peak_rss_mb,load_seconds,same_tokens",
     "timing.csv": "stage,seconds",
-    "jobs.csv": "job,overrides,status,attempts,error,seconds,notes",
+    "jobs.csv": "job,overrides,status,attempts,error,seconds,notes,stale",
 }
 
 

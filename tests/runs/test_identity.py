@@ -15,5 +15,7 @@ def test_local_weights_count_by_content_with_weights_auto_too(gpt2x: Cli, launch
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    assert gpt2x(*sweep).code == 0
-    assert [row["attempts"] for row in read_csv(launch / "out" / "jobs.csv")] == ["1", "1"]
+    assert gpt2x(*sweep, "rerun=stale").code == 0
+    jobs = read_csv(launch / "out" / "jobs.csv")
+    assert [row["attempts"] for row in jobs] == ["1", "1"]
+    assert [row["stale"] for row in jobs] == [f"replaced by {jobs[1]['job']}", ""]

@@ -16,8 +16,8 @@ import pytest
 
 from gpt2x.cli.job import run_job
 from gpt2x.errors import DoesNotFitError
+from gpt2x.runs.collect import collect_sweep
 from gpt2x.runs.job import Status, read_job
-from gpt2x.runs.sweep import collect_sweep
 from gpt2x.tasks.registry import TABLES, TASKS
 from tests.conftest import REPO, Cli, read_csv
 
@@ -106,8 +106,8 @@ def test_a_killed_job_says_running_and_counts_as_killed(gpt2x: Cli, gpt2x_proces
     job = read_job(folder)
     assert job is not None
     assert (job.status, job.state) == (Status.RUNNING, Status.KILLED)
-    assert [each.state for each in collect_sweep(launch / "out", TABLES)] == [Status.KILLED]
-    assert [row["status"] for row in read_csv(launch / "out" / "jobs.csv")] == ["killed"]
+    assert [each.state for each in collect_sweep(launch / "out", TABLES)] == [Status.KILLED, Status.WAITING]
+    assert [row["status"] for row in read_csv(launch / "out" / "jobs.csv")] == ["killed", "waiting"]
 
 
 def test_a_young_process_of_the_same_number_is_not_the_job(gpt2x: Cli, launch: Path) -> None:
@@ -162,11 +162,11 @@ def test_a_second_command_in_a_sweep_s_folder_adds_its_jobs(gpt2x: Cli, launch: 
     assert gpt2x("-m", *FAST, "seed=3,1", "hydra.sweep.dir=out").code == 0
     assert gpt2x("-m", *FAST, "seed=2,1", "hydra.sweep.dir=out").code == 0
     rows = read_csv(launch / "out" / "generations.csv")
-    assert [row["seed"] for row in rows] == ["3", "1", "2"]
-    assert [row["attempts"] for row in read_csv(launch / "out" / "jobs.csv")] == ["1", "2", "1"]
+    assert [row["seed"] for row in rows] == ["3", "2", "1"]  # those of the last command, in its order, are the last
+    assert [row["attempts"] for row in read_csv(launch / "out" / "jobs.csv")] == ["1", "1", "1"]
     sweep = json.loads((launch / "out" / "sweep.json").read_text())
     assert [each["overrides"][-1] for each in sweep["invocations"]] == ["seed=3,1", "seed=2,1"]
-    assert sweep["jobs"] == [row["job"] for row in rows]
+    assert [each["job"] for each in sweep["jobs"]] == [row["job"] for row in rows]
 
 
 def keys(gpt2x: Cli, launch: Path, *args: str) -> list[str]:
@@ -215,8 +215,9 @@ def test_every_task_declares_what_it_writes(gpt2x: Cli, launch: Path) -> None:
         "evaluate": ("task.data=text.txt",),
         "benchmark": ("task.engines=[gpt2x]", "task.batch_sizes=[1]", "task.new_tokens=2", "task.rounds=1"),
     }
-    assert set(arguments) == set(TASKS)
-    for name, task in TASKS.items():
+    assert {*arguments, "collect"} == set(TASKS)
+    for name in arguments:
+        task = TASKS[name]
         assert gpt2x(f"task={name}", *arguments[name], f"hydra.run.dir={name}").code == 0
         state = {task.state} if task.state is not None and name != "generate" else set()  # generate removes it
         written = {file.name for file in (launch / name).iterdir()} - {"job.json", "manifest.json", "timing.csv"}

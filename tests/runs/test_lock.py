@@ -1,6 +1,5 @@
 """A run folder has one owner, until its process ends in whatever way; the second job is refused."""
 
-import json
 import os
 import signal
 import subprocess
@@ -61,20 +60,34 @@ def test_the_second_job_leaves_the_owner_s_files_alone(gpt2x: Cli, launch: Path)
     assert not (launch / "out" / ".lock").exists()
 
 
-def test_a_job_of_a_sweep_whose_folder_is_in_use_has_failed(gpt2x: Cli, launch: Path) -> None:
+def test_a_sweep_leaves_a_job_to_the_process_that_runs_it_and_takes_it_over_if_it_does_not_end(
+    gpt2x: Cli, launch: Path
+) -> None:
     sweep = ("-m", *FAST, "hydra.sweep.dir=out", "seed=1,2")
     assert gpt2x(*sweep).code == 0
-    first = read_csv(launch / "out" / "jobs.csv")[0]["job"]
-    before = (launch / "out" / first / "job.json").read_bytes()
-    with locked(launch / "out" / first / ".lock", "hydra.run.dir"):
+    first = launch / "out" / read_csv(launch / "out" / "jobs.csv")[0]["job"]
+    (first / "job.json").unlink()
+    (first / "generations.csv").unlink()
+    program = f"""
+import time
+from pathlib import Path
+from gpt2x.runs.lock import locked
+with locked(Path({str(first / ".lock")!r}), "hydra.run.dir"):
+    print("locked", flush=True)
+    time.sleep(2)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "locked\n"
         result = gpt2x(*sweep)
-    assert (result.code, len(result.err.splitlines())) == (3, 1)
-    assert_in(result.err, f"out/{first}: in use by process")
-    assert (launch / "out" / first / "job.json").read_bytes() == before
-    assert [row["attempts"] for row in read_csv(launch / "out" / "jobs.csv")] == ["1", "2"]
-    invocations = json.loads((launch / "out" / "sweep.json").read_text())["invocations"]
-    assert [each["refused"] for each in invocations] == [[], [first]]
-    assert gpt2x(*sweep).code == 0
+        assert owner.wait() == 0
+    assert result.code == 0
+    assert result.err.splitlines() == [
+        "gpt2x: 1 of 2 jobs are done already",
+        "gpt2x: waiting for 1 job that another command runs",
+    ]
+    jobs = read_csv(launch / "out" / "jobs.csv")
+    assert [(job["status"], job["attempts"]) for job in jobs] == [("done", "1"), ("done", "1")]
 
 
 def test_a_lock_is_released_and_its_file_removed(tmp_path: Path) -> None:

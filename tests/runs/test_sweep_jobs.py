@@ -73,7 +73,8 @@ def test_notes_of_a_sweep(gpt2x: Cli, launch: Path, override: str) -> None:
     folders = {path.name for path in (launch / "out").iterdir() if path.is_dir()}
     assert gpt2x(*SWEEP, "seed=1,2", "notes=second").code == 0  # the same jobs: a note is no part of their key
     assert {path.name for path in (launch / "out").iterdir() if path.is_dir()} == folders
-    assert [job["notes"] for job in read_csv(launch / "out" / "jobs.csv")] == ["second", "second"]
+    jobs = read_csv(launch / "out" / "jobs.csv")  # they are done: nothing has run with the second note
+    assert [(job["notes"], job["attempts"]) for job in jobs] == [(text, "1"), (text, "1")]
 
 
 @pytest.mark.parametrize("task", ["validate", "train", "benchmark"])

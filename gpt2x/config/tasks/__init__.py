@@ -8,7 +8,9 @@ from dataclasses import fields
 from functools import cache
 from typing import ClassVar, Protocol
 
+from gpt2x.config.sweep import OF_SWEEP
 from gpt2x.config.tasks.benchmark import BenchmarkTask
+from gpt2x.config.tasks.collect import CollectTask
 from gpt2x.config.tasks.evaluate import EvaluateTask
 from gpt2x.config.tasks.generate import GenerateTask
 from gpt2x.config.tasks.train import TrainTask
@@ -32,7 +34,11 @@ SCHEMAS: dict[str, type[TaskSettings]] = {
     "train": TrainTask,
     "evaluate": EvaluateTask,
     "benchmark": BenchmarkTask,
+    "collect": CollectTask,
 }
+
+READERS = ("collect",)
+"""Tasks that read the folders of other runs. They are no job of a sweep."""
 
 
 def tasks_with(key: str) -> list[str]:
@@ -51,6 +57,6 @@ def is_used(task: str, key: str) -> bool:
 
 def reads(schema: type[TaskSettings], key: str) -> bool:
     """Whether a task reads a shared setting, or a part of it."""
-    if key in DESCRIPTIVE:
+    if key in DESCRIPTIVE or (key in OF_SWEEP and schema.name not in READERS):
         return True
     return any(key == used or key.startswith(f"{used}.") or used.startswith(f"{key}.") for used in schema.uses)

@@ -1,0 +1,164 @@
+"""A sweep that resumes: of the jobs that a launcher is given, it starts those that are not done, in rounds."""
+
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from omegaconf import OmegaConf
+
+from gpt2x.cli.composer import Composer
+from gpt2x.cli.composition import of_job, stamp
+from gpt2x.cli.exit_codes import ExitCode
+from gpt2x.cli.job import stop_file, value_of
+from gpt2x.cli.messages import complain, one_line, say
+from gpt2x.cli.sweep_job import SweepJob, described
+from gpt2x.config.sweep import OF_SWEEP, SweepConfig
+from gpt2x.errors import UserError
+from gpt2x.runs.collect import done_jobs, slot_of
+from gpt2x.runs.found import Found
+from gpt2x.runs.job import Status
+from gpt2x.runs.sweep import Planned, plan_jobs
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+class Resuming(Launcher):
+    """Gives a launcher of Hydra the jobs that are not done, until they are, or have failed too often.
+
+    What it learns about jobs it reads from their folders, so it works with every launcher. Other commands may run
+    jobs of the same sweep at the same time: a job that one of them runs is left to it, and awaited.
+    """
+
+    def __init__(self, real: Launcher, composer: Composer) -> None:
+        self.real, self.composer = real, composer
+        config = composer.sweep
+        self.root = Path(str(config.hydra.sweep.dir)).absolute()
+        self.settings = SweepConfig(**{key: OmegaConf.select(config, key) for key in OF_SWEEP})
+        self.jobs: list[SweepJob] = []
+        """All jobs that the sweeper has asked for."""
+
+    def setup(self, **_: Any) -> None:
+        """Does nothing: the real launcher has been set up."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Runs what is to be run of these jobs, and returns the exit code of each of them.
+
+        Raises UserError if `fail_fast` ends the sweep, and what the real launcher raises if it starts no job.
+        """
+        jobs = [self._described(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
+        self.jobs += jobs
+        different = list({job.folder: job for job in jobs}.values())
+        pending = [job for job in different if not self._is_done(job)]
+        plan_jobs(self.root, [self._planned(job) for job in different])
+        if len(pending) < len(different):
+            say(f"{len(different) - len(pending)} of {len(different)} jobs are done already")
+        while pending:
+            self._run_some(pending)
+            pending = self._left(pending)
+        return [_returned(job) for job in jobs]
+
+    def _described(self, overrides: Sequence[str], number: int) -> SweepJob:
+        """The job and its folder: that of an earlier job, if only the content of input files has changed since then."""
+        settings, name = self.composer.compose(overrides, number)
+        job = described(settings, name, overrides, number, self.root)
+        if job.look() is not None or job.identity is None or not job.identity.inputs or self.settings.rerun:
+            return job
+        earlier = self._done.get(slot_of(job.identity, job.chosen))
+        if earlier is not None:
+            now, before = job.identity.inputs, earlier.job.identity.inputs
+            job.changed = "other content of " + ", ".join(key for key in now if now[key] != before.get(key))
+            job.folder = earlier.folder
+            job.look()
+        return job
+
+    def _planned(self, job: SweepJob) -> Planned:
+        return Planned(job.folder.name, of_job(job.overrides), job.outdated if self._is_done(job) else None)
+
+    @cached_property
+    def _done(self) -> dict[str, Found]:
+        """The jobs that were done in this folder before the command, by their slots."""
+        return {slot_of(each.job.identity, each.job.chosen): each for each in done_jobs(self.root)}
+
+    def _is_done(self, job: SweepJob) -> bool:
+        """Whether the job, at the last look, needs no run. What this command has run is not stale."""
+        if job.found is None or job.found.state is not Status.DONE:
+            return False
+        return job.tries > 0 or self.settings.rerun is None or job.stale is None
+
+    def _run_some(self, pending: list[SweepJob]) -> None:
+        """Starts the jobs that no other command runs; if there are none, waits until one of those ends."""
+        idle = [job for job in pending if not _is_running(job.found)]
+        if idle:
+            self._start(idle)
+            return
+        say(f"waiting for {len(pending)} job{'s' if len(pending) > 1 else ''} that another command runs")
+        while all(_is_running(job.look()) for job in pending):
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def _start(self, jobs: list[SweepJob]) -> None:
+        """One call of the real launcher. Raises what it raises if it has started none of the jobs."""
+        before = [job.attempts for job in jobs]
+        stopping = stop_file(self.root, stamp())
+        try:
+            for each in self.real.launch([job.overrides for job in jobs], _Numbers([job.number for job in jobs])):
+                _ = each.return_value  # raises what has escaped from the job
+        except Exception as error:
+            for job in jobs:
+                job.look()
+            if [job.attempts for job in jobs] == before:
+                raise
+            complain(f"the launcher ended with {type(error).__name__}: {one_line(str(error))}")
+        finally:
+            is_stopped = stopping.exists()
+            stopping.unlink(missing_ok=True)
+        for job in jobs:
+            job.look()
+        started = [job.attempts > attempts for job, attempts in zip(jobs, before, strict=True)]
+        for job, is_started in zip(jobs, started, strict=True):
+            job.tries += is_started or not (is_stopped and any(started))
+
+    def _left(self, pending: list[SweepJob]) -> list[SweepJob]:
+        """The jobs that another round is for. Raises UserError if `fail_fast` lets there be no other."""
+        ended = [job for job in pending if self._is_done(job) or self._has_failed(job)]
+        if self.settings.fail_fast and any(not self._is_done(job) for job in ended):
+            raise UserError("a job has failed, and fail_fast=true starts no more")
+        return [job for job in pending if job not in ended]
+
+    def _has_failed(self, job: SweepJob) -> bool:
+        """Whether the job has ended without results, at the last look, and is not tried again."""
+        if job.tries == 0 or _is_running(job.found):
+            return False
+        cannot_succeed = job.found is not None and job.found.job.exit_code == ExitCode.USER_ERROR
+        return cannot_succeed or job.tries > self.settings.retries
+
+
+class _Numbers(int):
+    """The numbers of the jobs that a launcher is given, which calls the i-th of them `initial_job_idx + i`.
+
+    So each job keeps its number, which its settings may contain, although the launcher is not given all jobs.
+    """
+
+    def __new__(cls, numbers: list[int]) -> "_Numbers":
+        made = super().__new__(cls, numbers[0])
+        made.numbers = numbers
+        return made
+
+    numbers: list[int]
+
+    def __add__(self, place: int) -> int:
+        return self.numbers[place]
+
+
+def _is_running(found: Found | None) -> bool:
+    return found is not None and found.state is Status.RUNNING
+
+
+def _returned(job: SweepJob) -> JobReturn:
+    """What the sweeper gets for a job, from its folder."""
+    made = JobReturn(overrides=list(job.overrides), status=JobStatus.COMPLETED)
+    made.return_value = value_of(job.found.job) if job.found is not None else ExitCode.USER_ERROR
+    return made

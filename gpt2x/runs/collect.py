@@ -1,0 +1,192 @@
+"""Many jobs as one: jobs.csv and the joined tables of a sweep, or of any runs, from their folders alone."""
+
+import csv
+import json
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from gpt2x.paths import remove_temporaries, write_lines
+from gpt2x.runs.found import Found, look, waiting
+from gpt2x.runs.job import JOB, Identity, Job, Status
+from gpt2x.runs.results import has_results
+from gpt2x.runs.sweep import SWEEP, locked_sweep, planned_jobs
+from gpt2x.runs.tables import columns_of, to_csv, write_rows
+
+JOBS = "jobs.csv"
+_NAMES_OF_INPUTS = {"weights": "weights.path"}
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """jobs.csv: one row per job of a sweep, or per run that was collected."""
+
+    job: str
+    """The job's folder: a hash of its settings and of the weights' content."""
+    overrides: str
+    status: str
+    """done | failed | skipped (does not fit in memory) | interrupted | killed | running | damaged (its results are
+    not those that it wrote) | waiting (not started)."""
+    attempts: int
+    """How often the job has been started."""
+    error: str | None
+    seconds: float | None
+    notes: str | None
+    stale: str | None
+    """Why the job, which is done, would give other results now."""
+
+
+def collect_sweep(folder: Path, tables: Mapping[str, type]) -> list[Found]:
+    """Writes jobs.csv and the jobs' tables, one below the other, into the folder of a sweep; returns the jobs.
+
+    Raises UserError if a file cannot be read or written.
+    """
+    with locked_sweep(folder):
+        remove_temporaries(folder, (SWEEP, JOBS, *tables))
+        jobs = jobs_of(folder, tables)
+        if jobs:
+            write_tables(folder, jobs, tables)
+    return jobs
+
+
+def discard_empty(folder: Path) -> None:
+    """Removes what a sweep leaves that could not start."""
+    for name in (SWEEP, "multirun.yaml"):  # the latter is Hydra's
+        (folder / name).unlink(missing_ok=True)
+
+
+def jobs_of(folder: Path, tables: Mapping[str, type]) -> list[Found]:
+    """The jobs of a sweep: first folders that sweep.json does not list, then those that it lists, in its order.
+
+    A run on its own that lies in the same folder is not part of the sweep. A job that another one has replaced, which
+    differs from it only in the content of its input files and is later in the order, is stale.
+    """
+    order = {each.job: each for each in planned_jobs(folder)}
+    folders = [Path(each.path) for each in os.scandir(folder) if each.is_dir()]
+    looked = (look(each, is_read=tables.__contains__) for each in folders)
+    found = {each.name: each for each in looked if each is not None and each.job.number is not None}
+    others = [job for name, job in found.items() if name not in order]
+    jobs = sorted(others, key=lambda each: (each.job.invocation, each.job.number, each.name))
+    for name, planned in order.items():
+        job = found.get(name) or waiting(folder / name, planned.overrides)
+        jobs.append(replace(job, stale=planned.stale or job.stale) if job.state is Status.DONE else job)
+    return list(_without_replaced(jobs))
+
+
+def runs_below(folder: Path, tables: Mapping[str, type], without: Path) -> list[Found]:
+    """The runs in and below a folder, in the order of their paths, apart from one."""
+    jobs: list[Found] = []
+    for path, folders, files in os.walk(folder):
+        folders.sort()
+        if JOB in files and SWEEP not in files and not without.samefile(path):
+            name = Path(path).relative_to(folder).as_posix()
+            found = look(Path(path), folder.resolve().name if name == "." else name, tables.__contains__)
+            jobs += [found] if found is not None else []
+    return jobs
+
+
+def done_jobs(folder: Path) -> list[Found]:
+    """The jobs of a sweep that are done, in any order; the content of their results is not checked."""
+    looked = (look(Path(each.path), is_read=lambda name: False) for each in os.scandir(folder) if each.is_dir())
+    return [each for each in looked if each is not None and each.state is Status.DONE]
+
+
+def slot_of(identity: Identity, chosen: Mapping[str, Any]) -> str:
+    """What a job and another one have in common that differs from it in the content of its input files alone.
+
+    `chosen` are the values of the overrides, with the paths of those files, by dotted key.
+    """
+    paths = {name: chosen.get(_NAMES_OF_INPUTS.get(name, name)) for name in identity.inputs}
+    return json.dumps([identity.settings, paths], sort_keys=True)
+
+
+def _without_replaced(jobs: list[Found]) -> Iterator[Found]:
+    """The jobs; one that a later job has replaced is stale."""
+    slots = {each.name: slot_of(each.job.identity, each.job.chosen) for each in jobs if each.job.identity.inputs}
+    last = {slot: name for name, slot in slots.items()}
+    for each in jobs:
+        name = last[slots[each.name]] if each.name in slots else each.name
+        yield each if name == each.name else replace(each, stale=f"{_REPLACED}{name}")
+
+
+_REPLACED = "replaced by "
+
+
+def write_tables(folder: Path, jobs: list[Found], tables: Mapping[str, type]) -> None:
+    """Writes jobs.csv, and the tables of the jobs that are done, with the jobs' settings as first columns.
+
+    A table that no job has is removed. Raises UserError if a file cannot be written.
+    """
+    write_rows(folder / JOBS, JobRow, map(_row, jobs))
+    done = [each for each in jobs if each.state is Status.DONE and not (each.stale or "").startswith(_REPLACED)]
+    swept = swept_settings([each.job for each in jobs if each.job.task])
+    for name, row_type in tables.items():
+        found = [each for each in done if has_results(each.folder, each.job, name)]
+        if found:
+            write_lines(folder / name, _joined(name, found, row_type, swept))
+        else:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _row(found: Found) -> JobRow:
+    job = found.job
+    overrides = shlex.join(job.overrides)
+    return JobRow(found.name, overrides, found.state, job.attempt, found.error, job.seconds, job.notes, found.stale)
+
+
+def _joined(name: str, found: list[Found], row_type: type, swept: list[str]) -> Iterator[str]:
+    """The lines of a joined table: job, settings, notes, the table's columns, and those that only some jobs have."""
+    own = columns_of(row_type)
+    headers = [_header(each.folder / name) for each in found]
+    columns = list(dict.fromkeys([*own, *(column for each in headers for column in each)]))
+    settings = [key for key in swept if key not in columns]  # a swept prompt is in its table already
+    if any(each.job.notes is not None for each in found):
+        settings.append("notes")
+    numbers = _numbers(row_type)
+    yield to_csv(["job", *settings, *columns], [])
+    for each in found:
+        prefix = to_csv(None, [[each.name, *(as_cell(setting_of(each.job, key)) for key in settings)]])
+        for record in _records(each.folder / name):
+            cells = (_cell(record.get(column, ""), column in numbers) for column in columns)
+            yield f"{prefix[:-2]},{','.join(cells)}\r\n"
+
+
+def _records(file: Path) -> Iterable[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as stream:
+        yield from csv.DictReader(stream)
+
+
+def _header(file: Path) -> list[str]:
+    with file.open(encoding="utf-8", newline="") as stream:
+        return next(csv.reader(stream), [])
+
+
+def _numbers(row_type: type) -> set[str]:
+    """The columns that hold numbers and truth values: to_csv does not quote them."""
+    hints = get_type_hints(row_type)
+    types = {field.name: (get_args(hints[field.name]) or (hints[field.name],))[0] for field in fields(row_type)}
+    return {name for name, each in types.items() if not issubclass(each, str)}
+
+
+def _cell(text: str, is_number: bool) -> str:
+    """A field of a CSV as to_csv wrote it."""
+    return text if is_number and text else '"' + text.replace('"', '""') + '"'
+
+
+def swept_settings(jobs: list[Job]) -> list[str]:
+    """Keys of the overrides that differ between jobs, apart from the notes, which have a column of their own."""
+    keys = dict.fromkeys(key for job in jobs for key in job.chosen if key != "notes")
+    return [key for key in keys if any(setting_of(job, key) != setting_of(jobs[0], key) for job in jobs)]
+
+
+def setting_of(job: Job, key: str) -> Any:
+    """The value of a setting, whether an override has set it or not; None for a group that no override has chosen."""
+    return job.notes if key == "notes" else job.chosen.get(key, job.identity.settings.get(key))
+
+
+def as_cell(value: Any) -> Any:
+    """The value of a setting for a table: lists and dictionaries as JSON."""
+    return value if isinstance(value, (str, int, float, type(None))) else json.dumps(value, ensure_ascii=False)
