@@ -225,9 +225,9 @@ def _record_failure(folder: RunFolder, job: Job, error: BaseException, message: 
 
 
 def _exit_code(error: BaseException, message: str | None) -> ExitCode:
-    if message is not None:
-        return ExitCode.USER_ERROR
-    return ExitCode.INTERRUPTED if isinstance(error, KeyboardInterrupt) else ExitCode.BUG
+    if isinstance(error, (KeyboardInterrupt, StoppedError)):
+        return ExitCode.INTERRUPTED
+    return ExitCode.USER_ERROR if message is not None else ExitCode.BUG
 
 
 def _refuse_unused(job: Job, container: dict[str, Any]) -> None:

@@ -7,9 +7,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from gpt2x.cli.exit_codes import ExitCode
-from gpt2x.cli.job import describe
-from gpt2x.cli.messages import complain, one_line
-from gpt2x.paths import shown
+from gpt2x.cli.job import describe, value_of
+from gpt2x.cli.messages import one_line
 from gpt2x.runs.folder import opened
 from gpt2x.runs.job import Job, Status
 from gpt2x.runs.lock import InUseError
@@ -20,7 +19,7 @@ _LONGEST_END = 90
 
 
 def record_lost(reason: str, status: Status, cfg: DictConfig) -> ExitCode:
-    """Records why a job ended, unless it has done so itself, and prints it.
+    """Records why a job ended, unless it has done so itself.
 
     A function of the kind that Hydra runs a job with. Raises UserError if the job's folder cannot be written, or if
     the process of the job does not end.
@@ -30,16 +29,11 @@ def record_lost(reason: str, status: Status, cfg: DictConfig) -> ExitCode:
     end = time.monotonic() + _LONGEST_END
     while True:
         try:
-            recorded = _record(path, now, reason, status)
-            break
+            return value_of(_record(path, now, reason, status))
         except InUseError:
             if time.monotonic() > end:
                 raise
             time.sleep(1)
-    if recorded.status is Status.DONE:
-        return ExitCode.NO_PARITY if recorded.passed is False else ExitCode.DONE
-    complain(f"{shown(path)}: {recorded.error}")
-    return ExitCode.JOBS_FAILED
 
 
 def _record(path: Path, now: Job, reason: str, status: Status) -> Job:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, fields
 from functools import partial
+from io import StringIO
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -193,7 +194,7 @@ class Slurm(_Launcher):
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         try:
-            with redirect_stderr(None):  # submitit prints there what it raises
+            with redirect_stderr(StringIO()):  # submitit prints there what it raises
                 jobs = super()._send(executor, calls)
         except (FailedJobError, FailedSubmissionError) as error:
             reasons = [line.removeprefix("sbatch: error: ") for line in str(error).splitlines()]

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from tests.cluster.slurm import ARRAY_SIZE, Cluster
-from tests.conftest import REPO, Result, read_csv
+from tests.conftest import REPO, Cli, Result, read_csv
 
 SLURM = ("hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2")
 SECONDS = ("task=generate", "prompts_file=prompts.txt", "batch_size=4", "decode.max_new_tokens=10")
 """A job of some seconds, which notes each finished sample, so that it can be continued."""
-MINUTES = ("task=generate", "prompts_file=prompts.txt", "batch_size=1", "decode.max_new_tokens=1000")
+MINUTES = ("task=generate", "prompts_file=prompts.txt", "decode.num_samples=20", "decode.max_new_tokens=200")
 
 
 class Command:
@@ -48,7 +48,7 @@ Start = Callable[..., Command]
 @pytest.fixture
 def start(launch: Path, cluster: Cluster) -> Iterator[Start]:
     """Starts a command, which does not outlive the test."""
-    (launch / "prompts.txt").write_text("".join(f"The {number}th night\n" for number in range(60)), encoding="utf-8")
+    (launch / "prompts.txt").write_text("".join(f"The {number}th night\n" for number in range(40)), encoding="utf-8")
     commands = []
 
     def run(*args: str) -> Command:
@@ -82,10 +82,9 @@ def jobs_in(sweep: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def states(sweep: Path) -> dict[str, tuple[str, str]]:
-    """Seed -> status and attempts, from jobs.csv."""
-    rows = read_csv(sweep / "jobs.csv")
-    return {row["overrides"].partition("seed=")[2]: (row["status"], row["attempts"]) for row in rows}
+def jobs_csv(sweep: Path) -> dict[str, dict[str, str]]:
+    """Seed -> row of jobs.csv."""
+    return {row["overrides"].partition("seed=")[2]: row for row in read_csv(sweep / "jobs.csv")}
 
 
 def test_a_sweep_goes_out_as_job_arrays_with_the_same_tables(start: Start, launch: Path, cluster: Cluster) -> None:
@@ -103,9 +102,9 @@ def test_a_sweep_goes_out_as_job_arrays_with_the_same_tables(start: Start, launc
     assert (launch / "slurm" / "generations.csv").read_bytes() == (launch / "here" / "generations.csv").read_bytes()
 
 
-def test_jobs_that_are_lost_are_recorded_and_resumed(start: Start, launch: Path, cluster: Cluster) -> None:
-    sweep = launch / "study"
-    command = start(*SECONDS, "seed=range(4)", *SLURM, "hydra.launcher.array_parallelism=3", "hydra.sweep.dir=study")
+def test_jobs_that_are_lost_are_recorded_and_resumed(start: Start, launch: Path, cluster: Cluster, gpt2x: Cli) -> None:
+    sweep = launch / "runs" / "sweeps" / "study"
+    command = start("sweep=study", *SECONDS, "seed=range(4)", *SLURM, "hydra.launcher.array_parallelism=3")
     os.kill(wait(lambda: jobs_in(sweep).get(0))["pid"], signal.SIGKILL)
     array = cluster.array()
     cluster.ask("scancel", f"{array}_3")  # it has not begun
@@ -115,15 +114,26 @@ def test_jobs_that_are_lost_are_recorded_and_resumed(start: Start, launch: Path,
     cluster.ask("scontrol", "update", f"JobId={array}_1", "StartTime=now")  # Slurm would wait for two minutes
     result = command.end()
     assert result.code == 3, result.err
-    assert states(sweep) == {
+    assert "Traceback" not in result.err
+    jobs = jobs_csv(sweep)
+    assert {seed: (job["status"], job["attempts"]) for seed, job in jobs.items()} == {
         "0": ("killed", "1"),
-        "1": ("done", "2"),
+        "1": ("done", "2"),  # Slurm has started it again
         "2": ("done", "1"),
         "3": ("killed", "0"),
     }
-    assert "Traceback" not in result.err
-    print(result.err, (sweep / "jobs.csv").read_text())
-    pytest.fail()
+    log = f"runs/sweeps/study/.submitit/{array}_0/{array}_0_0_log.err"
+    assert jobs["0"]["error"] == f"Slurm job {array}_0: its process was killed, or could not start: see {log} (FAILED)"
+    assert jobs["3"]["error"] == f"Slurm job {array}_3: cancelled (CANCELLED by 0)"
+    assert (launch / log).is_file()
+    shown = " ".join(result.out.split())
+    assert [job["error"] in shown for job in jobs.values()] == [True] * 4
+
+    result = start("sweep=study", *SECONDS, "seed=range(4)", *SLURM).end()
+    assert result.code == 0, result.err
+    assert [job["attempts"] for job in jobs_csv(sweep).values()] == ["2", "2", "1", "1"]
+    assert gpt2x("-m", "sweep=here", *SECONDS, "seed=range(4)").code == 0
+    assert (sweep / "generations.csv").read_bytes() == (sweep.with_name("here") / "generations.csv").read_bytes()
 
 
 def test_the_time_limit_and_scancel_of_jobs_that_run(start: Start, launch: Path, cluster: Cluster) -> None:
@@ -134,9 +144,10 @@ def test_the_time_limit_and_scancel_of_jobs_that_run(start: Start, launch: Path,
     cluster.ask("scancel", f"{cluster.array()}_1")
     result = command.end()
     assert result.code == 3, result.err
-    assert states(sweep) == {"0": ("killed", "1"), "1": ("killed", "1")}
-    print((sweep / "jobs.csv").read_text())
-    pytest.fail()
+    jobs = jobs_csv(sweep)
+    assert [(job["status"], job["attempts"]) for job in jobs.values()] == [("killed", "1")] * 2
+    assert jobs["0"]["error"] == "reached its time limit of 1 min; set hydra.launcher.timeout_min higher"
+    assert re.fullmatch(r"Slurm job \d+_1: cancelled \(CANCELLED by 0\)", jobs["1"]["error"])
 
 
 def test_ctrl_c_cancels_the_jobs(start: Start, launch: Path, cluster: Cluster) -> None:
@@ -153,4 +164,4 @@ def test_jobs_that_slurm_refuses(start: Start, launch: Path) -> None:
     line = start(*SECONDS, "seed=0,1", *SLURM, "hydra.launcher.partition=nowhere").end().error()
     assert line.startswith("gpt2x: error: Slurm refuses the jobs: ")
     assert "invalid partition" in line
-    assert [path.name for path in launch.iterdir()] == ["prompts.txt"]
+    assert sorted(path.name for path in launch.rglob(".*")) == []
