@@ -170,17 +170,17 @@ class Slurm(_Launcher):
 
     def _check(self) -> None:
         super()._check()
-        if shutil.which("sbatch") is None:
-            raise UserError(
-                "hydra/launcher=submitit_slurm: there is no command sbatch here; start gpt2x on a machine from which "
-                "jobs are sent to Slurm, or use hydra/launcher=submitit_local"
-            )
         limit, delay = 60 * self.params["timeout_min"], self.params["signal_delay_s"]
         if delay + _CHECKED_EVERY >= limit:
             raise UserError(
                 f"hydra.launcher.signal_delay_s={delay}: jobs would be stopped as soon as they start, as Slurm warns "
                 f"them so long before their time limit of {limit} s; use a smaller signal_delay_s or a larger "
                 "hydra.launcher.timeout_min"
+            )
+        if shutil.which("sbatch") is None:
+            raise UserError(
+                "hydra/launcher=submitit_slurm: there is no command sbatch here; start gpt2x on a machine from which "
+                "jobs are sent to Slurm, or use hydra/launcher=submitit_local"
             )
 
     def _executor(self) -> "submitit.AutoExecutor":

@@ -6,85 +6,29 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.cli.test_readme import ON_SLURM
+from tests.cluster.jobs import SECONDS, Command, jobs_csv, jobs_in, running, wait, write_prompts
 from tests.cluster.slurm import ARRAY_SIZE, Cluster
-from tests.conftest import REPO, Cli, Result, read_csv
+from tests.conftest import REPO, Cli
 
 SLURM = ("hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2")
-SECONDS = ("task=generate", "prompts_file=prompts.txt", "batch_size=4", "decode.max_new_tokens=10")
-"""A job of some seconds, which notes each finished sample, so that it can be continued."""
 MINUTES = ("task=generate", "prompts_file=prompts.txt", "decode.num_samples=20", "decode.max_new_tokens=200")
-
-
-class Command:
-    """`gpt2x -m ...` in a process of its own, in the folder `launch`."""
-
-    def __init__(self, launch: Path, cluster: Cluster, *args: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "gpt2x", "-m", *args],
-            cwd=launch,
-            env=cluster.environment | {"PYTHONPATH": str(REPO)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def end(self, seconds: float = 180) -> Result:
-        """Waits for the end of the command."""
-        out, err = self.process.communicate(timeout=seconds)
-        return Result(self.process.returncode, out, err)
-
-
 Start = Callable[..., Command]
 
 
 @pytest.fixture
 def start(launch: Path, cluster: Cluster) -> Iterator[Start]:
-    """Starts a command, which does not outlive the test."""
-    (launch / "prompts.txt").write_text("".join(f"The {number}th night\n" for number in range(40)), encoding="utf-8")
-    commands = []
-
-    def run(*args: str) -> Command:
-        commands.append(Command(launch, cluster, *args))
-        return commands[-1]
-
-    yield run
-    for command in commands:
-        if command.process.poll() is None:
-            command.process.kill()
-            command.process.communicate()
-            cluster.ask("scancel", "--user=root")
-
-
-def wait(found: Callable[[], Any], seconds: float = 120) -> Any:
-    """Waits until `found` returns something, and returns that."""
-    end = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.1)
-    return value
-
-
-def jobs_in(sweep: Path) -> dict[str, dict[str, Any]]:
-    """Seed -> the content of job.json, with the job's `folder`, of those jobs that have begun to write samples."""
-    found = {}
-    for file in sweep.glob("*/job.json"):
-        job = json.loads(file.read_text(encoding="utf-8")) | {"folder": file.parent}
-        if (file.parent / "state.json").exists() or job["status"] == "done":
-            found[job["chosen"]["seed"]] = job
-    return found
-
-
-def jobs_csv(sweep: Path) -> dict[str, dict[str, str]]:
-    """Seed -> row of jobs.csv."""
-    return {row["overrides"].partition("seed=")[2]: row for row in read_csv(sweep / "jobs.csv")}
+    """Starts a command, which does not outlive the test, and whose jobs do not."""
+    write_prompts(launch)
+    with ExitStack() as commands:
+        yield lambda *args: commands.enter_context(running(launch, *args, environment=cluster.environment))
+        cluster.ask("scancel", "--user=root")
 
 
 def test_a_sweep_goes_out_as_job_arrays_with_the_same_tables(start: Start, launch: Path, cluster: Cluster) -> None:
@@ -165,3 +109,15 @@ def test_jobs_that_slurm_refuses(start: Start, launch: Path) -> None:
     assert line.startswith("gpt2x: error: Slurm refuses the jobs: ")
     assert "invalid partition" in line
     assert sorted(path.name for path in launch.rglob(".*")) == []
+
+
+@pytest.mark.parametrize(("page", "command"), ON_SLURM)
+def test_command_of_a_page(page: str, command: str, launch: Path, cluster: Cluster) -> None:
+    (launch / "prompts.txt").write_text("To be\nOr not to be\n", encoding="utf-8")
+    path = f"{Path(sys.executable).parent}:{cluster.environment['PATH']}"
+    environment = cluster.environment | {"PATH": path, "PYTHONPATH": str(REPO)}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=launch, env=environment, capture_output=True, text=True, timeout=180, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "sent to Slurm" in done.stderr
