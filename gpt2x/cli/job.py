@@ -56,7 +56,7 @@ def run_job(cfg: DictConfig) -> ExitCode:
         return code
     except (UserError, OmegaConfBaseException, OSError) as error:  # the last: the folder cannot be listed
         if isinstance(error, InUseError) and _sweep() is not None:
-            say(f"{error}".partition(";")[0])  # the command waits for it, and runs it again if it has to
+            say(f"{error}".partition(";")[0] + ", and left to it")  # the command waits for it: see Resuming
         else:
             complain(message_of(error) or str(error))
         return ExitCode.USER_ERROR

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpt2x.config.tasks import SCHEMAS
-from gpt2x.runs.sweep import JobRow
+from gpt2x.runs.collect import JobRow
 from gpt2x.tasks.registry import TABLES
 from tests.conftest import NANO, REPO, Cli, read_csv
 from tests.parity.test_broken import IN_LOADING, IN_MODULES, IN_WIRING
@@ -75,6 +75,10 @@ def test_command(page: str, command: str, launch: Path) -> None:
         command += " --cfg job"
     elif "task.reference=" in command:  # what the command before it made
         command = f"python -m gpt2x task.save_reference=reference/nano.safetensors && {command}"
+    elif "task=collect" in command:  # of the sweep of the command before it
+        sweep = re.search(r"sweep=\w+", command)
+        assert sweep is not None
+        command = f"python -m gpt2x {sweep[0]} task=generate decode.max_new_tokens=1 && {command}"
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
     )
