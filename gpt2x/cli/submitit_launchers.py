@@ -182,6 +182,9 @@ class Slurm(_Launcher):
                 "hydra/launcher=submitit_slurm: there is no command sbatch here; start gpt2x on a machine from which "
                 "jobs are sent to Slurm, or use hydra/launcher=submitit_local"
             )
+        accounting = subprocess.run(["sacct", "--noheader", "--jobs=1"], capture_output=True, text=True, check=False)
+        if accounting.returncode != 0:
+            say(f"a job that is killed will be waited for until Ctrl-C, as sacct fails: {accounting.stderr}")
 
     def _executor(self) -> "submitit.AutoExecutor":
         executor = super()._executor()

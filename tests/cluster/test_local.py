@@ -58,6 +58,20 @@ def test_settings_that_cannot_work_are_refused(
     assert list(launch.rglob("*.pkl")) == []
 
 
+def test_slurm_without_accounting(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, line in (("sbatch", "sbatch: error: not today"), ("sacct", "accounting is disabled"), ("srun", "")):
+        (launch / name).write_text(f'#!/bin/sh\necho "{line}" >&2\nexit 1\n')
+        (launch / name).chmod(0o755)
+    (launch / "scontrol").symlink_to("/bin/true")
+    monkeypatch.setenv("PATH", str(launch))
+    result = gpt2x("-m", "task=generate", "seed=0,1", "hydra/launcher=submitit_slurm")
+    assert result.code == 2
+    assert result.err.splitlines() == [
+        "gpt2x: a job that is killed will be waited for until Ctrl-C, as sacct fails: accounting is disabled",
+        "gpt2x: error: Slurm refuses the jobs: not today; see conf/hydra/launcher",
+    ]
+
+
 def test_a_job_of_slurm_has_the_memory_that_it_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     used = psutil.Process().memory_info().rss
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "1000")  # MiB
