@@ -2,6 +2,7 @@
 
 import errno
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -20,7 +21,17 @@ def available_memory() -> int:
         except (OSError, ValueError):  # no control group of this version, or no limit: 'max'
             continue
         available = min(available, allowed - used + int(facts.get(cached, 0)))  # the kernel frees cached file pages
-    return min(available, _left_by_ulimit())
+    return min(available, _left_by_ulimit(), _left_by_slurm())
+
+
+def _left_by_slurm() -> int:
+    """Bytes that a job of Slurm may still allocate of what it has asked for (`--mem`); Slurm kills it beyond them."""
+    allowed = os.environ.get("SLURM_MEM_PER_NODE")
+    if not allowed or not int(allowed):  # 0: all memory of the node
+        return sys.maxsize
+    import psutil
+
+    return int(allowed) * 2**20 - psutil.Process().memory_info().rss
 
 
 def _left_by_ulimit() -> int:

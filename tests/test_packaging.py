@@ -14,15 +14,18 @@ from tests.test_layers import imports
 
 PROJECT = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+# where it is not the name of the package
 DISTRIBUTIONS = {
     "hydra": "hydra-core",
-    "yaml": "pyyaml",
+    "hydra_plugins": "hydra-submitit-launcher",
     "mlflow": "mlflow-skinny",
-}  # where it is not the name of the package
+    "yaml": "pyyaml",
+}
 OPTIONAL = {  # modules that are imported only if the user asks for what they do, and the extra that they belong to
     "gpt2x/benchmark/engines/ctranslate2.py": "bench",
     "gpt2x/benchmark/engines/openvino.py": "bench",
     "gpt2x/cli/search.py": "optuna",
+    "gpt2x/cli/submitit_launchers.py": "slurm",
     "gpt2x/runs/tracking.py": "mlflow",
 }
 

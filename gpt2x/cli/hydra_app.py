@@ -114,6 +114,10 @@ def launch(arguments: argparse.Namespace, task_function: TaskFunction, started_a
     for name, schema in SCHEMAS.items():
         store.store(name, schema, group="schema/task")
     rename_plugin_option(store)
+    with suppress(ModuleNotFoundError):  # the extra `slurm`
+        from gpt2x.cli.submitit_launchers import register
+
+        register()
     # Launchers pickle resolvers: they must be functions of a module.
     OmegaConf.register_new_resolver("stamp", partial(str, started_at), replace=True)
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)

@@ -20,7 +20,7 @@ from gpt2x.cli.overrides import PROMPT_SOURCES, key_of
 from gpt2x.config.settings import flatten, non_default, refuse_unused
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.config.tracking import TrackingConfig
-from gpt2x.errors import DoesNotFitError, UserError
+from gpt2x.errors import DoesNotFitError, StoppedError, UserError
 from gpt2x.memory import check_room_for, is_out_of_memory, start_threads
 from gpt2x.paths import launch_directory_exists, shown, write_text
 from gpt2x.runs import tables
@@ -53,7 +53,7 @@ def _run_job(cfg: DictConfig) -> tuple[ExitCode, float | None]:
     """Runs one job; returns its exit code and the number that a search optimizes."""
     path = Path(HydraConfig.get().runtime.output_dir)
     try:
-        job = _describe(cfg)
+        job = describe(cfg)
         task = TASKS[job.task]
         stopping = _stop_file(cfg)
         if stopping is not None and stopping.exists():
@@ -132,7 +132,7 @@ def _run_in(folder: RunFolder, cfg: DictConfig, job: Job, task: Task) -> ExitCod
     return value_of(job)
 
 
-def _describe(cfg: DictConfig) -> Job:
+def describe(cfg: DictConfig) -> Job:
     """The job before it starts. Settings with an interpolation that cannot be resolved are described unresolved."""
     hydra = HydraConfig.get()
     try:
@@ -242,7 +242,11 @@ def _keep_another_task(folder: RunFolder, task: str) -> None:
 
 def _record_failure(folder: RunFolder, job: Job, error: BaseException, message: str | None, in_sweep: bool) -> None:
     """Records how the job ended, and removes what it wrote. After a bug the files stay, for somebody to examine."""
-    kinds = {KeyboardInterrupt: Status.INTERRUPTED, DoesNotFitError: Status.SKIPPED}
+    kinds = {
+        KeyboardInterrupt: Status.INTERRUPTED,
+        DoesNotFitError: Status.SKIPPED,
+        StoppedError: Status.KILLED,
+    }
     reason = message or f"{type(error).__name__}: {error}".removesuffix(": ")
     job.exit_code = _exit_code(error, message)
     job.end(kinds.get(type(error), Status.FAILED), one_line(reason))
@@ -254,9 +258,9 @@ def _record_failure(folder: RunFolder, job: Job, error: BaseException, message: 
 
 
 def _exit_code(error: BaseException, message: str | None) -> ExitCode:
-    if message is not None:
-        return ExitCode.USER_ERROR
-    return ExitCode.INTERRUPTED if isinstance(error, KeyboardInterrupt) else ExitCode.BUG
+    if isinstance(error, (KeyboardInterrupt, StoppedError)):
+        return ExitCode.INTERRUPTED
+    return ExitCode.USER_ERROR if message is not None else ExitCode.BUG
 
 
 def _refuse_unused(job: Job, container: dict[str, Any]) -> None:

@@ -29,7 +29,8 @@ class Status(StrEnum):
     INTERRUPTED = "interrupted"
     """By Ctrl-C."""
     KILLED = "killed"
-    """Never written: job.json says that the job is running, and its process is gone."""
+    """The process is gone. It is written only where somebody noticed: the job itself, shortly before the time limit of
+    a cluster, or the command that waited for the job. In other cases job.json says that the job is running."""
     DAMAGED = "damaged"
     """Never written: job.json says that the job is done, and its results are not those that it wrote."""
     WAITING = "waiting"
