@@ -23,6 +23,7 @@ from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import DoesNotFitError, UserError
 from gpt2x.memory import check_room_for, is_out_of_memory, start_threads
 from gpt2x.paths import launch_directory_exists, shown, write_text
+from gpt2x.process import fix_rounding
 from gpt2x.runs import tables
 from gpt2x.runs.folder import RunFolder, opened
 from gpt2x.runs.job import Identity, Job, Status
@@ -98,6 +99,7 @@ def _run(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
     _refuse_unused(job, container)
     config = to_config(cfg)
     task = TASKS[job.task]
+    fix_rounding()
     check_room_for("torch")
     digesting = begin_digesting(config.model, config.weights)
     run = task.load()
