@@ -17,6 +17,8 @@ from gpt2x.config.tasks import SCHEMAS, is_used
 from gpt2x.paths import bundled
 
 WIDTH = 80
+# Groups of Hydra that a sweep may choose from, and what Hydra's own option means; conf/hydra has the others.
+_BASIC = {"launcher": "one job after another, in the process of the command, which loads the model once"}
 _NAMES = {str: "text", int: "int", float: "float", bool: "bool", Any: "any"}
 
 
@@ -41,11 +43,12 @@ def groups_help(*, _root_: DictConfig) -> str:
     """Every group with its options, one option per paragraph; the chosen one is marked with `*`."""
     choices = _root_.hydra.runtime.choices
     lines = []
-    for name, files in _option_files().items():
+    options = {name: {file.stem: headline(file) for file in files} for name, files in _option_files().items()}
+    for name, meanings in (options | _options_of_hydra()).items():
         lines.append(f"{name}=")
-        for file in files:
-            mark = "*" if choices.get(name) == file.stem else " "
-            lines += _paragraph(f"{mark} {file.stem:<13} ", headline(file))
+        for option, meaning in meanings.items():
+            mark = "*" if choices.get(name) == option else " "
+            lines += _paragraph(f"{mark} {option:<13} ", meaning)
     return _for_template(lines)
 
 
@@ -89,6 +92,16 @@ def _option_files() -> dict[str, list[Path]]:
     """Name of each group in conf/ -> the files of its options."""
     folders = sorted(folder for folder in bundled("conf").iterdir() if folder.is_dir() and folder.name != "hydra")
     return {folder.name: sorted(folder.glob("*.yaml"), key=lambda file: file.stem) for folder in folders}
+
+
+def _options_of_hydra() -> dict[str, dict[str, str]]:
+    """Name of each group of Hydra for which conf/ has presets -> option -> its meaning; Hydra's own option first."""
+    folder = bundled("conf") / "hydra"
+    return {
+        f"hydra/{name}": {"basic": meaning}
+        | {file.stem: headline(file) for file in sorted(folder.glob(f"{name}/*.yaml"))}
+        for name, meaning in _BASIC.items()
+    }
 
 
 def _meanings(group: str, option: str) -> dict[str, str]:

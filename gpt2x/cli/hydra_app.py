@@ -28,6 +28,7 @@ from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.help import groups_help, settings_help
 from gpt2x.cli.identity import hash_of, key_of_job
 from gpt2x.cli.old_flags import new_form
+from gpt2x.cli.plugins import move_schemas, refuse_standard_input
 from gpt2x.config.schema import Config
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import UserError
@@ -91,6 +92,7 @@ def launch(arguments: argparse.Namespace, task_function: TaskFunction, started_a
     store.store("schema", Config)
     for name, schema in SCHEMAS.items():
         store.store(name, schema, group="schema/task")
+    move_schemas()
     # Launchers pickle resolvers: they must be functions of a module.
     OmegaConf.register_new_resolver("stamp", partial(str, started_at), replace=True)
     OmegaConf.register_new_resolver("job_key", _job_key, replace=True)
@@ -178,6 +180,7 @@ class Callbacks(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
+            refuse_standard_input(config)
             folder = Path(str(config.hydra.sweep.dir)).absolute()
             launched.will_make(folder)
             begin_sweep(folder, stamp(), task_overrides(config.hydra))

@@ -1,0 +1,61 @@
+"""Hydra's plugins: which extra of gpt2x installs each, and their settings as the base of the presets in conf/hydra."""
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from omegaconf import DictConfig
+
+from gpt2x.cli.composition import task_overrides
+from gpt2x.cli.overrides import key_of
+from gpt2x.config.options import names
+from gpt2x.errors import UserError
+from gpt2x.prompts import PROMPT_FILES, STANDARD_INPUT
+
+EXTRAS = {
+    "hydra/launcher/joblib": "joblib",
+    "hydra/launcher/ray": "ray",
+    "hydra/launcher/submitit_local": "slurm",
+    "hydra/launcher/submitit_slurm": "slurm",
+    "hydra/sweeper/optuna": "optuna",
+}
+_GROUPS = ("hydra/launcher", "hydra/sweeper")
+
+
+def move_schemas() -> None:
+    """Moves the plugins' schemas for which conf/ has a preset of the same name: hydra/launcher/X to schema/launcher/X.
+
+    There the presets name them in their defaults lists. Hydra would match a schema with a preset of the same name, and
+    warn that it should not.
+    """
+    Plugins.instance()  # imports the plugins, which store their schemas
+    store = ConfigStore.instance()
+    for group in _GROUPS:
+        kind = group.removeprefix("hydra/")
+        stored = store.repo["hydra"][kind]
+        for name in names(group):
+            if f"{name}.yaml" in stored:
+                node = stored.pop(f"{name}.yaml")
+                store.store(name, node.node, group=f"schema/{kind}", provider=node.provider)
+
+
+def missing_plugin(config: str) -> str | None:
+    """The message for an option that Hydra does not find, such as schema/launcher/ray, if it belongs to an extra."""
+    option = config.replace("schema/", "hydra/", 1)
+    if option not in EXTRAS:
+        return None
+    group, _, name = option.rpartition("/")
+    return f"{group}={name}: it is not installed: pip install 'gpt2x[{EXTRAS[option]}]'"
+
+
+def refuse_standard_input(config: DictConfig) -> None:
+    """Raises UserError if jobs of this sweep would read standard input in other processes, which do not have it."""
+    launcher = config.hydra.runtime.choices["hydra/launcher"]
+    if launcher == "basic":
+        return
+    given = {key: str(config[key]) for key in PROMPT_FILES} | dict(config.hydra.sweeper.get("params") or {})
+    given |= {key_of(override): override.partition("=")[2] for override in task_overrides(config.hydra)}
+    for key in PROMPT_FILES:
+        if STANDARD_INPUT in (value.strip(" '\"") for value in str(given[key]).split(",")):
+            raise UserError(
+                f"{key}={STANDARD_INPUT}: the jobs of hydra/launcher={launcher} run in other processes, which cannot "
+                f"read standard input; put it into a file"
+            )
