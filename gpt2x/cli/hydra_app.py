@@ -6,9 +6,11 @@ import os
 import re
 import traceback
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext, redirect_stderr, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +18,7 @@ from typing import Any, NoReturn
 from hydra import version as hydra_version
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import TaskFunction
@@ -87,19 +90,21 @@ def launch(arguments: argparse.Namespace, task_function: TaskFunction, started_a
 
     `started_at` names run folders and sweeps.
     """
-    hydra_version.setbase(VERSION_BASE)
+    # Hydra's advice would be lines beside the one line of an error.
+    warnings.filterwarnings("ignore", module=r"hydra\.(?!_internal\.callbacks)")
+    warnings.filterwarnings("ignore", r"hydra\.utils\.instantiate\(\) resolved")  # 1.4: the target of our callbacks
+    if VERSION_BASE:
+        hydra_version.setbase(VERSION_BASE["version_base"])
     store = ConfigStore.instance()
     store.store("schema", Config)
     for name, schema in SCHEMAS.items():
         store.store(name, schema, group="schema/task")
     move_schemas()
     # Launchers pickle resolvers: they must be functions of a module.
-    OmegaConf.register_new_resolver("stamp", partial(str, started_at), replace=True)
-    OmegaConf.register_new_resolver("job_key", _job_key, replace=True)
-    OmegaConf.register_new_resolver("settings_help", settings_help, replace=True)
-    OmegaConf.register_new_resolver("groups_help", groups_help, replace=True)
-    # Hydra's advice would be lines beside the one line of an error.
-    warnings.filterwarnings("ignore", module=r"hydra\.(?!_internal\.callbacks)")
+    _register("stamp", partial(_unchanged, started_at))
+    _register("job_key", _job_key)
+    _register("settings_help", settings_help)
+    _register("groups_help", groups_help)
     if not arguments.shell_completion:
         _call_hydra(arguments, task_function)
         return
@@ -189,7 +194,19 @@ class Callbacks(Callback):
         launched.sweep = folder
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
-        launched.exit_code = kwargs["job_return"].return_value
+        if kwargs["job_return"].status is JobStatus.COMPLETED:  # if not, Hydra raises why it could not start the job
+            launched.exit_code = kwargs["job_return"].return_value
+
+
+def _register(name: str, resolver: Callable[..., str]) -> None:
+    """Registers a resolver by OmegaConf 2.4's name of the function, which had another meaning before, or by 2.3's."""
+    is_new = "replace" in signature(OmegaConf.register_resolver).parameters
+    register = OmegaConf.register_resolver if is_new else OmegaConf.register_new_resolver
+    register(name, resolver, replace=True)  # type: ignore[call-arg]
+
+
+def _unchanged(text: str) -> str:
+    return text
 
 
 def _job_key(*, _root_: DictConfig) -> str:

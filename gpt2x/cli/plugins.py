@@ -1,5 +1,7 @@
 """Hydra's plugins: which extra of gpt2x installs each, and their settings as the base of the presets in conf/hydra."""
 
+import sys
+
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
@@ -44,6 +46,12 @@ def missing_plugin(config: str) -> str | None:
         return None
     group, _, name = option.rpartition("/")
     return f"{group}={name}: it is not installed: pip install 'gpt2x[{EXTRAS[option]}]'"
+
+
+def end_workers() -> None:
+    """Ends the processes of Ray, if it was used, so that no job of an interrupted sweep still runs."""
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
 
 
 def refuse_standard_input(config: DictConfig) -> None:
