@@ -1,4 +1,4 @@
-"""The state of the whole process, which the functions of the Python API leave as they found it."""
+"""The state of the whole process: how its products are rounded, and what the Python API leaves as it found it."""
 
 import logging
 import os
@@ -12,6 +12,27 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+
+_CBWR, _STRICT = "MKL_CBWR", "AUTO,STRICT"
+
+
+def fix_rounding() -> None:
+    """Has MKL round the same way with any number of threads; to be called before torch multiplies for the first time.
+
+    A product is otherwise summed up in parts, as many as there are threads. Results then do not depend on how many
+    cores a launcher gives to a job. The products of whole prompts cost the same, those of one row up to twice as much,
+    for which gpt2x uses MKL only where weights are small. A value that the user has set is kept.
+    Source: https://www.intel.com/content/www/us/en/docs/onemkl/developer-guide-linux/2024-2/ (Conditional Numerical
+    Reproducibility).
+    """
+    os.environ.setdefault(_CBWR, _STRICT)
+
+
+def free_rounding() -> None:
+    """Undoes fix_rounding, for programs that are measured as they are used without gpt2x."""
+    if os.environ.get(_CBWR) == _STRICT:
+        del os.environ[_CBWR]
 
 
 @contextmanager

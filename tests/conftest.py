@@ -16,6 +16,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach a network; hub tests set their own endpoint
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the byte-for-byte tests are of the CPU
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MKL_CBWR"] = "AUTO,STRICT"  # as a job sets it; here, torch may have multiplied before the first job
 
 REPO = Path(__file__).resolve().parent.parent
 NANO = REPO / "data" / "nano"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2x.benchmark.engines import Baseline, Converter, Engine, EngineModule, Variant
+from gpt2x.process import free_rounding
 
 _GRACE = 5.0  # seconds until a process that does not end by itself is terminated
 _IMPORTING, _GENERATING = "it was imported", "it generated"
@@ -164,6 +165,7 @@ class _Session:
 def _serve(connection: Connection, session: _Session) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which ends this process
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    free_rounding()
     question: str = "unavailable"
     args: tuple[Any, ...] = ()
     while True:

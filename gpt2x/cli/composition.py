@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, cast
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,7 +20,8 @@ from gpt2x.config.settings import flatten
 from gpt2x.config.sweep import OF_SWEEP
 from gpt2x.paths import bundled
 
-VERSION_BASE = "1.3"
+# Hydra 1.4 has only the behaviour of 1.3, and warns of the parameter; Hydra 1.3 has an older behaviour without it.
+VERSION_BASE: dict[str, Any] = {"version_base": None} if hydra.__version__.startswith("1.3.") else {}
 
 
 def to_container(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
@@ -86,7 +88,7 @@ def chosen(cfg: DictConfig, keys: list[str]) -> dict[str, Any]:
 def default_settings(task: str) -> dict[str, Any]:
     """A task's settings without any override, by dotted key."""
     in_worker = not GlobalHydra.instance().is_initialized()  # a process that a launcher started
-    with initialize_config_dir(str(bundled("conf")), version_base=VERSION_BASE) if in_worker else nullcontext():
+    with initialize_config_dir(str(bundled("conf")), **VERSION_BASE) if in_worker else nullcontext():
         return flatten(to_container(compose("config", [f"task={task}"])))
 
 

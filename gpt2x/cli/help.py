@@ -17,6 +17,11 @@ from gpt2x.config.tasks import SCHEMAS, is_used
 from gpt2x.paths import bundled
 
 WIDTH = 80
+# Groups of Hydra that a sweep may choose from, and what Hydra's own option means; conf/hydra has the others.
+_BASIC = {
+    "launcher": "one job after another, in the process of the command, which loads the model once",
+    "sweeper": "every combination of the values",
+}
 _NAMES = {str: "text", int: "int", float: "float", bool: "bool", Any: "any"}
 
 
@@ -45,12 +50,14 @@ def groups_help(*, _root_: DictConfig) -> str:
     choices = _root_.hydra.runtime.choices
     own = [Path(source.path) for source in _root_.hydra.runtime.config_sources if source.provider == "command-line"]
     lines = []
-    for name, files in _option_files().items():
+    options = {name: {file.stem: headline(file) for file in files} for name, files in _option_files().items()}
+    for name, meanings in (options | _options_of_hydra()).items():
         lines.append(f"{name}=")
-        ours = {file.stem for file in files}
-        for file in [*files, *(file for folder in own for file in _options_in(folder / name) if file.stem not in ours)]:
-            mark = "*" if choices.get(name) == file.stem else " "
-            lines += _paragraph(f"{mark} {file.stem:<13} ", headline(file))
+        for folder in own:
+            meanings |= {file.stem: headline(file) for file in _options_in(folder / name) if file.stem not in meanings}
+        for option, meaning in meanings.items():
+            mark = "*" if choices.get(name) == option else " "
+            lines += _paragraph(f"{mark} {option:<13} ", meaning)
     return _for_template(lines)
 
 
@@ -99,6 +106,15 @@ def _option_files() -> dict[str, list[Path]]:
 def _options_in(group: Path) -> list[Path]:
     """The files of the options of a group in one folder; empty if there is no such folder."""
     return sorted(group.glob("*.yaml"), key=lambda file: file.stem)
+
+
+def _options_of_hydra() -> dict[str, dict[str, str]]:
+    """Name of each group of Hydra for which conf/ has presets -> option -> its meaning; Hydra's own option first."""
+    folder = bundled("conf") / "hydra"
+    return {
+        f"hydra/{name}": {"basic": meaning} | {file.stem: headline(file) for file in _options_in(folder / name)}
+        for name, meaning in _BASIC.items()
+    }
 
 
 def _meanings(group: str, option: str) -> dict[str, str]:

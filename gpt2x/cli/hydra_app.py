@@ -6,10 +6,11 @@ import os
 import re
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +19,7 @@ from hydra import version as hydra_version
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
@@ -34,10 +36,11 @@ from gpt2x.cli.help import groups_help, settings_help
 from gpt2x.cli.identity import hash_of, key_of_job
 from gpt2x.cli.old_flags import new_form
 from gpt2x.cli.overrides import PROMPT_SOURCES, key_of
+from gpt2x.cli.plugins import prepare_plugins, refuse_standard_input
 from gpt2x.cli.presets import own_folder
 from gpt2x.cli.prompt_axis import SWEEP_PROMPTS, axis_of
 from gpt2x.cli.resume import Resuming
-from gpt2x.cli.search import has_no_trial, prepare_search, rename_plugin_option
+from gpt2x.cli.search import has_no_trial, prepare_search
 from gpt2x.cli.sweep_job import SweepJob
 from gpt2x.config.objective import Objective
 from gpt2x.config.schema import Config
@@ -108,25 +111,23 @@ def launch(arguments: argparse.Namespace, task_function: TaskFunction, started_a
 
     `started_at` names run folders and sweeps.
     """
-    hydra_version.setbase(VERSION_BASE)
+    # Hydra's advice would be lines beside the one line of an error.
+    warnings.filterwarnings("ignore", module=r"hydra\.(?!_internal\.callbacks)")
+    warnings.filterwarnings("ignore", r"hydra\.utils\.instantiate\(\) resolved")  # 1.4: the target of our callbacks
+    if VERSION_BASE:
+        hydra_version.setbase(VERSION_BASE["version_base"])
     store = ConfigStore.instance()
     store.store("schema", Config)
     for name, schema in SCHEMAS.items():
         store.store(name, schema, group="schema/task")
-    rename_plugin_option(store)
-    with suppress(ModuleNotFoundError):  # the extra `slurm`
-        from gpt2x.cli.submitit_launchers import register
-
-        register()
+    prepare_plugins()
     # Launchers pickle resolvers: they must be functions of a module.
-    OmegaConf.register_new_resolver("stamp", partial(str, started_at), replace=True)
-    OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
-    OmegaConf.register_new_resolver("job_key", _job_key, replace=True)
-    OmegaConf.register_new_resolver("bundled", bundled_file, replace=True)
-    OmegaConf.register_new_resolver("settings_help", settings_help, replace=True)
-    OmegaConf.register_new_resolver("groups_help", groups_help, replace=True)
-    # Hydra's advice would be lines beside the one line of an error.
-    warnings.filterwarnings("ignore", module=r"hydra\.(?!_internal\.callbacks)")
+    _register("stamp", partial(_unchanged, started_at))
+    _register("sweep_name", _sweep_name)
+    _register("job_key", _job_key)
+    _register("bundled", bundled_file)
+    _register("settings_help", settings_help)
+    _register("groups_help", groups_help)
     if not arguments.shell_completion:
         _call_hydra(arguments, task_function)
         return
@@ -241,6 +242,7 @@ class Callbacks(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
+            refuse_standard_input(config)
             folder = Path(str(config.hydra.sweep.dir)).absolute()
             given = task_overrides(config.hydra)
             launched.objective = prepare_search(config)
@@ -255,7 +257,19 @@ class Callbacks(Callback):
         launched.sweep = folder
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
-        launched.exit_code = kwargs["job_return"].return_value
+        if kwargs["job_return"].status is JobStatus.COMPLETED:  # if not, Hydra raises why it could not start the job
+            launched.exit_code = kwargs["job_return"].return_value
+
+
+def _register(name: str, resolver: Callable[..., str]) -> None:
+    """Registers a resolver by OmegaConf 2.4's name of the function, which had another meaning before, or by 2.3's."""
+    is_new = "replace" in signature(OmegaConf.register_resolver).parameters
+    register = OmegaConf.register_resolver if is_new else OmegaConf.register_new_resolver
+    register(name, resolver, replace=True)  # type: ignore[call-arg]
+
+
+def _unchanged(text: str) -> str:
+    return text
 
 
 def _sweep_name(*, _root_: DictConfig) -> str:

@@ -23,6 +23,7 @@ from gpt2x.config.tracking import TrackingConfig
 from gpt2x.errors import DoesNotFitError, StoppedError, UserError
 from gpt2x.memory import check_room_for, is_out_of_memory, start_threads
 from gpt2x.paths import launch_directory_exists, shown, write_text
+from gpt2x.process import fix_rounding
 from gpt2x.runs import tables
 from gpt2x.runs.code import code_of, difference
 from gpt2x.runs.folder import RunFolder, opened
@@ -164,6 +165,7 @@ def _run(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
     config = to_config(cfg)
     task = TASKS[job.task]
     check_installed(config.tracking)
+    fix_rounding()
     check_room_for("torch")
     digesting = begin_digesting(config.model, config.weights) if task.reads_weights(config.weights) else None
     run = task.load()

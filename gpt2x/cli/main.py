@@ -17,6 +17,7 @@ from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.job import run_job
 from gpt2x.cli.messages import complain, complaints, message_of, show_bug, unwritable
 from gpt2x.cli.overrides import checked, implies_sweep
+from gpt2x.cli.plugins import end_workers
 from gpt2x.cli.presets import refuse_ambiguous
 from gpt2x.cli.prompt_axis import split_axis
 from gpt2x.cli.sweep_job import SweepJob
@@ -41,6 +42,7 @@ def main() -> int:
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     launched = hydra_app.launched = hydra_app.Launched()
     code = _guarded(lambda: _launch(stamp))
+    end_workers()
     sweep = launched.sweep
     if sweep is not None:
         collected = _guarded(lambda: _collect(sweep, launched.jobs, is_complete=code is ExitCode.DONE))

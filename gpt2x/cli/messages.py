@@ -7,7 +7,7 @@ import traceback
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from gpt2x.cli.search import PLUGIN_OPTION
+from gpt2x.cli.plugins import missing_plugin
 from gpt2x.config.settings import unused
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import UserError, nearest
@@ -77,8 +77,8 @@ def unwritable(error: OSError) -> str:
 
 def _explain(error: Exception) -> str:
     """One line for an error of Hydra or OmegaConf, whose own messages have several lines."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file == PLUGIN_OPTION:
-        return "hydra/sweeper=optuna: the plugin is not installed: pip install 'gpt2x[optuna]'"
+    if isinstance(error, MissingConfigException) and (missing := missing_plugin(error.missing_cfg_file or "")):
+        return missing
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"{group}={name}: not one of {', '.join(error.options)}{nearest(name, error.options)}"

@@ -9,10 +9,8 @@ import logging
 import warnings
 from typing import cast
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Transformer
-from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from gpt2x.cli.composition import to_container
@@ -24,19 +22,6 @@ from gpt2x.errors import UserError
 from gpt2x.tasks.registry import TASKS
 
 _PLUGIN = "hydra_plugins.hydra_optuna_sweeper"
-PLUGIN_OPTION = "hydra/sweeper/optuna_plugin"
-"""What conf/hydra/sweeper/optuna.yaml builds on."""
-
-
-def rename_plugin_option(store: ConfigStore) -> None:
-    """Gives the plugin's own settings another name, on which conf/hydra/sweeper/optuna.yaml builds.
-
-    Hydra refuses a file with the name of an option in its store. Without the plugin there is nothing to rename.
-    """
-    Plugins.instance()  # imports all plugins, which store their options
-    options = store.repo["hydra"]["sweeper"]
-    if "optuna.yaml" in options:
-        options["optuna_plugin.yaml"] = options.pop("optuna.yaml")
 
 
 def prepare_search(config: DictConfig) -> Objective | None:

@@ -24,7 +24,7 @@ from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, run_job
 from hydra_plugins.hydra_submitit_launcher import submitit_launcher as plugin
-from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, LocalQueueConf, SlurmQueueConf
+from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, LocalQueueConf
 from omegaconf import open_dict
 
 from gpt2x.cli.lost import record_lost
@@ -281,16 +281,8 @@ def _at_time_limit(minutes: int) -> str:
 
 
 def register() -> None:
-    """Has Hydra start these launchers where a configuration names those of the plugin.
-
-    The plugin's schemas move to the group schema/launcher, for the presets in conf/hydra/launcher: Hydra would match
-    schemas that have the same names as presets, and warn that it should not.
-    """
-    plugins, store = Plugins.instance(), ConfigStore.instance()
-    for name, schema, original, ours in (
-        ("submitit_local", LocalQueue, plugin.LocalLauncher, Local),
-        ("submitit_slurm", SlurmQueueConf, plugin.SlurmLauncher, Slurm),
-    ):
+    """Has Hydra start these launchers where a configuration names those of the plugin."""
+    plugins = Plugins.instance()
+    for original, ours in ((plugin.LocalLauncher, Local), (plugin.SlurmLauncher, Slurm)):
         plugins.class_name_to_class[f"{original.__module__}.{original.__name__}"] = ours
-        store.repo["hydra"]["launcher"].pop(f"{name}.yaml", None)
-        store.store(name, schema, group="schema/launcher")
+    ConfigStore.instance().store("submitit_local", LocalQueue, group="schema/launcher")

@@ -1,5 +1,6 @@
 """The two consoles: results on stdout, progress on stderr."""
 
+import multiprocessing
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -57,6 +58,8 @@ class Console(rich_console.Console):
 
 out = Console()
 err = Console(stderr=True)
+# A worker of a launcher shares the terminal with other workers: their texts and progress bars would be mixed.
+out.quiet = err.quiet = multiprocessing.parent_process() is not None
 
 
 def as_text(text: str, style: str = "") -> Text:
@@ -89,4 +92,4 @@ def show_folder(folder: Path, on_stderr: bool = False) -> None:
 
 def progress(*columns: ProgressColumn | str) -> Progress:
     """A progress bar that is shown on a terminal only, and removed when the work is done."""
-    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+    return Progress(*columns, console=err, transient=True, disable=err.quiet or not err.is_terminal)

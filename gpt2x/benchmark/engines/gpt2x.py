@@ -12,6 +12,7 @@ from gpt2x.decoding.generate import Request, generate
 from gpt2x.decoding.sampler import Sampler
 from gpt2x.device import find_dtype
 from gpt2x.model.kernels.capabilities import takes_int8
+from gpt2x.process import fix_rounding
 
 
 def dtypes() -> set[str]:
@@ -25,6 +26,7 @@ class Engine:
     lookup = False
 
     def __init__(self, directory: Path, dtype: str, threads: int) -> None:
+        fix_rounding()  # as in the other tasks
         torch.set_num_threads(threads)
         weights = WeightsConfig(source="local", path=str(directory))
         cpu = torch.device("cpu")

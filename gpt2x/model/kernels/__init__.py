@@ -4,23 +4,28 @@ The swapped layers compute the function of nn.Linear (int8 approximates it), and
 state dicts, tied weights, training and module names are those of the plain model.
 """
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from torch import nn
 
 from gpt2x.model.kernels.int8 import Int8Linear
 from gpt2x.model.kernels.linear import FastLinear
+from gpt2x.model.kernels.norm import SteadyLayerNorm
 
 
 def swap_in(model: nn.Module) -> None:
-    """Replaces every nn.Linear in the model by a FastLinear with the same parameters."""
-    _replace(model, FastLinear)
+    """Replaces every nn.Linear in the model by a FastLinear, and every nn.LayerNorm by a SteadyLayerNorm."""
+    _replace_linear(model, FastLinear)
+    _replace(model, nn.LayerNorm, lambda old: SteadyLayerNorm(old.normalized_shape, old.eps, device="meta"))
 
 
 def quantize(model: nn.Module) -> None:
-    """Replaces every nn.Linear in the model by an Int8Linear with the same parameters, and rounds its weight.
+    """Replaces every nn.Linear in the model by an Int8Linear, and rounds its weight.
 
     Raises RuntimeError where int8 is impossible: on another device than the CPU, or with trainable weights.
     """
-    _replace(model, Int8Linear)
+    _replace_linear(model, Int8Linear)
     for module in model.modules():
         if isinstance(module, Int8Linear):
             module.quantize()
@@ -33,11 +38,21 @@ def pack(model: nn.Module) -> None:
             module.pack()
 
 
-def _replace(model: nn.Module, kind: type[FastLinear] | type[Int8Linear]) -> None:
+def _replace_linear(model: nn.Module, kind: type[FastLinear] | type[Int8Linear]) -> None:
+    _replace(model, nn.Linear, lambda old: kind(old.in_features, old.out_features, old.bias is not None, device="meta"))
+
+
+Layer = TypeVar("Layer", nn.Linear, nn.LayerNorm)
+
+
+def _replace(model: nn.Module, kind: type[Layer], make: Callable[[Layer], Layer]) -> None:
+    """Replaces each layer of a kind by one that `make` makes, with the very same parameters.
+
+    `make` makes it on the meta device: no memory, and nothing drawn, for parameters that are replaced at once.
+    """
     for parent in list(model.modules()):
         for name, child in parent.named_children():
-            if isinstance(child, nn.Linear):
-                # On the meta device: no memory, and nothing drawn, for parameters that are replaced at once.
-                made = kind(child.in_features, child.out_features, child.bias is not None, device="meta")
+            if isinstance(child, kind):
+                made = make(child)
                 made.weight, made.bias = child.weight, child.bias
                 setattr(parent, name, made.train(child.training))

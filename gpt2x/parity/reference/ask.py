@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gpt2x.checkpoints.load import Checkpoint
 from gpt2x.checkpoints.names import dtype_name
 from gpt2x.parity.measures import rms
-from gpt2x.parity.reference.losses import context_losses, loss_of, sample
+from gpt2x.parity.reference.losses import context_losses, loss_of, one_thread, sample
 from gpt2x.parity.reference.oracle import load_oracle, oracle_greedy, oracle_parameters, oracle_tokenize
 from gpt2x.parity.reference.record import Facts, Generation, Record, architecture_of
 from gpt2x.parity.subject.module import Subject
@@ -104,9 +104,10 @@ def _top2_margins(oracle: Subject, ids: list[int], new: list[int], device: torch
 def _learn(oracle: Subject, ids: list[int], device: torch.device) -> tuple[float, dict[str, float], dict[str, Tensor]]:
     """The loss, and by parameter the norms and the sampled entries of its gradient."""
     oracle.module.requires_grad_(True)
-    loss = loss_of(oracle, ids, device)
-    loss.backward()
-    gradients = oracle.gradients()
+    with one_thread():
+        loss = loss_of(oracle, ids, device)
+        loss.backward()
+        gradients = oracle.gradients()
+        norms = {name: gradient.norm().item() for name, gradient in gradients.items()}
     oracle.module.zero_grad(set_to_none=True)
-    norms = {name: gradient.norm().item() for name, gradient in gradients.items()}
     return loss.item(), norms, {name: sample(gradient) for name, gradient in gradients.items()}

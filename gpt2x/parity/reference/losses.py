@@ -1,5 +1,8 @@
 """The losses that both models compute, and the entries of gradients that are kept. Units: nats."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,6 +19,20 @@ def loss_of(subject: Subject, ids: list[int], device: torch.device) -> Tensor:
     """
     input_ids = torch.tensor([ids, ids[::-1]], device=device)  # [2, T]
     return F.cross_entropy(subject.logits(input_ids).flatten(0, 1), input_ids.roll(-1, dims=1).flatten())
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For gradients: torch sums up those of a layer norm in as many parts as there are threads.
+
+    What is then compared is rounding, which must not depend on the number of cores.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def context_losses(subject: Subject, n: int, device: torch.device) -> Tensor:

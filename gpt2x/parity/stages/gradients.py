@@ -6,7 +6,7 @@ from gpt2x.config.tasks.validate import Stage
 from gpt2x.parity.checks import Check, Metric, Status, checked, incomparable, skipped
 from gpt2x.parity.comparison import Comparison, device_of
 from gpt2x.parity.measures import relative_difference
-from gpt2x.parity.reference.losses import loss_of, sample
+from gpt2x.parity.reference.losses import loss_of, one_thread, sample
 from gpt2x.parity.stages.stage import Need, ParityStage, StageResult
 from gpt2x.parity.subject.code import subject_code
 from gpt2x.parity.subject.float64 import float32_is_float64
@@ -15,10 +15,11 @@ _METRIC = Metric.RELATIVE_DIFFERENCE
 
 
 def _compare(c: Comparison) -> StageResult:
-    found = _gradients(c)
-    if found is None:
-        return StageResult([skipped(Stage.GRADIENTS, "the subject's forward pass keeps no gradients")])
-    return StageResult([_gradient(c, name, found.get(name)) for name in c.record.gradients])
+    with one_thread():
+        found = _gradients(c)
+        if found is None:
+            return StageResult([skipped(Stage.GRADIENTS, "the subject's forward pass keeps no gradients")])
+        return StageResult([_gradient(c, name, found.get(name)) for name in c.record.gradients])
 
 
 def _gradients(c: Comparison) -> dict[str, Tensor] | None:
