@@ -34,8 +34,6 @@ from gpt2x.runs.results import damage, results_in
 from gpt2x.runs.tracking import check_installed, track
 from gpt2x.tasks.registry import TASKS, Task
 
-_DONE = (ExitCode.DONE, ExitCode.NO_PARITY)
-
 
 def run_job(cfg: DictConfig) -> ExitCode | float | None:
     """Runs one job; everything else than what it returns is recorded in the job's run folder.
@@ -64,7 +62,7 @@ def _run_job(cfg: DictConfig) -> tuple[ExitCode, float | None]:
                 job = folder.previous or job
                 return value_of(job), job.objective
             code = _run_in(folder, cfg, job, task)
-        if stopping is not None and code not in _DONE:
+        if stopping is not None and job.status not in (Status.DONE, Status.SKIPPED):
             stopping.touch()
         return code, job.objective
     except (UserError, OmegaConfBaseException, OSError) as error:  # the last: the folder cannot be listed

@@ -95,11 +95,13 @@ def _collect(sweep: Path, jobs: list[SweepJob], is_complete: bool) -> ExitCode:
 
     objective = hydra_app.launched.objective
     collected = collect_sweep(sweep, TABLES)
-    if collected:
+    if all(each.state is Status.WAITING for each in collected):
+        discard_empty(sweep)
+        if not is_complete:
+            return ExitCode.DONE  # apart from the error that has kept all jobs from being started
+    else:
         show_sweep(collected, objective)
         show_folder(sweep)
-    else:
-        discard_empty(sweep)
     if is_complete and not jobs:
         raise UserError("the sweep has no jobs: one of its settings has no value, such as range(1,1)")
     if objective is not None and collected and not any(objective.name in each.job.numbers for each in collected):

@@ -303,3 +303,25 @@ def test_joblib(gpt2x_process: Cli, launch: Path) -> None:
     assert [(job["status"], job["attempts"]) for job in jobs()] == [("done", "1"), ("failed", "1"), ("done", "1")]
     assert gpt2x_process(*SWEEP, "decode.top_k=2,1").code == 0
     assert [job["attempts"] for job in jobs()] == ["1", "1", "1"]
+
+
+def test_a_job_that_does_not_fit_in_memory_is_no_failure(
+    gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpt2x.errors import DoesNotFitError
+    from gpt2x.tasks import generate
+
+    def too_large(config: Any, task: Any, run_dir: Path, run: Any = generate.run) -> Any:
+        if config.seed == 1:
+            raise DoesNotFitError("too large")
+        return run(config, task, run_dir)
+
+    monkeypatch.setattr(generate, "run", too_large)
+    assert gpt2x(*SWEEP, "seed=1,2", "fail_fast=true", "retries=2").code == 0
+    assert [(job["status"], job["attempts"]) for job in jobs()] == [("skipped", "1"), ("done", "1")]
+
+
+def test_a_launcher_that_cannot_start_leaves_nothing(gpt2x: Cli, launch: Path) -> None:
+    result = gpt2x(*SWEEP, "seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
+    assert_in(result.error(), "n_jobs")
+    assert list(launch.iterdir()) == []
