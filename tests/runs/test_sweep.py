@@ -46,7 +46,8 @@ def test_one_table_for_all_jobs_and_one_load(
         (prompt, top_p, top_p) for prompt in PROMPTS for top_p in ("0.5", "0.9")
     ]
     jobs = read_csv(out / "jobs.csv")
-    assert list(jobs[0]) == ["job", "overrides", "status", "attempts", "error", "seconds", "notes", "stale"]
+    columns = ["job", "overrides", "status", "attempts", "error", "seconds", "notes", "stale", "objective"]
+    assert list(jobs[0]) == columns
     assert [job["job"] for job in jobs] == [row["job"] for row in rows]
     assert {(job["status"], job["error"]) for job in jobs} == {("done", "")}
     assert all("decode.max_new_tokens=4" in job["overrides"] for job in jobs)
