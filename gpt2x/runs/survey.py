@@ -8,7 +8,8 @@ from typing import Any
 
 from gpt2x.errors import UserError
 from gpt2x.paths import shown
-from gpt2x.runs.job import JOB, Job, Status, read_job
+from gpt2x.runs.found import look
+from gpt2x.runs.job import JOB, Job, Status
 from gpt2x.runs.sweep import SWEEP
 
 MANIFEST = "manifest.json"
@@ -21,6 +22,8 @@ class Run:
     folder: Path
     job: Job
     state: Status
+    error: str | None
+    """Why the run failed, or what is wrong with its results."""
     manifest: dict[str, Any]
     """Empty if the run is not done."""
 
@@ -59,16 +62,14 @@ def survey(folder: Path, without: tuple[str, ...] = ()) -> Survey:
 
 
 def _add(found: Survey, folder: Path, without: tuple[str, ...]) -> None:
-    try:
-        job = read_job(folder)
-    except UserError as error:
-        found.notes.append(str(error))
+    run = look(folder, is_read=lambda name: False)
+    if run is None or run.job.task in without:  # None: it has been removed since the folder was listed
         return
-    if job is None or job.task in without:  # None: it has been removed since the folder was listed
+    if run.error is not None and not run.job.task:
+        found.notes.append(run.error)
         return
-    state = job.state
-    manifest = _manifest(found, folder) if state is Status.DONE else {}
-    found.runs.append(Run(folder, job, state, manifest))
+    manifest = _manifest(found, folder) if run.state is Status.DONE else {}
+    found.runs.append(Run(folder, run.job, run.state, run.error, manifest))
 
 
 def _manifest(found: Survey, folder: Path) -> dict[str, Any]:

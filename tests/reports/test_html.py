@@ -22,6 +22,7 @@ from gpt2x.reports.page.html import render
 from gpt2x.reports.page.reproduce import command_line
 from gpt2x.reports.page.study import read_study
 from gpt2x.runs.job import Status
+from gpt2x.runs.lock import LOCK, locked
 from gpt2x.runs.tables import read_rows, write_rows
 from gpt2x.training.rows import TrainRow
 from tests.conftest import Cli, FullDisk, Refused, assert_in, run_dir
@@ -280,7 +281,8 @@ def test_only_unreadable_runs(tmp_path: Path) -> None:
 def test_killed_and_running(tmp_path: Path) -> None:
     folders.job_folder(tmp_path / "killed", "generate", {}, status=Status.RUNNING, pid=2**22 + 1)
     folders.job_folder(tmp_path / "running", "generate", {}, status=Status.RUNNING)
-    page = page_of(tmp_path)
+    with locked(tmp_path / "running" / LOCK, "hydra.run.dir"):
+        page = page_of(tmp_path)
     assert_in(page.text, "1 killed", "1 running")
     assert_in(page.text, "killed\ntask=generate")
     assert "running\ntask=generate" not in page.text  # it has not failed

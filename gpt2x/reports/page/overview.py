@@ -77,14 +77,14 @@ def _swept(group: Group) -> list[Swept]:
 
 
 def failures_of(study: Study) -> list[Ended]:
-    """All runs that ended otherwise than by being done: failed, skipped, interrupted or killed."""
+    """All runs that ended otherwise than by being done: failed, skipped, interrupted, killed or damaged."""
     found = []
     for group in study.groups.values():
         names = short_names(group.swept)
         for run in group.runs:
             if run.state not in _NO_FAILURES:
                 settings = ", ".join(f"{names[key]}={label(value_of(run.job, key))}" for key in group.swept)
-                found.append(Ended(shown(run.folder), settings or f"task={group.task}", run.state, run.job.error or ""))
+                found.append(Ended(shown(run.folder), settings or f"task={group.task}", run.state, run.error or ""))
     return found
 
 
