@@ -7,7 +7,7 @@ from gpt2x.decoding.rows import GenerationRow
 from gpt2x.reports.page.study import Group, Result, label, short_names, value_of
 
 MOST_TEXTS = 5000
-_MOST_CHARACTERS = 6_000_000  # of all texts together: with the tags around them, the page stays below 20 MB
+_MOST_CHARACTERS = 4_000_000  # of all texts together: in any script, the page stays below 20 MB
 _PROMPT, _COMPLETION = 300, 3000  # characters of one prompt and of one completion
 
 
