@@ -34,6 +34,10 @@ def prepare_search(config: DictConfig) -> Objective | None:
         return None
     for key in ("n_trials", "n_jobs"):
         at_least(f"hydra.sweeper.{key}", sweeper[key], 1)
+    if sweeper.sampler._target_.endswith(
+        "GridSampler"
+    ):  # it is not seeded, and the plugin ends when its last job fails
+        raise UserError("hydra/sweeper/sampler=grid: for every combination, leave out hydra/sweeper=optuna")
     objective = _objective(config)
     _silence()
     with read_write(config.hydra):
