@@ -71,7 +71,8 @@ def _launch(stamp: str) -> ExitCode:
     arguments = hydra_app.parse_arguments(sys.argv[1:])
     if not arguments.shell_completion:
         overrides = checked(arguments.overrides, arguments.multirun)
-        refuse_ambiguous(overrides, arguments.config_dir)
+        if arguments.config_dir is not None:
+            refuse_ambiguous(overrides, Path(arguments.config_dir))
         hydra_app.launched.prompts, arguments.overrides = split_axis(overrides)
         # What only prints, prints the settings that all jobs have in common.
         only_prints = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info
