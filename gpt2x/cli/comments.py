@@ -8,10 +8,9 @@ import yaml
 
 def headline(file: Path) -> str:
     """The comment at the top of a YAML file, as one line, without `# @package`; '' if there is none."""
-    lines = takewhile(
-        lambda line: line.startswith("#"), file.read_text(encoding="utf-8", errors="replace").splitlines()
-    )
-    return " ".join(_text(line) for line in lines if not line.startswith("# @package"))
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()  # a folder of the user's may hold any file
+    top = takewhile(lambda line: line.startswith("#"), lines)
+    return " ".join(_text(line) for line in top if not line.startswith("# @package"))
 
 
 def comments_of(file: Path) -> dict[str, str]:

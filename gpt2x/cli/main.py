@@ -75,7 +75,8 @@ def _launch(stamp: str) -> ExitCode:
     arguments = hydra_app.parse_arguments(sys.argv[1:])
     if not arguments.shell_completion:
         overrides = checked(arguments.overrides, arguments.multirun)
-        refuse_ambiguous(overrides, arguments.config_dir)
+        if arguments.config_dir is not None:
+            refuse_ambiguous(overrides, Path(arguments.config_dir))
         hydra_app.launched.prompts, arguments.overrides = split_axis(overrides)
         if implies_sweep(overrides):
             hydra_app.make_multirun(arguments)

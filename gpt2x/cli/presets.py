@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from gpt2x.cli.help import groups
 from gpt2x.cli.overrides import key_of
 from gpt2x.errors import UserError
 from gpt2x.paths import bundled, shown
@@ -19,10 +20,12 @@ def own_folder() -> str | None:
     return str(folder) if has_presets and not folder.samefile(bundled("conf")) else None
 
 
-def refuse_ambiguous(overrides: Iterable[str], folder: str | None) -> None:
+def refuse_ambiguous(overrides: Iterable[str], folder: Path) -> None:
     """Raises UserError if the folder has another file for an option that an override chooses and gpt2x has, too."""
-    for override in overrides if folder is not None else ():
-        for name in override.partition("=")[2].split(","):
-            ours, own = (Path(each) / key_of(override) / f"{name}.yaml" for each in (bundled("conf"), str(folder)))
-            if ours.is_file() and own.is_file() and ours.read_bytes() != own.read_bytes():
-                raise UserError(f"{key_of(override)}={name}: gpt2x has an option of this name; rename {shown(own)}")
+    for override in overrides:
+        group = key_of(override)
+        for name in {*override.partition("=")[2].split(",")}.intersection(groups().get(group, [])):
+            file = Path(group, f"{name}.yaml")
+            own = folder / file
+            if own.is_file() and own.read_bytes() != (bundled("conf") / file).read_bytes():
+                raise UserError(f"{group}={name}: gpt2x has an option of this name; rename {shown(own)}")

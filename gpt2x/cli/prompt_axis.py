@@ -23,7 +23,7 @@ def split_axis(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def _is_axis(override: str) -> bool:
-    return override.partition("=")[0] == SWEEP_PROMPTS
+    return override.partition("=")[0].lstrip("+") == SWEEP_PROMPTS
 
 
 def axis_of(override: str) -> list[str]:

@@ -120,6 +120,7 @@ def test_an_option_with_the_name_of_ours_is_refused_when_it_is_chosen(
     line = gpt2x(*flags, "experiment=nucleus").error()
     assert_in(line, "experiment=nucleus", "rename conf/experiment/nucleus.yaml")
     assert gpt2x(*flags, "experiment=dtypes", "--cfg", "job").code == 0
+    assert gpt2x(*flags, "task=generate", f"prompt={'x' * 300}", "--cfg", "job").code == 0  # too long for a file's name
     shutil.copy(REPO / "conf" / "experiment" / "nucleus.yaml", own)  # in a copy of gpt2x, for example
     assert gpt2x(*flags, "experiment=nucleus", "--cfg", "job").code == 0
 
