@@ -156,7 +156,9 @@ def _is_from_gpt2x(error: Exception) -> bool:
     """Whether code of gpt2x that Hydra called raised the error; if not, Hydra did, because of the settings."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     modules = [frame.f_globals.get("__name__", "") for frame in frames]
-    return any(module.startswith("gpt2x.") for module in modules[1:])  # the first is this module's call of Hydra
+    calling = (__name__, Resuming.__module__)  # they call Hydra, its plugins and their launchers
+    ours = [module for module in modules if module.startswith("gpt2x.") and module not in calling]
+    return bool(ours) or modules[-1] in calling
 
 
 @contextmanager

@@ -31,8 +31,6 @@ from gpt2x.runs.manifest import environment
 from gpt2x.runs.results import damage, results_in
 from gpt2x.tasks.registry import TASKS, Task
 
-_DONE = (ExitCode.DONE, ExitCode.NO_PARITY)
-
 
 def run_job(cfg: DictConfig) -> ExitCode:
     """Runs one job and returns its exit code; everything else about the job is recorded in its run folder.
@@ -51,7 +49,7 @@ def run_job(cfg: DictConfig) -> ExitCode:
             if _is_done(folder, cfg, job):
                 return value_of(folder.previous or job)
             code = _run_in(folder, cfg, job, task)
-        if stopping is not None and code not in _DONE:
+        if stopping is not None and job.status not in (Status.DONE, Status.SKIPPED):
             stopping.touch()
         return code
     except (UserError, OmegaConfBaseException, OSError) as error:  # the last: the folder cannot be listed

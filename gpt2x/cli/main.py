@@ -88,11 +88,13 @@ def _collect(sweep: Path, jobs: list[SweepJob], is_complete: bool) -> ExitCode:
     from gpt2x.tasks.registry import TABLES
 
     collected = collect_sweep(sweep, TABLES)
-    if collected:
+    if all(each.state is Status.WAITING for each in collected):
+        discard_empty(sweep)
+        if not is_complete:
+            return ExitCode.DONE  # apart from the error that has kept all jobs from being started
+    else:
         show_sweep(collected)
         show_folder(sweep)
-    else:
-        discard_empty(sweep)
     if is_complete and not jobs:
         raise UserError("the sweep has no jobs: one of its settings has no value, such as range(1,1)")
     return _exit_code(collected, jobs)

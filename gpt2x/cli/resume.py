@@ -49,7 +49,10 @@ class Resuming(Launcher):
 
         Raises UserError if `fail_fast` ends the sweep, and what the real launcher raises if it starts no job.
         """
-        jobs = [self._described(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
+        from gpt2x.reports.console import steps  # imports rich
+
+        given = steps(job_overrides, len(job_overrides), "looking for jobs that are done")
+        jobs = [self._described(overrides, number) for number, overrides in enumerate(given, initial_job_idx)]
         self.jobs += jobs
         different = list({job.folder: job for job in jobs}.values())
         pending = [job for job in different if not self._is_done(job)]
@@ -123,10 +126,15 @@ class Resuming(Launcher):
 
     def _left(self, pending: list[SweepJob]) -> list[SweepJob]:
         """The jobs that another round is for. Raises UserError if `fail_fast` lets there be no other."""
-        ended = [job for job in pending if self._is_done(job) or self._has_failed(job)]
-        if self.settings.fail_fast and any(not self._is_done(job) for job in ended):
+        left = [job for job in pending if not (self._is_done(job) or self._is_skipped(job))]
+        failed = [job for job in left if self._has_failed(job)]
+        if failed and self.settings.fail_fast:
             raise UserError("a job has failed, and fail_fast=true starts no more")
-        return [job for job in pending if job not in ended]
+        return [job for job in left if not self._has_failed(job)] if failed else left
+
+    def _is_skipped(self, job: SweepJob) -> bool:
+        """Whether this command has found that the job does not fit in memory."""
+        return job.tries > 0 and job.found is not None and job.found.state is Status.SKIPPED
 
     def _has_failed(self, job: SweepJob) -> bool:
         """Whether the job has ended without results, at the last look, and is not tried again."""

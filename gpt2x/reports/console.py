@@ -3,11 +3,11 @@
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich import console as rich_console
 from rich.console import ConsoleOptions, RenderableType
-from rich.progress import Progress, ProgressColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
 from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
@@ -15,6 +15,7 @@ from rich.text import Text
 from gpt2x.paths import output, shown, silence
 from gpt2x.visible import visible
 
+T = TypeVar("T")
 WIDTH_OF_FILES = 120  # columns, if the output is not a terminal
 _WIDTH_OF_PLAIN = 80
 
@@ -85,6 +86,12 @@ def show_folder(folder: Path, on_stderr: bool = False) -> None:
     """The last line of a run or sweep: where its results are."""
     console = err if on_stderr else out
     console.print(f"results in {shown(folder)}", soft_wrap=True)
+
+
+def steps(each: Iterable[T], n: int, what: str) -> Iterable[T]:
+    """The n elements, with a progress bar on a terminal while they are used."""
+    with progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as bar:
+        yield from bar.track(each, n, description=what)
 
 
 def progress(*columns: ProgressColumn | str) -> Progress:

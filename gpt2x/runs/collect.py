@@ -54,7 +54,7 @@ def collect_sweep(folder: Path, tables: Mapping[str, type]) -> list[Found]:
 
 def discard_empty(folder: Path) -> None:
     """Removes what a sweep leaves that could not start."""
-    for name in (SWEEP, "multirun.yaml"):  # the latter is Hydra's
+    for name in (SWEEP, JOBS, "multirun.yaml"):  # the latter is Hydra's
         (folder / name).unlink(missing_ok=True)
 
 
@@ -104,11 +104,13 @@ def slot_of(identity: Identity, chosen: Mapping[str, Any]) -> str:
 
 
 def _without_replaced(jobs: list[Found]) -> Iterator[Found]:
-    """The jobs; one that a later job has replaced is stale."""
+    """The jobs; one is stale if a later one that has replaced it is done."""
     slots = {each.name: slot_of(each.job.identity, each.job.chosen) for each in jobs if each.job.identity.inputs}
-    last = {slot: name for name, slot in slots.items()}
+    last = {slots[each.name]: each.name for each in jobs if each.name in slots and each.state is Status.DONE}
     for each in jobs:
-        name = last[slots[each.name]] if each.name in slots else each.name
+        name = last.get(slots.get(each.name, ""), each.name)
+        if name == each.name:
+            last.pop(slots.get(each.name, ""), None)  # later ones have not replaced it
         yield each if name == each.name else replace(each, stale=f"{_REPLACED}{name}")
 
 

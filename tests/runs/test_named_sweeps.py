@@ -65,13 +65,18 @@ def test_a_setting_may_be_swept_later(gpt2x: Cli, launch: Path, started: list[in
     assert list(rows[0])[:3] == ["job", "decode.temperature", "prompt_id"]  # no setting of the sweep is a column
 
 
-@pytest.mark.parametrize("name", ["generations.csv", "manifest.json", "timing.csv"])
-@pytest.mark.parametrize("damage", ["missing", "short", "changed"])
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("generations.csv", "missing"),
+        ("generations.csv", "changed"),
+        ("timing.csv", "short"),
+        ("manifest.json", "missing"),
+    ],
+)
 def test_a_job_whose_results_are_not_whole_runs_again(
     gpt2x: Cli, launch: Path, started: list[int], name: str, damage: str
 ) -> None:
-    if (name, damage) not in {("generations.csv", "missing"), ("generations.csv", "changed"), ("timing.csv", "short")}:
-        damage = "missing"
     assert gpt2x(*SWEEP, "seed=1,2").code == 0
     table = (ROOT / "generations.csv").read_bytes()
     file = ROOT / jobs()[1]["job"] / name
@@ -159,6 +164,10 @@ def test_other_code_is_reported_and_rerun_on_demand(
     assert [(job["stale"], job["attempts"]) for job in jobs()] == [("", "2"), ("", "2"), ("", "1")]
     assert gpt2x(*SWEEP, "seed=1,2,3", "rerun=stale").code == 0
     assert len(started) == 5
+    monkeypatch.setattr(code, "_gpt2x", lambda: before | {"torch": "4.0"})
+    monkeypatch.setattr("gpt2x.cli.job.code_of", lambda settings: before)  # on another machine
+    assert gpt2x(*SWEEP, "seed=1", "rerun=stale").code == 0  # it runs once, although it stays stale
+    assert len(started) == 6
 
 
 def test_other_weights_are_reported_and_rerun_on_demand(gpt2x: Cli, launch: Path, started: list[int]) -> None:
@@ -303,3 +312,25 @@ def test_joblib(gpt2x_process: Cli, launch: Path) -> None:
     assert [(job["status"], job["attempts"]) for job in jobs()] == [("done", "1"), ("failed", "1"), ("done", "1")]
     assert gpt2x_process(*SWEEP, "decode.top_k=2,1").code == 0
     assert [job["attempts"] for job in jobs()] == ["1", "1", "1"]
+
+
+def test_a_job_that_does_not_fit_in_memory_is_no_failure(
+    gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpt2x.errors import DoesNotFitError
+    from gpt2x.tasks import generate
+
+    def too_large(config: Any, task: Any, run_dir: Path, run: Any = generate.run) -> Any:
+        if config.seed == 1:
+            raise DoesNotFitError("too large")
+        return run(config, task, run_dir)
+
+    monkeypatch.setattr(generate, "run", too_large)
+    assert gpt2x(*SWEEP, "seed=1,2", "fail_fast=true", "retries=2").code == 0
+    assert [(job["status"], job["attempts"]) for job in jobs()] == [("skipped", "1"), ("done", "1")]
+
+
+def test_a_launcher_that_cannot_start_leaves_nothing(gpt2x: Cli, launch: Path) -> None:
+    result = gpt2x(*SWEEP, "seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
+    assert_in(result.error(), "n_jobs")
+    assert list(launch.iterdir()) == []
