@@ -118,8 +118,6 @@ def _exit_code(collected: list[Found], jobs: list[SweepJob]) -> ExitCode:
     unreadable = any(each.state is Status.FAILED and not each.job.task for each in collected)
     # A job may have been refused because its folder, which the user has named, holds another one.
     refused = any(job.found is None for job in jobs)
-    if own and all(each.state is Status.WAITING for each in own):  # the launcher could not start any, and has said why
-        return ExitCode.DONE
     if unreadable or refused or any(each.state not in (Status.DONE, Status.SKIPPED) for each in own):
         return ExitCode.JOBS_FAILED
     return ExitCode.NO_PARITY if any(each.job.passed is False for each in own) else ExitCode.DONE

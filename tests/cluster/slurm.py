@@ -88,7 +88,11 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
         start("slurmctld", "slurmctld", "-D")
         start("slurmd", *in_own_host, "slurmd", "-D")
         _wait(lambda: cluster.ask("sinfo", "--noheader", "--format=%t") == ["idle"], folder)
-        yield cluster
+        try:
+            yield cluster
+        finally:
+            cluster.ask("scancel", "--user=root")
+            _wait(lambda: not cluster.ask("squeue", "--noheader"), folder)
 
 
 def _path() -> str:

@@ -55,7 +55,7 @@ def test_settings_that_cannot_work_are_refused(
     monkeypatch.setenv("PATH", str(launch))  # without sbatch
     line = gpt2x("-m", "task=generate", "seed=0,1", f"hydra/launcher=submitit_{launcher}", setting).error()
     assert_in(line, *words)
-    assert list(launch.rglob("*.pkl")) == []
+    assert list(launch.iterdir()) == []
 
 
 def test_slurm_without_accounting(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
