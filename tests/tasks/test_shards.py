@@ -58,9 +58,10 @@ def test_the_joined_tables_are_those_of_a_single_run(
         joined = (launch / "many" / name).read_bytes()
         assert joined.startswith(b'"job","shard.index",')
         assert ADDED.sub(b"", joined) == (launch / "one" / name).read_bytes(), name
-    n_rows = [len(read_csv(each / "generations.csv")) for each in (launch / "many").iterdir() if each.is_dir()]
-    assert len(n_rows) == count
-    assert min(n_rows) > 0
+    parts = [read_csv(each / "generations.csv") for each in (launch / "many").iterdir() if each.is_dir()]
+    assert len(parts) == count
+    assert min(map(len, parts)) > 0
+    assert {list(part[0])[-1] for part in parts} == {"topic"}  # also where no prompt of the part has it
 
 
 def test_other_batches_would_round_differently(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
