@@ -1,7 +1,7 @@
 # Each of these, from nothing but python3 and make, sets up what it needs and runs.
 PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
-.PHONY: validate test lowest wheel clean
+.PHONY: validate test lowest hydra14 wheel clean
 
 validate: env/.installed          ## the main job: is our GPT-2 the real GPT-2?
 	env/bin/python -m gpt2x task=validate
@@ -16,6 +16,9 @@ test: env/.installed-test         ## lint, types and the whole test suite
 # for CUDA, of several gigabytes. `make clean lowest TORCH=2.9.0` tests it.
 lowest: env-lowest/.installed     ## each task once, with the lowest versions of the dependencies that pyproject.toml allows
 	tests/smoke.sh env-lowest/bin/python
+
+hydra14: env-hydra14/.installed   ## settings, errors, sweeps and joblib's workers, with the release candidate of Hydra 1.4
+	env-hydra14/bin/python -m pytest tests/config tests/cli/test_errors.py tests/runs/test_sweep.py tests/cli/test_launchers.py -k 'not ray'
 
 wheel: env/.installed-test        ## builds dist/gpt2x-*.whl, and does the main job with it, isolated, in an empty folder
 	rm -rf dist env-pipx
@@ -40,5 +43,10 @@ env-lowest/.installed: env-lowest/bin/python pyproject.toml tests/lower_bounds.p
 	env-lowest/bin/python $(PIP_INSTALL) -c env-lowest/constraints.txt -e '.[bench]' $(if $(TORCH),torch==$(TORCH))
 	touch $@
 
+env-hydra14/.installed: env-hydra14/bin/python pyproject.toml
+	env-hydra14/bin/python $(PIP_INSTALL) -e '.[joblib]' 'pytest>=8' 'pytest-xdist>=3.6' \
+		hydra-core==1.4.0rc3 omegaconf==2.4.1rc1 hydra-joblib-launcher==1.4.0rc3
+	touch $@
+
 clean:
-	rm -rf env env-lowest env-pipx dist
+	rm -rf env env-hydra14 env-lowest env-pipx dist
