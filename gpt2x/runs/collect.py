@@ -4,13 +4,14 @@ import csv
 import json
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from gpt2x.config.tasks import is_descriptive
 from gpt2x.paths import remove_temporaries, write_lines
+from gpt2x.prompts import STANDARD_INPUT
 from gpt2x.runs.found import Found, look, waiting
 from gpt2x.runs.job import JOB, Identity, Job, Status
 from gpt2x.runs.results import has_results
@@ -100,10 +101,12 @@ def done_jobs(folder: Path) -> list[Found]:
 def slot_of(identity: Identity, chosen: Mapping[str, Any]) -> str:
     """What a job and another one have in common that differs from it in the content of its input files alone.
 
-    `chosen` are the values of the overrides, with the paths of those files, by dotted key.
+    `chosen` are the values of the overrides, with the paths of those files, by dotted key. Another standard input is
+    not a file that has changed.
     """
     paths = {name: chosen.get(_NAMES_OF_INPUTS.get(name, name)) for name in identity.inputs}
-    return json.dumps([identity.settings, paths], sort_keys=True)
+    typed = {name: identity.inputs[name] for name, path in paths.items() if path == STANDARD_INPUT}
+    return json.dumps([identity.settings, paths, typed], sort_keys=True)
 
 
 def _without_replaced(jobs: list[Found]) -> Iterator[Found]:
@@ -131,7 +134,7 @@ def write_tables(folder: Path, jobs: list[Found], tables: Mapping[str, type]) ->
     for name, row_type in tables.items():
         found = [each for each in done if has_results(each.folder, each.job, name)]
         if found:
-            write_lines(folder / name, _joined(name, found, row_type, swept))
+            _write_joined(folder / name, found, row_type, swept)
         else:
             (folder / name).unlink(missing_ok=True)
 
@@ -143,11 +146,25 @@ def _row(found: Found) -> JobRow:
     return JobRow(found.name, overrides, *of_run, found.stale, job.objective)
 
 
-def _joined(name: str, found: list[Found], row_type: type, swept: list[str]) -> Iterator[str]:
-    """The lines of a joined table: job, settings, notes, the table's columns, and those that only some jobs have."""
-    own = columns_of(row_type)
-    headers = [_header(each.folder / name) for each in found]
-    columns = list(dict.fromkeys([*own, *(column for each in headers for column in each)]))
+class _MoreColumnsError(Exception):
+    """A job's table has columns that those before it have not."""
+
+    def __init__(self, columns: list[str]) -> None:
+        self.columns = columns
+
+
+def _write_joined(file: Path, found: list[Found], row_type: type, swept: list[str]) -> None:
+    """Writes a joined table: job, settings, notes, the table's columns, and those that only some jobs have."""
+    columns = columns_of(row_type)
+    while True:
+        try:
+            return write_lines(file, _joined(file.name, found, row_type, columns, swept))
+        except _MoreColumnsError as error:  # few tables have such columns: it is quicker to begin again
+            columns = error.columns
+
+
+def _joined(name: str, found: list[Found], row_type: type, columns: list[str], swept: list[str]) -> Iterator[str]:
+    """The lines of a joined table. Raises _MoreColumnsError if these columns are not all."""
     settings = [key for key in swept if key not in columns]  # a swept prompt is in its table already
     if any(each.job.notes is not None for each in found):
         settings.append("notes")
@@ -155,19 +172,15 @@ def _joined(name: str, found: list[Found], row_type: type, swept: list[str]) -> 
     yield to_csv(["job", *settings, *columns], [])
     for each in found:
         prefix = to_csv(None, [[each.name, *(as_cell(setting_of(each.job, key)) for key in settings)]])
-        for record in _records(each.folder / name):
-            cells = (_cell(record.get(column, ""), column in numbers) for column in columns)
-            yield f"{prefix[:-2]},{','.join(cells)}\r\n"
-
-
-def _records(file: Path) -> Iterable[dict[str, str]]:
-    with file.open(encoding="utf-8", newline="") as stream:
-        yield from csv.DictReader(stream)
-
-
-def _header(file: Path) -> list[str]:
-    with file.open(encoding="utf-8", newline="") as stream:
-        return next(csv.reader(stream), [])
+        with open(f"{each.folder}/{name}", encoding="utf-8", newline="") as stream:  # noqa: PTH123 (fast)
+            records = csv.reader(stream)
+            header = next(records, [])
+            if header != columns and not set(header) <= set(columns):
+                raise _MoreColumnsError(list(dict.fromkeys([*columns, *header])))
+            places = [(header.index(column) if column in header else None, column in numbers) for column in columns]
+            for record in records:
+                cells = (_cell(record[i] if i is not None else "", is_number) for i, is_number in places)
+                yield f"{prefix[:-2]},{','.join(cells)}\r\n"
 
 
 def _numbers(row_type: type) -> set[str]:

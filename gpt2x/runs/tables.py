@@ -82,15 +82,6 @@ def rows_of(records: Iterable[dict[str, str]], row_type: type) -> Iterator[Any]:
         yield row_type(**{name: parse(record[name], hint) for name, hint in hints.items()})
 
 
-def read_with_extra(path: Path, row_type: type) -> list[tuple[Any, dict[str, str]]]:
-    """The rows of a file that write_rows wrote, each with the values of its extra columns by name."""
-    own = set(columns_of(row_type))
-    with path.open(encoding="utf-8", newline="") as stream:
-        records = list(csv.DictReader(stream))
-    extra = [{name: text for name, text in record.items() if name not in own} for record in records]
-    return list(zip(rows_of(records, row_type), extra, strict=True))
-
-
 def parse(text: str, hint: Any) -> Any:
     """A field of a CSV as a value of this type."""
     types = get_args(hint) or (hint,)
