@@ -25,7 +25,7 @@ from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from gpt2x.cli.completion import prepare_completion
@@ -253,7 +253,8 @@ class Callbacks(Callback):
             axis = _prompt_axis(config.hydra)
             swept = [each for override in axis for each in axis_of(override)]
             begin_sweep(folder, stamp(), [*given, *axis])
-            config.hydra.overrides.task += swept
+            with read_write(config.hydra):
+                config.hydra.overrides.task += swept
         except Exception as error:
             raise _CannotBegin(error) from None
         launched.sweep = folder
@@ -285,7 +286,7 @@ def _prompt_axis(hydra: DictConfig) -> list[str]:
     Prompts on the command line replace those of the preset.
     """
     params = hydra.sweeper.get("params") or OmegaConf.create()
-    with open_dict(params):
+    with read_write(params), open_dict(params):
         of_preset = params.pop(SWEEP_PROMPTS, None)
     if launched.prompts is not None:
         return [launched.prompts]

@@ -282,7 +282,8 @@ def _at_time_limit(minutes: int) -> str:
 
 def register() -> None:
     """Has Hydra start these launchers where a configuration names those of the plugin."""
-    plugins = Plugins.instance()
+    plugins, store = Plugins.instance(), ConfigStore.instance()
     for original, ours in ((plugin.LocalLauncher, Local), (plugin.SlurmLauncher, Slurm)):
         plugins.class_name_to_class[f"{original.__module__}.{original.__name__}"] = ours
-    ConfigStore.instance().store("submitit_local", LocalQueue, group="schema/launcher")
+    del store.repo["schema"]["launcher"]["submitit_local.yaml"]
+    store.store("submitit_local", LocalQueue, group="schema/launcher")

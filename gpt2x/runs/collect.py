@@ -19,7 +19,8 @@ from gpt2x.runs.sweep import SWEEP, locked_sweep, planned_jobs
 from gpt2x.runs.tables import columns_of, to_csv, write_rows
 
 JOBS = "jobs.csv"
-_NAMES_OF_INPUTS = {"weights": "weights.path"}
+_FROM = {"weights": ("weights.path",), "prompt": ("prompts_file", "prompt_id")}
+"""Input of a job -> the settings that say where it is, if they are not the one that has its name."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ def slot_of(identity: Identity, chosen: Mapping[str, Any]) -> str:
     `chosen` are the values of the overrides, with the paths of those files, by dotted key. Another standard input is
     not a file that has changed.
     """
-    paths = {name: chosen.get(_NAMES_OF_INPUTS.get(name, name)) for name in identity.inputs}
-    typed = {name: identity.inputs[name] for name, path in paths.items() if path == STANDARD_INPUT}
+    paths = {name: [chosen.get(key) for key in _FROM.get(name, (name,))] for name in identity.inputs}
+    typed = {name: identity.inputs[name] for name, path in paths.items() if STANDARD_INPUT in path}
     return json.dumps([identity.settings, paths, typed], sort_keys=True)
 
 
