@@ -38,6 +38,8 @@ class Resuming(Launcher):
         config = composer.sweep
         self.root = Path(str(config.hydra.sweep.dir)).absolute()
         self.settings = SweepConfig(**{key: OmegaConf.select(config, key) for key in OF_SWEEP})
+        self.is_search = config.hydra.runtime.choices["hydra/sweeper"] != "basic"
+        """Whether the sweeper asks for jobs one after the other."""
         self.jobs: list[SweepJob] = []
         """All jobs that the sweeper has asked for."""
 
@@ -57,7 +59,7 @@ class Resuming(Launcher):
         different = list({job.folder: job for job in jobs}.values())
         pending = [job for job in different if not self._is_done(job)]
         plan_jobs(self.root, [self._planned(job) for job in different])
-        if len(pending) < len(different):
+        if len(pending) < len(different) and not self.is_search:
             say(f"{len(different) - len(pending)} of {len(different)} jobs are done already")
         while pending:
             self._run_some(pending)
