@@ -83,7 +83,10 @@ def test_ctrl_c_ends_the_workers(launch: Path) -> None:
             time.sleep(0.1)
         workers = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGINT)
-        _, printed = process.communicate(timeout=60)
+        try:
+            _, printed = process.communicate(timeout=60)
+        finally:
+            process.kill()  # else the end of the block would wait for a process that ignores Ctrl-C
     assert process.returncode == 130, printed
     assert b"Traceback" not in printed
     assert len(workers) >= 2
