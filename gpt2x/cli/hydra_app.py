@@ -254,7 +254,7 @@ class Callbacks(Callback):
             swept = [each for override in axis for each in axis_of(override)]
             begin_sweep(folder, stamp(), [*given, *axis])
             with read_write(config.hydra):
-                config.hydra.overrides.task += swept
+                config.hydra.overrides.task.extend(swept)  # += would resolve the interpolations in it
         except Exception as error:
             raise _CannotBegin(error) from None
         launched.sweep = folder
@@ -290,7 +290,7 @@ def _prompt_axis(hydra: DictConfig) -> list[str]:
         of_preset = params.pop(SWEEP_PROMPTS, None)
     if launched.prompts is not None:
         return [launched.prompts]
-    replaced = not PROMPT_SOURCES.isdisjoint(map(key_of, hydra.overrides.task))
+    replaced = not PROMPT_SOURCES.isdisjoint(map(key_of, task_overrides(hydra)))
     return [] if of_preset is None or replaced else [f"{SWEEP_PROMPTS}={of_preset}"]
 
 

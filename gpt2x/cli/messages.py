@@ -7,7 +7,7 @@ import traceback
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from gpt2x.cli.plugins import missing_plugin
+from gpt2x.cli.extras import missing_plugin
 from gpt2x.config.settings import unused
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import UserError, nearest

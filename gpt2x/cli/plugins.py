@@ -1,4 +1,4 @@
-"""Hydra's plugins: which extra of gpt2x installs each, and their settings as the base of the presets in conf/hydra."""
+"""Hydra's plugins: their settings as the base of the presets in conf/hydra, and what their workers cannot do."""
 
 import sys
 from contextlib import suppress
@@ -12,14 +12,6 @@ from gpt2x.cli.overrides import key_of
 from gpt2x.config.options import names
 from gpt2x.errors import UserError
 from gpt2x.prompts import PROMPT_FILES, STANDARD_INPUT
-
-EXTRAS = {
-    "hydra/launcher/joblib": "joblib",
-    "hydra/launcher/ray": "ray",
-    "hydra/launcher/submitit_local": "slurm",
-    "hydra/launcher/submitit_slurm": "slurm",
-    "hydra/sweeper/optuna": "optuna",
-}
 
 
 def prepare_plugins() -> None:
@@ -41,15 +33,6 @@ def prepare_plugins() -> None:
         from gpt2x.cli.submitit_launchers import register
 
         register()
-
-
-def missing_plugin(config: str) -> str | None:
-    """The message for an option that Hydra does not find, such as schema/launcher/ray, if it belongs to an extra."""
-    option = config.replace("schema/", "hydra/", 1).removesuffix("_plugin")
-    if option not in EXTRAS:
-        return None
-    group, _, name = option.rpartition("/")
-    return f"{group}={name}: it is not installed: pip install 'gpt2x[{EXTRAS[option]}]'"
 
 
 def end_workers() -> None:

@@ -30,7 +30,7 @@ def prepare_search(config: DictConfig) -> Objective | None:
     Raises UserError for settings with which it cannot search.
     """
     sweeper = config.hydra.sweeper
-    if not sweeper._target_.startswith(f"{_PLUGIN}."):
+    if config.hydra.runtime.choices["hydra/sweeper"] != "optuna":
         return None
     for key in ("n_trials", "n_jobs"):
         at_least(f"hydra.sweeper.{key}", sweeper[key], 1)

@@ -285,5 +285,5 @@ def register() -> None:
     plugins, store = Plugins.instance(), ConfigStore.instance()
     for original, ours in ((plugin.LocalLauncher, Local), (plugin.SlurmLauncher, Slurm)):
         plugins.class_name_to_class[f"{original.__module__}.{original.__name__}"] = ours
-    del store.repo["schema"]["launcher"]["submitit_local.yaml"]
-    store.store("submitit_local", LocalQueue, group="schema/launcher")
+    if store.repo["schema"]["launcher"].pop("submitit_local.yaml", None) is not None:
+        store.store("submitit_local", LocalQueue, group="schema/launcher")

@@ -98,7 +98,7 @@ def test_a_constant_that_was_rounded_when_the_model_was_built(architecture: Arch
 
     assert api.validate(make, reference=noisy, stages=STAGES, **TEXTS).passed
     found = api.validate(make(architecture), reference=noisy, stages=STAGES, **TEXTS)
-    assert found.probable_cause == "tanh GELU with a constant in float32"
+    assert found.probable_cause == "tanh GELU with sqrt(2 / pi) in float32"
 
 
 def snapshot(module: nn.Module) -> list[Any]:

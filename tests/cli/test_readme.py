@@ -75,10 +75,8 @@ def test_command(page: str, command: str, launch: Path) -> None:
         command += " --cfg job"
     elif "task.reference=" in command:  # what the command before it made
         command = f"python -m gpt2x task.save_reference=reference/nano.safetensors && {command}"
-    elif "task=collect" in command:  # of the sweep of the command before it
-        sweep = re.search(r"sweep=\w+", command)
-        assert sweep is not None
-        command = f"python -m gpt2x {sweep[0]} task=generate decode.max_new_tokens=1 && {command}"
+    elif sweep := re.search(r"(sweep=\w+) task=(collect|report)", command):  # of the command before it
+        command = f"python -m gpt2x {sweep[1]} task=generate decode.max_new_tokens=1 && {command}"
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
     )
