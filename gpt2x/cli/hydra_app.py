@@ -285,9 +285,11 @@ def _prompt_axis(hydra: DictConfig) -> list[str]:
 
     Prompts on the command line replace those of the preset.
     """
-    params = hydra.sweeper.get("params") or OmegaConf.create()
-    with read_write(params), open_dict(params):
-        of_preset = params.pop(SWEEP_PROMPTS, None)
+    of_preset = None
+    params = OmegaConf.select(hydra, "sweeper.params")
+    if isinstance(params, DictConfig):  # which it is not where the command has replaced it
+        with read_write(params), open_dict(params):
+            of_preset = params.pop(SWEEP_PROMPTS, None)
     if launched.prompts is not None:
         return [launched.prompts]
     replaced = not PROMPT_SOURCES.isdisjoint(map(key_of, task_overrides(hydra)))

@@ -82,7 +82,7 @@ VALID = (
     *("hydra.sweep.dir=sweep", "hydra.run.dir=run", "weights=random", "prompt=hi", "notes=n", "-m", "-m"),
 )
 
-keys = st.sampled_from((*setting_types(), *groups(), *OF_HYDRA, *UNKNOWN))
+keys = st.sampled_from((*setting_types(), "sweep_prompts", *groups(), *OF_HYDRA, *UNKNOWN))
 values = st.sampled_from((*PLAIN, *CONTAINERS, *SWEEPS, *FUNCTIONS, *INTERPOLATIONS, *TEXTS, *PATHS))
 texts = st.text(st.characters(blacklist_characters="\0"), max_size=8)
 prefixes = st.sampled_from(("", "", "", "", "+", "++", "~"))
@@ -91,7 +91,7 @@ overrides = st.tuples(prefixes, keys, suffixes, st.just("="), st.one_of(values, 
 words = st.one_of(st.sampled_from(VALID), overrides, overrides, st.sampled_from(FLAGS), texts)
 # Most lines of many random words fail at the first of them: these have one task and one or two settings.
 settings_of_hydra = st.tuples(st.sampled_from(OF_HYDRA), st.just("="), values).map("".join)
-plain = st.tuples(st.sampled_from((*setting_types(), *groups())), st.just("="), values).map("".join)
+plain = st.tuples(st.sampled_from((*setting_types(), "sweep_prompts", *groups())), st.just("="), values).map("".join)
 short = st.tuples(
     st.sampled_from(("task=generate", "task=train", "task=validate", "task=benchmark")),
     st.one_of(settings_of_hydra, plain),

@@ -185,6 +185,13 @@ def test_what_is_no_axis(refused: Refused, tmp_path: Path, args: list[str], word
     assert_in(refused(*SHORT, *(arg.replace("{DIR}", str(tmp_path)) for arg in args)), *words)
 
 
+@pytest.mark.parametrize("setting", ["hydra.sweeper=1", "hydra.sweeper.params=1", "hydra.sweeper.params=null"])
+def test_parameters_of_the_sweeper_that_are_none(gpt2x: Cli, launch: Path, setting: str) -> None:
+    result = gpt2x("-m", *SHORT, setting)
+    assert "Traceback" not in result.err
+    assert result.code == (0 if setting.endswith("null") else 2)
+
+
 def preset(launch: Path, text: str) -> None:
     (launch / "conf" / "experiment").mkdir(parents=True)
     head = "# @package _global_\ndefaults: [{override /task: generate}]\ndecode: {max_new_tokens: 1}\n"
