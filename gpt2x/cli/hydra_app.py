@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from inspect import signature
 from itertools import takewhile
 from pathlib import Path
@@ -116,11 +116,7 @@ def launch(arguments: argparse.Namespace, task_function: TaskFunction, started_a
     warnings.filterwarnings("ignore", r"hydra\.utils\.instantiate\(\) resolved")  # 1.4: the target of our callbacks
     if VERSION_BASE:
         hydra_version.setbase(VERSION_BASE["version_base"])
-    store = ConfigStore.instance()
-    store.store("schema", Config)
-    for name, schema in SCHEMAS.items():
-        store.store(name, schema, group="schema/task")
-    prepare_plugins()
+    _store_schemas()
     # Launchers pickle resolvers: they must be functions of a module.
     _register("stamp", partial(_unchanged, started_at))
     _register("sweep_name", _sweep_name)
@@ -134,6 +130,16 @@ def launch(arguments: argparse.Namespace, task_function: TaskFunction, started_a
     prepare_completion(arguments.overrides[0])
     with suppress(UserError, HydraException, OmegaConfBaseException):  # a line that is being typed may be wrong
         _call_hydra(arguments, task_function)
+
+
+@cache
+def _store_schemas() -> None:
+    """Once per process: Hydra 1.4 warns of a schema that replaces another."""
+    store = ConfigStore.instance()
+    store.store("schema", Config)
+    for name, schema in SCHEMAS.items():
+        store.store(name, schema, group="schema/task")
+    prepare_plugins()
 
 
 def _call_hydra(arguments: argparse.Namespace, task_function: TaskFunction) -> None:
