@@ -65,6 +65,19 @@ def test_a_copy_of_the_weights_changes_no_bit_of_one_row(as_in_files: bool) -> N
     assert torch.equal(ours(inputs(1)), before)
 
 
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("as_in_files", [True, False])
+def test_no_bit_depends_on_the_number_of_threads(as_in_files: bool, rows: int) -> None:
+    ours, threads, products = layer(as_in_files=as_in_files), torch.get_num_threads(), []
+    try:
+        for n in (1, 2, 3, 4):
+            torch.set_num_threads(n)
+            products.append(ours(inputs(rows)))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(product, products[0]) for product in products)
+
+
 def test_without_onednn_it_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "has_onednn", lambda dtype: False)
     ours, x = layer(), inputs(5)
