@@ -1,10 +1,10 @@
 """The linear layer of inference on a CPU: the same function as nn.Linear, by the product that is fastest.
 
 Measured on two AVX-512 cores with the 124M model in float32: for one row, MKL's product leaves memory bandwidth
-unused; multiplying the weights in slices does not (1.4 times as fast, and 1.5 times in one thread). The number of
-slices is fixed, so that the sum does not depend on the number of threads. For more rows, oneDNN's products are
-2 to 4 times as fast as MKL's, and on weights in oneDNN's own blocked order up to 1.7 times as fast again, at the
-price of a copy of the weights.
+unused; multiplying the weights in slices does not (1.5 times as fast in MKL's strict mode, which gpt2x/process.py
+sets). The number of slices is fixed, so that the sum does not depend on the number of threads. For more rows,
+oneDNN's products are 2 to 4 times as fast as MKL's, and on weights in oneDNN's own blocked order up to 1.7 times as
+fast again, at the price of a copy of the weights.
 """
 
 import torch
