@@ -1,6 +1,6 @@
 """What Hydra has composed, as plain dictionaries and as the dataclasses of gpt2x.config."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
@@ -58,17 +58,17 @@ def to_config(cfg: DictConfig) -> Config:
 
 def task_overrides(hydra: Any) -> list[str]:
     """The overrides of settings, as they were given, from the part of a configuration that is Hydra's own."""
-    overrides = cast(list[str], OmegaConf.to_container(hydra.overrides.task, resolve=False))
-    return _as_given(overrides)
+    return given(cast(list[str], OmegaConf.to_container(hydra.overrides.task, resolve=False)))
 
 
-def of_job(overrides: Sequence[str]) -> list[str]:
-    """The overrides of a job as they were given, without the settings of its sweep."""
-    return _as_given([override for override in overrides if key_of(override) not in OF_SWEEP])
-
-
-def _as_given(overrides: Iterable[str]) -> list[str]:
+def given(overrides: Iterable[str]) -> list[str]:
+    """Overrides that Hydra has, as the user gave them."""
     return [as_given(override) if key_of(override) in TEXTS else override for override in overrides]
+
+
+def without_sweep(overrides: Iterable[str]) -> list[str]:
+    """The overrides of a job, without the settings of its sweep."""
+    return [override for override in overrides if key_of(override) not in OF_SWEEP]
 
 
 def chosen(cfg: DictConfig, keys: list[str]) -> dict[str, Any]:

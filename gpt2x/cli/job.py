@@ -12,7 +12,15 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from gpt2x.checkpoints.digest import begin_digesting
-from gpt2x.cli.composition import chosen, default_settings, of_job, stamp, task_overrides, to_config, to_container
+from gpt2x.cli.composition import (
+    chosen,
+    default_settings,
+    stamp,
+    task_overrides,
+    to_config,
+    to_container,
+    without_sweep,
+)
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.identity import identifying_settings, identity_of
 from gpt2x.cli.messages import complain, message_of, one_line, say, show_bug
@@ -140,7 +148,7 @@ def describe(cfg: DictConfig) -> Job:
         container = to_container(cfg, resolve=False)
     overrides = task_overrides(hydra)
     if _sweep() is not None:
-        overrides = of_job(overrides)
+        overrides = without_sweep(overrides)
     return Job(
         task=container["task"]["name"],
         overrides=overrides,

@@ -11,7 +11,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
 
 from gpt2x.cli.composer import Composer
-from gpt2x.cli.composition import of_job, stamp
+from gpt2x.cli.composition import given, stamp, without_sweep
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.job import stop_file
 from gpt2x.cli.messages import complain, one_line, say
@@ -53,8 +53,8 @@ class Resuming(Launcher):
         """
         from gpt2x.reports.console import steps  # imports rich
 
-        given = steps(job_overrides, len(job_overrides), "looking for jobs that are done")
-        jobs = [self._described(overrides, number) for number, overrides in enumerate(given, initial_job_idx)]
+        looked_at = steps(job_overrides, len(job_overrides), "looking for jobs that are done")
+        jobs = [self._described(overrides, number) for number, overrides in enumerate(looked_at, initial_job_idx)]
         self.jobs += jobs
         different = list({job.folder: job for job in jobs}.values())
         pending = [job for job in different if not self._is_done(job)]
@@ -81,7 +81,8 @@ class Resuming(Launcher):
         return job
 
     def _planned(self, job: SweepJob) -> Planned:
-        return Planned(job.folder.name, of_job(job.overrides), job.outdated if self._is_done(job) else None)
+        overrides = without_sweep(given(job.overrides))
+        return Planned(job.folder.name, overrides, job.outdated if self._is_done(job) else None)
 
     @cached_property
     def _done(self) -> dict[str, Found]:

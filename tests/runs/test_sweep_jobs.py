@@ -1,6 +1,7 @@
 """Jobs of a sweep that fail alone, notes, and folders that were there before."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,16 @@ def test_an_interpolation_that_is_broken_fails_its_own_job(gpt2x: Cli, launch: P
     assert [row["seed"] for row in read_csv(launch / "out" / "generations.csv")] == ["1", "2"]
     assert gpt2x(*SWEEP, "seed=1,${oc.env:GPT2X_NOWHERE},2").code == 3  # in the same folders
     assert len(read_csv(launch / "out" / "jobs.csv")) == 3
+
+
+def test_overrides_are_recorded_as_they_were_given(gpt2x: Cli, launch: Path) -> None:
+    prompts = [r'prompt="a\${x}"', r'prompt="a\\${x} ${y}"']
+    for prompt in prompts:
+        assert gpt2x(*SWEEP, prompt, "seed=1,2").code == 0
+    jobs = read_csv(launch / "out" / "jobs.csv")
+    assert {shlex.split(job["overrides"])[2] for job in jobs} == {*prompts}
+    planned = json.loads((launch / "out" / "sweep.json").read_text())["jobs"]
+    assert [job["overrides"] for job in planned] == [shlex.split(job["overrides"]) for job in jobs]
 
 
 def test_an_interpolation_is_converted_to_the_type_of_the_setting(gpt2x: Cli, launch: Path) -> None:
