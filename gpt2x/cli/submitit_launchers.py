@@ -270,8 +270,12 @@ def _stop(requeue: Any, minutes: int, number: int, frame: FrameType | None) -> N
 
     try:
         requeue(number, frame)
-    except SystemExit as stop:
-        os._exit(stop.code if isinstance(stop.code, int) and stop.code > 0 else 1)
+    except SystemExit:
+        os._exit(1)
+    except subprocess.CalledProcessError as error:
+        if error.returncode != -signal.SIGTERM:
+            raise
+        os._exit(1)  # `scontrol requeue` has succeeded: Slurm ends all processes of the job, among them this command's
     except UncompletedJobError:
         raise StoppedError(_at_time_limit(minutes)) from None
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -9,7 +11,7 @@ import pytest
 
 from gpt2x.memory import available_memory
 from tests.cluster.jobs import SECONDS, jobs_csv, jobs_in, running, wait, write_prompts
-from tests.conftest import Cli, assert_in
+from tests.conftest import REPO, Cli, assert_in
 
 LOCAL = ("hydra/launcher=submitit_local", "hydra.launcher.array_parallelism=3", "hydra.launcher.timeout_min=10")
 
@@ -32,6 +34,19 @@ def test_processes_that_are_lost_are_recorded_and_resumed(launch: Path, gpt2x: C
     assert [job["attempts"] for job in jobs_csv(sweep).values()] == ["2", "2", "1"]
     assert gpt2x("-m", "sweep=here", *study[1:]).code == 0
     assert (sweep / "generations.csv").read_bytes() == (sweep.with_name("here") / "generations.csv").read_bytes()
+
+
+@pytest.mark.parametrize(("scontrol", "shown"), [("kill -TERM $$", ""), ("exit 1", "CalledProcessError")])
+def test_slurm_ends_a_job_while_the_job_puts_itself_back_into_the_queue(scontrol: str, shown: str) -> None:
+    code = f"""
+import signal, subprocess
+from gpt2x.cli.submitit_launchers import _stop
+_stop(lambda *_: subprocess.check_call(["sh", "-c", "{scontrol}"]), 1, signal.SIGUSR2, None)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert bool(done.stderr) == bool(shown)
+    assert shown in done.stderr
 
 
 @pytest.mark.parametrize(
