@@ -22,8 +22,9 @@ def fix_rounding() -> None:
 
     A product is otherwise summed up in parts, as many as there are threads. Results then do not depend on how many
     cores a launcher gives to a job. Products of several rows cost the same; those of one row cost up to twice as much,
-    which makes nano 12 to 17 percent slower for one text at a time, and does not matter to larger models, for which
-    gpt2x uses other products. A value that the user has set is kept.
+    which makes nano 12 to 17 percent slower for one text at a time. For larger models, for which gpt2x uses other
+    products, the differences were no larger than the spread of the measurements. A value that the user has set is
+    kept.
     Source: https://www.intel.com/content/www/us/en/docs/onemkl/developer-guide-linux/2024-2/ (Conditional Numerical
     Reproducibility).
     """

@@ -17,7 +17,7 @@ from gpt2x.cli.overrides import key_of
 from gpt2x.cli.quoting import TEXTS, as_given
 from gpt2x.config.schema import Config
 from gpt2x.config.settings import flatten
-from gpt2x.config.sweep import OF_SWEEP
+from gpt2x.config.sweep import OF_SWEEP, SweepConfig
 from gpt2x.paths import bundled
 
 # Hydra 1.4 has only the behaviour of 1.3, and warns of the parameter; Hydra 1.3 has an older behaviour without it.
@@ -69,6 +69,11 @@ def given(overrides: Iterable[str]) -> list[str]:
 def without_sweep(overrides: Iterable[str]) -> list[str]:
     """The overrides of a job, without the settings of its sweep."""
     return [override for override in overrides if key_of(override) not in OF_SWEEP]
+
+
+def sweep_settings(cfg: DictConfig) -> SweepConfig:
+    """What a configuration says of its sweep. Raises UserError for values that are not allowed."""
+    return SweepConfig(**{key: OmegaConf.select(cfg, key) for key in OF_SWEEP})
 
 
 def chosen(cfg: DictConfig, keys: list[str]) -> dict[str, Any]:

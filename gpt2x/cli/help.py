@@ -79,8 +79,10 @@ def settings_of(cfg: DictConfig) -> list[Setting]:
     shared, of_task = list(_types(Config)), _types(SCHEMAS[task], "task.")
     types = [*of_task, *sorted(shared, key=lambda pair: "." in pair[0])]
     meanings = comments_of(bundled("conf") / "config.yaml")
-    for group in dict.fromkeys(key.partition(".")[0] for key, _ in types if key.partition(".")[0] in _option_files()):
-        meanings |= _meanings(group, str(choices.get(group)))
+    used = {key.partition(".")[0] for key, _ in types}
+    for group, files in _option_files().items():
+        if group in used:
+            meanings |= _meanings(group, files, str(choices.get(group)))
     return [
         Setting(key, hint, _shown(OmegaConf.select(cfg, key)), meanings.get(key, ""))
         for key, hint in types
@@ -117,11 +119,11 @@ def _options_of_hydra() -> dict[str, dict[str, str]]:
     }
 
 
-def _meanings(group: str, option: str) -> dict[str, str]:
+def _meanings(group: str, files: list[Path], option: str) -> dict[str, str]:
     """Meaning of each setting of a group, by dotted key: from the file of the option, or else from another option's."""
-    files = [file for file in _option_files()[group] if group != "task" or file.stem == option]  # tasks share none
+    relevant = [file for file in files if group != "task" or file.stem == option]  # tasks share none
     found: dict[str, str] = {}
-    for file in sorted(files, key=lambda file: file.stem == option):
+    for file in sorted(relevant, key=lambda file: file.stem == option):
         found |= {f"{group}.{key}": text for key, text in comments_of(file).items() if text}
     return found
 

@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gpt2x.cli.completion import prepare_completion
 from gpt2x.cli.composer import Composer
-from gpt2x.cli.composition import VERSION_BASE, stamp, task_overrides, to_container
+from gpt2x.cli.composition import VERSION_BASE, stamp, sweep_settings, task_overrides, to_container
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.help import groups_help, settings_help
 from gpt2x.cli.identity import hash_of, key_of_job
@@ -44,7 +44,6 @@ from gpt2x.cli.search import has_no_trial, prepare_search
 from gpt2x.cli.sweep_job import SweepJob
 from gpt2x.config.objective import Objective
 from gpt2x.config.schema import Config
-from gpt2x.config.sweep import OF_SWEEP, SweepConfig
 from gpt2x.config.tasks import SCHEMAS
 from gpt2x.errors import UserError
 from gpt2x.paths import bundled, bundled_file
@@ -255,7 +254,7 @@ class Callbacks(Callback):
             given = task_overrides(config.hydra)
             launched.objective = prepare_search(config)
             launched.will_make(folder)
-            SweepConfig(**{key: OmegaConf.select(config, key) for key in OF_SWEEP})  # raises UserError
+            sweep_settings(config)  # raises UserError
             axis = _prompt_axis(config.hydra)
             swept = [each for override in axis for each in axis_of(override)]
             begin_sweep(folder, stamp(), [*given, *axis])

@@ -215,8 +215,10 @@ def _track(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
 
     An error is only reported: the results of the job are in its folder.
     """
+    if cfg.tracking.tracker == "none":
+        return
     recorded = read_job(folder.path)
-    if cfg.tracking.tracker == "none" or recorded is None or recorded.started != job.started:
+    if recorded is None or recorded.started != job.started:
         return
     try:
         tracking = TrackingConfig(**cfg.tracking)

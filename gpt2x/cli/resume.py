@@ -8,15 +8,13 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from omegaconf import OmegaConf
 
 from gpt2x.cli.composer import Composer
-from gpt2x.cli.composition import given, stamp, without_sweep
+from gpt2x.cli.composition import given, stamp, sweep_settings, without_sweep
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.job import stop_file
 from gpt2x.cli.messages import complain, one_line, say
 from gpt2x.cli.sweep_job import SweepJob, described
-from gpt2x.config.sweep import OF_SWEEP, SweepConfig
 from gpt2x.errors import UserError
 from gpt2x.runs.collect import done_jobs, slot_of
 from gpt2x.runs.found import Found
@@ -37,7 +35,7 @@ class Resuming(Launcher):
         self.real, self.composer = real, composer
         config = composer.sweep
         self.root = Path(str(config.hydra.sweep.dir)).absolute()
-        self.settings = SweepConfig(**{key: OmegaConf.select(config, key) for key in OF_SWEEP})
+        self.settings = sweep_settings(config)
         self.is_search = config.hydra.runtime.choices["hydra/sweeper"] != "basic"
         """Whether the sweeper asks for jobs one after the other."""
         self.jobs: list[SweepJob] = []

@@ -1,9 +1,11 @@
 """Scores of generated texts: the numbers by which a search compares settings. Importing this loads no torch."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from gpt2x.decoding.rows import GenerationRow
 
+T = TypeVar("T")
 Encode = Callable[[str], list[int]]
 
 
@@ -18,7 +20,7 @@ def distinct(texts: Sequence[Sequence[int]], n: int = 2) -> float | None:
 
     Source: Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation Models", section 5.
     """
-    found = [gram for text in texts for gram in _n_grams(text, n)]
+    found = [gram for text in texts for gram in n_grams(text, n)]
     return len(set(found)) / len(found) if found else None
 
 
@@ -28,7 +30,7 @@ def repetition(texts: Sequence[Sequence[int]], n: int = 4) -> float | None:
     Texts with fewer than n tokens do not count; None if there is no other. Source: Welleck et al. 2020, "Neural Text
     Generation with Unlikelihood Training", section 6, which uses n = 4.
     """
-    shares = [1 - len(set(grams)) / len(grams) for grams in (_n_grams(text, n) for text in texts) if grams]
+    shares = [1 - len(set(grams)) / len(grams) for grams in (n_grams(text, n) for text in texts) if grams]
     return sum(shares) / len(shares) if shares else None
 
 
@@ -39,5 +41,6 @@ def score(name: str, rows: Sequence[GenerationRow], encode: Encode) -> float | N
     return {"distinct_2": distinct, "repetition": repetition}[name]([encode(row.completion) for row in rows])
 
 
-def _n_grams(text: Sequence[int], n: int) -> list[tuple[int, ...]]:
+def n_grams(text: Sequence[T], n: int) -> list[tuple[T, ...]]:
+    """All runs of n consecutive tokens or words of a text."""
     return [tuple(text[i : i + n]) for i in range(len(text) - n + 1)]

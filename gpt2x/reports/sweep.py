@@ -16,7 +16,7 @@ from gpt2x.evaluation.rows import EvaluationRow, bits_per_byte
 from gpt2x.parity.rows import SummaryRow
 from gpt2x.reports import console
 from gpt2x.reports.search import show_best
-from gpt2x.runs.collect import JOBS, as_cell, setting_of, swept_settings
+from gpt2x.runs.collect import JOBS, as_cell, setting_of, short_names, swept_settings
 from gpt2x.runs.found import Found
 from gpt2x.runs.job import Status
 from gpt2x.runs.tables import read_rows
@@ -84,7 +84,8 @@ def show_sweep(jobs: list[Found], objective: Objective | None = None) -> None:
 
     For a search, prints its best job too.
     """
-    headings = _headings(swept_settings([each.job for each in jobs if each.job.task]))
+    swept = short_names(swept_settings([each.job for each in jobs if each.job.task]))
+    headings = {heading: key for key, heading in swept.items()}
     lines = [_line(each, headings, objective) for each in jobs[:_MOST_JOBS]]
     columns = []
     for heading in dict.fromkeys(heading for line in lines for heading in line):
@@ -118,12 +119,6 @@ def _show_failures(failed: list[Found], headings: dict[str, str]) -> None:
         console.out.print("\n".join(wrap(text, _WIDTH, subsequent_indent="    ")))
     if len(failed) > _MOST_JOBS:
         console.out.print(f"and {len(failed) - _MOST_JOBS} more that failed, see {JOBS}")
-
-
-def _headings(settings: list[str]) -> dict[str, str]:
-    """Heading -> setting: the last part of its key, or the whole key where two settings have the same last part."""
-    leaves = Counter(key.rpartition(".")[2] for key in settings)
-    return {key if leaves[key.rpartition(".")[2]] > 1 else key.rpartition(".")[2]: key for key in settings}
 
 
 def _line(found: Found, headings: dict[str, str], objective: Objective | None) -> dict[str, str]:

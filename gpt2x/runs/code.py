@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,16 @@ def _gpt2x() -> dict[str, str]:
     for file in sorted(_PACKAGE.rglob("*.py")):
         content = file.read_bytes()
         digest.update(f"{file.relative_to(_PACKAGE).as_posix()} {len(content)}\n".encode() + content)
-    found = {"gpt2x": __version__, "source": digest.hexdigest()[:12]}
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):  # transformers is not needed with a saved reference
-            found[package] = version(package)
-    return found
+    versions = {package: version for package in _PACKAGES if (version := version_of(package)) is not None}
+    return {"gpt2x": __version__, "source": digest.hexdigest()[:12]} | versions
+
+
+def version_of(package: str) -> str | None:
+    """The version of an installed package; None without it, as transformers is not needed with a saved reference."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def difference(recorded: Mapping[str, str], now: Mapping[str, str]) -> str | None:

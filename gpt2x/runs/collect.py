@@ -118,10 +118,7 @@ def _without_replaced(jobs: list[Found]) -> Iterator[Found]:
         name = last.get(slots.get(each.name, ""), each.name)
         if name == each.name:
             last.pop(slots.get(each.name, ""), None)  # later ones have not replaced it
-        yield each if name == each.name else replace(each, stale=f"{_REPLACED}{name}")
-
-
-_REPLACED = "replaced by "
+        yield each if name == each.name else replace(each, stale=f"replaced by {name}", is_replaced=True)
 
 
 def write_tables(folder: Path, jobs: list[Found], tables: Mapping[str, type]) -> None:
@@ -130,7 +127,7 @@ def write_tables(folder: Path, jobs: list[Found], tables: Mapping[str, type]) ->
     A table that no job has is removed. Raises UserError if a file cannot be written.
     """
     write_rows(folder / JOBS, JobRow, map(_row, jobs))
-    done = [each for each in jobs if each.state is Status.DONE and not (each.stale or "").startswith(_REPLACED)]
+    done = [each for each in jobs if each.state is Status.DONE and not each.is_replaced]
     swept = swept_settings([each.job for each in jobs if each.job.task])
     for name, row_type in tables.items():
         found = [each for each in done if has_results(each.folder, each.job, name)]
@@ -205,6 +202,12 @@ def swept_settings(jobs: list[Job]) -> list[str]:
 def setting_of(job: Job, key: str) -> Any:
     """The value of a setting, whether an override has set it or not; None for a group that no override has chosen."""
     return job.notes if key == "notes" else job.chosen.get(key, job.identity.settings.get(key))
+
+
+def short_names(keys: list[str]) -> dict[str, str]:
+    """Key -> the last part of it, or the whole key where two keys have the same last part."""
+    leaves = [key.rpartition(".")[2] for key in keys]
+    return {key: leaf if leaves.count(leaf) == 1 else key for key, leaf in zip(keys, leaves, strict=True)}
 
 
 def as_cell(value: Any) -> Any:

@@ -24,11 +24,13 @@ class Found:
     """Why the job failed, or what is wrong with its results."""
     stale: str | None = None
     """Why the results of a job that is done are not those that it would give now, or which job has replaced it."""
+    is_replaced: bool = False
+    """Whether a later job, which differs only in the content of its input files, is done."""
 
     @property
     def failed(self) -> bool:
         """Whether the job has ended without results, although it fits in memory, and no other has replaced it."""
-        return self.stale is None and self.state in (Status.FAILED, Status.KILLED, Status.INTERRUPTED, Status.DAMAGED)
+        return not self.is_replaced and self.state in (Status.FAILED, Status.KILLED, Status.INTERRUPTED, Status.DAMAGED)
 
 
 def look(folder: Path, name: str | None = None, is_read: Callable[[str], bool] = lambda file: True) -> Found | None:

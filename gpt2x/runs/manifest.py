@@ -4,11 +4,11 @@ import platform
 import subprocess
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from gpt2x import __version__
+from gpt2x.runs.code import version_of
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "hydra-core", "omegaconf", "pandas")
 
@@ -17,16 +17,9 @@ def environment() -> dict[str, Any]:
     """Versions of gpt2x, Python and packages, the machine, and the git commit of the code."""
     return {
         "versions": {"gpt2x": __version__, "python": platform.python_version()}
-        | {package: _version(package) for package in _PACKAGES},
+        | {package: version_of(package) for package in _PACKAGES},
         "machine": platform.platform(),
     } | asdict(_git())
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # transformers is not needed with a saved reference
-        return None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from gpt2x.reports.page.measures import MEASURES, Ratio
-from gpt2x.reports.page.study import Group, short_names, value_of
+from gpt2x.reports.page.study import Group, value_of
+from gpt2x.runs.collect import short_names
 
 SEED = "seed"
 _PROMPTS = ("prompt", "prompt_file", "prompts_file")  # they come last: readers ask about the other settings first

@@ -15,10 +15,11 @@ from gpt2x.reports.page import charts, overview
 from gpt2x.reports.page.compared import compared
 from gpt2x.reports.page.printable import printable
 from gpt2x.reports.page.reproduce import reproduction_of
-from gpt2x.reports.page.study import Group, Study, label, short_names, value_of
+from gpt2x.reports.page.study import Group, Study, label, value_of
 from gpt2x.reports.page.svg import svg_of
 from gpt2x.reports.page.texts import texts_of
 from gpt2x.reports.page.validations import MOST_MAPS, validations_of
+from gpt2x.runs.collect import short_names
 
 _TEMPLATES = Path(__file__).parent
 _TITLES = {

@@ -10,6 +10,7 @@ from typing import Any
 
 from gpt2x.benchmark.rows import BenchmarkRow
 from gpt2x.decoding.rows import GenerationRow
+from gpt2x.decoding.scores import n_grams
 from gpt2x.evaluation.rows import EvaluationRow
 from gpt2x.parity.rows import SummaryRow
 from gpt2x.training.rows import TrainRow
@@ -40,21 +41,15 @@ class Measured:
     """The rows of a run that the scores are computed from."""
 
 
-def groups_of_words(text: str, n: int) -> list[tuple[str, ...]]:
-    """All runs of n consecutive words of a text."""
-    words = text.split()
-    return list(zip(*(words[i:] for i in range(n))))  # noqa: B905  # the shortest ends it
-
-
 def distinct(text: str, n: int = 2) -> Ratio:
     """How many of the pairs of consecutive words are different ones (distinct-n of Li et al., 2016, in one text)."""
-    groups = groups_of_words(text, n)
+    groups = n_grams(text.split(), n)
     return len(set(groups)), len(groups)
 
 
 def repeated(text: str, n: int = 4) -> Ratio:
     """How many of the runs of four words have occurred before in the text (seq-rep-4 of Welleck et al., 2020)."""
-    groups = groups_of_words(text, n)
+    groups = n_grams(text.split(), n)
     return len(groups) - len(set(groups)), len(groups)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from gpt2x.paths import shown
 from gpt2x.reports.page.measures import MEASURES, Score
-from gpt2x.reports.page.study import Group, Study, label, short_names, value_of
+from gpt2x.reports.page.study import Group, Study, label, value_of
+from gpt2x.runs.collect import short_names
 from gpt2x.runs.job import Status
 from gpt2x.runs.survey import Run
 

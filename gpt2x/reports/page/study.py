@@ -124,9 +124,3 @@ def label(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.9g}" if isinstance(value, float) else str(value)
-
-
-def short_names(keys: list[str]) -> dict[str, str]:
-    """Key -> the last part of it, or the whole key where two keys have the same last part."""
-    leaves = [key.rpartition(".")[2] for key in keys]
-    return {key: leaf if leaves.count(leaf) == 1 else key for key, leaf in zip(keys, leaves, strict=True)}

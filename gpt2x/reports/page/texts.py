@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gpt2x.decoding.rows import GenerationRow
-from gpt2x.reports.page.study import Group, Result, label, short_names, value_of
+from gpt2x.reports.page.study import Group, Result, label, value_of
+from gpt2x.runs.collect import short_names
 
 MOST_TEXTS = 5000
 _MOST_CHARACTERS = 4_000_000  # of all texts together: in any script, the page stays below 20 MB

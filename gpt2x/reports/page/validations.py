@@ -7,8 +7,9 @@ from markupsafe import Markup
 
 from gpt2x.parity.rows import ParityRow, SummaryRow
 from gpt2x.reports.heat_map import draw_heat_map, isolated_rows
-from gpt2x.reports.page.study import Group, Result, label, read_table, short_names, value_of
+from gpt2x.reports.page.study import Group, Result, label, read_table, value_of
 from gpt2x.reports.page.svg import svg_of
+from gpt2x.runs.collect import short_names
 
 MOST_MAPS = 12
 """Heat maps on a page; those of failed validations come first."""
