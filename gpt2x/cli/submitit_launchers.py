@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cached_property, partial
 from io import StringIO
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import submitit
 
 _POLL_SECONDS = 0.5
+_SECONDS_UNTIL_NOTICED = 60
+"""A job that was lost is noticed after half the time that passed since the start, but at most after this time."""
 _CHECKED_EVERY = 30
 """Seconds between two looks of Slurm's controller at time limits (PERIODIC_TIMEOUT in its source)."""
 
@@ -204,7 +206,15 @@ class Slurm(_Launcher):
             raise UserError(f"Slurm refuses the jobs: {'; '.join(reasons)}; see conf/hydra/launcher") from None
         number = jobs[0].job_id.partition("_")[0]
         say(f"{len(jobs)} job{'s' if len(jobs) > 1 else ''} sent to Slurm as {number}; Ctrl-C cancels")
+        for job in jobs:
+            job.watcher = self._watcher
         return jobs
+
+    @cached_property
+    def _watcher(self) -> "submitit.core.core.InfoWatcher":
+        from gpt2x.cli.slurm_states import States
+
+        return States(_SECONDS_UNTIL_NOTICED)
 
     def _array_size(self) -> int:
         """How many jobs Slurm accepts in one array: the default is 1001."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.conftest import REPO, Result, read_csv
 
-SECONDS = ("task=generate", "prompts_file=prompts.txt", "batch_size=4", "decode.max_new_tokens=10")
+SECONDS = ("task=generate", "prompts_file=prompts.txt", "batch_size=4", "decode.max_new_tokens=30")
 """A job of some seconds, which notes each finished sample, so that it can be continued."""
 
 

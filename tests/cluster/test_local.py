@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gpt2x.cli.slurm_states import States
 from gpt2x.memory import available_memory
 from tests.cluster.jobs import SECONDS, jobs_csv, jobs_in, running, wait, write_prompts
 from tests.conftest import REPO, Cli, assert_in
@@ -34,6 +35,20 @@ def test_processes_that_are_lost_are_recorded_and_resumed(launch: Path, gpt2x: C
     assert [job["attempts"] for job in jobs_csv(sweep).values()] == ["2", "2", "1"]
     assert gpt2x("-m", "sweep=here", *study[1:]).code == 0
     assert (sweep / "generations.csv").read_bytes() == (sweep.with_name("here") / "generations.csv").read_bytes()
+
+
+def test_the_state_of_a_job_is_that_of_its_own_record() -> None:
+    records = [
+        "JobID|State|NodeList",
+        "9_0|FAILED|a",
+        "9_1|RUNNING|[a]",
+        "9_[0-3%3]|CANCELLED by 0|None",
+        "9_0.0|CANCELLED|a",
+    ]
+    found = States().read_info("\n".join(records))
+    states = {job: record["State"] for job, record in found.items()}
+    assert states == {"9_0": "FAILED", "9_1": "RUNNING", "9_2": "CANCELLED by 0", "9_3": "CANCELLED by 0"}
+    assert States().read_info(b"") == {}
 
 
 @pytest.mark.parametrize(("scontrol", "shown"), [("kill -TERM $$", ""), ("exit 1", "CalledProcessError")])

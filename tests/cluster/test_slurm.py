@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -49,12 +50,13 @@ def test_a_sweep_goes_out_as_job_arrays_with_the_same_tables(start: Start, launc
 def test_jobs_that_are_lost_are_recorded_and_resumed(start: Start, launch: Path, cluster: Cluster, gpt2x: Cli) -> None:
     sweep = launch / "runs" / "sweeps" / "study"
     command = start("sweep=study", *SECONDS, "seed=range(4)", *SLURM, "hydra.launcher.array_parallelism=3")
-    os.kill(wait(lambda: jobs_in(sweep).get(0))["pid"], signal.SIGKILL)
+    wait(lambda: jobs_in(sweep).get(1))
     array = cluster.array()
     cluster.ask("scancel", f"{array}_3")  # it has not begun
-    wait(lambda: jobs_in(sweep).get(1))
     cluster.ask("scancel", "--signal=USR2", f"{array}_1")  # as Slurm does when a job must give way to another one
+    os.kill(wait(lambda: jobs_in(sweep).get(0))["pid"], signal.SIGKILL)
     wait(lambda: cluster.states(array)[f"{array}_1"] == "PENDING")
+    time.sleep(2)  # Slurm cannot start a job in the second in which it was put back into the queue
     cluster.ask("scontrol", "update", f"JobId={array}_1", "StartTime=now")  # Slurm would wait for two minutes
     result = command.end()
     assert result.code == 3, result.err
