@@ -62,7 +62,7 @@ def checked(overrides: Sequence[str], multirun: bool) -> list[str]:
             keys.add(key)
         result.append(text)
     if is_alone(overrides):
-        _check_reader(keys, multirun)
+        _check_reader(keys, multirun, collects="task=collect" in overrides)
     elif not is_sweep and (needless := keys & set(OF_SWEEP)):
         raise UserError(f"{min(needless)} is for a sweep: add sweep=NAME, or -m")
     if (multirun or implies_sweep(overrides)) and "hydra.run.dir" in keys:
@@ -87,11 +87,11 @@ def is_alone(overrides: Sequence[str]) -> bool:
     return any(each in [f"task={name}" for name in READERS] for each in overrides)
 
 
-def _check_reader(keys: set[str], multirun: bool) -> None:
-    """Raises UserError for a task that reads other runs, as a job of a sweep."""
+def _check_reader(keys: set[str], multirun: bool, collects: bool) -> None:
+    """Raises UserError for a task that reads other runs, as a job of a sweep, or with a folder that it cannot use."""
     if multirun:
         raise UserError("a task that reads other runs is no job of a sweep: leave -m out")
-    if {"sweep", "hydra.run.dir"} <= keys:
+    if collects and {"sweep", "hydra.run.dir"} <= keys:
         raise UserError("hydra.run.dir: the tables of a sweep are written into its own folder")
 
 

@@ -84,8 +84,9 @@ class Resuming(Launcher):
 
     @cached_property
     def _done(self) -> dict[str, Found]:
-        """The jobs that were done in this folder before the command, by their slots."""
-        return {slot_of(each.job.identity, each.job.chosen): each for each in done_jobs(self.root)}
+        """The jobs that were done in this folder before the command, by their slots: of several, the last."""
+        jobs = sorted(done_jobs(self.root), key=lambda each: each.job.started)
+        return {slot_of(each.job.identity, each.job.chosen): each for each in jobs}
 
     def _is_done(self, job: SweepJob) -> bool:
         """Whether the job, at the last look, needs no run. What this command has run is not stale."""
