@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
@@ -15,8 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 from gpt2x.cli.composition import to_container
 from gpt2x.cli.help import setting_types
 from gpt2x.cli.overrides import key_of
+from gpt2x.errors import UserError
 
-_JOB_KEY = "${job_key:}"
+_JOB_KEY, _SWEEP_NAME = "${job_key:}", "${sweep_name:}"
 
 
 class Composer:
@@ -31,7 +32,7 @@ class Composer:
         """The settings of a job as nested dictionaries, and the name of its folder if it is not the job's key.
 
         The settings are None if they have an interpolation that cannot be resolved. Raises what Hydra raises for
-        overrides that cannot be composed.
+        overrides that cannot be composed, and UserError for a job that would lie in another folder than the sweep.
         """
         plain = [text for text in overrides if _is_plain(text)]
         base = self._base(tuple(text for text in overrides if text not in plain))
@@ -49,11 +50,12 @@ class Composer:
         """The settings with these options of groups alone; None if a job's number or folder may matter to them."""
         if groups not in self._bases:
             cfg = self.loader.load_sweep_config(self.sweep, list(groups))
-            subdir = OmegaConf.to_container(cfg.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload,index]
+            folder = cast(dict[str, str], OmegaConf.to_container(cfg.hydra.sweep, resolve=False))
             settings = copy.deepcopy(cfg)
             with open_dict(settings):
                 del settings["hydra"]
-            is_own = subdir == _JOB_KEY and "${hydra:" not in OmegaConf.to_yaml(settings)
+            is_own = folder["subdir"] == _JOB_KEY and "${" not in folder["dir"].replace(_SWEEP_NAME, "")
+            is_own = is_own and "${hydra:" not in OmegaConf.to_yaml(settings)
             self._bases[groups] = settings if is_own else None
         return self._bases[groups]
 
@@ -67,6 +69,8 @@ class Composer:
         try:
             hydra.set_config(cfg)
             folder = str(cfg.hydra.sweep.subdir)
+            if cfg.hydra.sweep.dir != self.sweep.hydra.sweep.dir:
+                raise UserError("hydra.sweep.dir: all jobs of a sweep have one folder, which may not depend on the job")
             try:
                 return to_container(cfg), folder
             except OmegaConfBaseException:

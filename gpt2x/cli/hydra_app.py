@@ -44,7 +44,7 @@ from gpt2x.cli.search import has_no_trial, prepare_search
 from gpt2x.cli.sweep_job import SweepJob
 from gpt2x.config.objective import Objective
 from gpt2x.config.schema import Config
-from gpt2x.config.tasks import SCHEMAS
+from gpt2x.config.tasks import READERS, SCHEMAS
 from gpt2x.errors import UserError
 from gpt2x.paths import bundled, bundled_file
 from gpt2x.runs.sweep import begin_sweep
@@ -250,6 +250,10 @@ class Callbacks(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
             refuse_standard_input(config)
+            if config.task.name in READERS:
+                raise UserError(f"task={config.task.name} reads other runs, and is no job of a sweep")
+            if "${" in str(to_container(config, resolve=False)["sweep"]):
+                raise UserError("sweep: all jobs of a sweep have one name, which may not depend on other settings")
             folder = Path(str(config.hydra.sweep.dir)).absolute()
             given = task_overrides(config.hydra)
             launched.objective = prepare_search(config)
@@ -296,9 +300,15 @@ def _prompt_axis(hydra: DictConfig) -> list[str]:
         with read_write(params), open_dict(params):
             of_preset = params.pop(SWEEP_PROMPTS, None)
     if launched.prompts is not None:
-        return [launched.prompts]
-    replaced = not PROMPT_SOURCES.isdisjoint(map(key_of, task_overrides(hydra)))
-    return [] if of_preset is None or replaced else [f"{SWEEP_PROMPTS}={of_preset}"]
+        return [] if launched.prompts.endswith("=null") else [launched.prompts]
+    given = {key_of(override) for override in task_overrides(hydra)}
+    if of_preset is None or not PROMPT_SOURCES.isdisjoint(given):
+        return []
+    if "prompt_id" in given:
+        raise UserError(
+            f"prompt_id: the preset has {SWEEP_PROMPTS}={of_preset}, all of its prompts; give a prompts_file too"
+        )
+    return [f"{SWEEP_PROMPTS}={of_preset}"]
 
 
 def _job_key(*, _root_: DictConfig) -> str:

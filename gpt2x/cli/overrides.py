@@ -37,6 +37,8 @@ _OF_HYDRA = (
     *("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper"),
     *("hydra.job.name", "hydra.job.env_set", "hydra.job.env_copy"),
 )
+_NO_WORD = re.compile(r"[-+\d.]\S*|true|false", re.IGNORECASE)
+"""A name that Hydra may read as a number or a truth value."""
 _PLAIN_IDS = re.compile(r"[\w.+-]+(,[\w.+-]+)*")
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 
@@ -125,6 +127,8 @@ def _as_setting(text: str) -> str:
         return text.lstrip("+")
     if key == "prompt_id" and value != "null" and _PLAIN_IDS.fullmatch(value):  # Hydra would read 007 as a number
         return f"{key}={','.join(map(hydra_quoted, value.split(',')))}"
+    if key == "sweep" and _NO_WORD.fullmatch(value):
+        return f"{key}={hydra_quoted(value)}"
     if not key.lstrip("+").startswith(_SWEPT) or not value:
         return text
     override = _parsed(text)

@@ -12,11 +12,13 @@ from hydra.plugins.launcher import Launcher
 from gpt2x.cli.composer import Composer
 from gpt2x.cli.composition import given, stamp, sweep_settings, without_sweep
 from gpt2x.cli.exit_codes import ExitCode
+from gpt2x.cli.identity import hash_of, identity_of
 from gpt2x.cli.job import stop_file
 from gpt2x.cli.messages import complain, one_line, say
 from gpt2x.cli.sweep_job import SweepJob, described
 from gpt2x.errors import UserError
-from gpt2x.runs.collect import done_jobs, slot_of
+from gpt2x.paths import shown
+from gpt2x.runs.collect import jobs_of, slot_of
 from gpt2x.runs.found import Found
 from gpt2x.runs.job import Status
 from gpt2x.runs.sweep import Planned, plan_jobs
@@ -53,39 +55,64 @@ class Resuming(Launcher):
 
         looked_at = steps(job_overrides, len(job_overrides), "looking for jobs that are done")
         jobs = [self._described(overrides, number) for number, overrides in enumerate(looked_at, initial_job_idx)]
+        folders, tries = {job.folder for job in jobs}, {job.folder: job.tries for job in self.jobs}
+        for job in jobs:
+            self._use_earlier(job, folders)
+            job.tries = tries.get(job.folder, 0)
+        different = _different(jobs)
+        pending = self._left(different)
         self.jobs += jobs
-        different = list({job.folder: job for job in jobs}.values())
-        pending = [job for job in different if not self._is_done(job)]
         plan_jobs(self.root, [self._planned(job) for job in different])
         if len(pending) < len(different) and not self.is_search:
             say(f"{len(different) - len(pending)} of {len(different)} jobs are done already")
         while pending:
             self._run_some(pending)
             pending = self._left(pending)
+        for job in jobs:
+            if job.found is None:  # two of the jobs are the same, or the job has not been started
+                job.look()
+        changed = sum(job.found is None and self._has_changed(job) for job in different)
+        if changed:
+            plural = "s" if changed > 1 else ""
+            complain(f"the input files of {changed} job{plural} have changed meanwhile: start the sweep again")
         return [_returned(job) for job in jobs]
 
     def _described(self, overrides: Sequence[str], number: int) -> SweepJob:
-        """The job and its folder: that of an earlier job, if only the content of input files has changed since then."""
         settings, name = self.composer.compose(overrides, number)
         job = described(settings, name, overrides, number, self.root)
-        if job.look() is not None or job.identity is None or not job.identity.inputs or self.settings.rerun:
-            return job
-        earlier = self._done.get(slot_of(job.identity, job.chosen))
-        if earlier is not None:
-            now, before = job.identity.inputs, earlier.job.identity.inputs
-            job.changed = "other content of " + ", ".join(key for key in now if now[key] != before.get(key))
-            job.folder = earlier.folder
-            job.look()
+        job.look()
         return job
+
+    def _use_earlier(self, job: SweepJob, folders: set[Path]) -> None:
+        """Has a job that is not done use the folder of an earlier one from which only its input files differ.
+
+        A folder that is that of another job of this command is none of these.
+        """
+        if job.found is not None or job.identity is None or not job.identity.inputs or self.settings.rerun:
+            return
+        earlier = self._done.get(slot_of(job.identity, job.chosen))
+        if earlier is None or earlier.folder in folders:
+            return
+        now, before = job.identity.inputs, earlier.job.identity.inputs
+        names = [key for key in now if now[key] != before.get(key)]
+        job.changed = f"other content of {', '.join(names)}" if names else None
+        job.folder = earlier.folder
+        job.look()
+
+    def _has_changed(self, job: SweepJob) -> bool:
+        """Whether the job's input files have other content than before the sweep: then it is another job."""
+        settings, _ = self.composer.compose(job.overrides, job.number)
+        return settings is not None and job.identity is not None and identity_of(settings).inputs != job.identity.inputs
 
     def _planned(self, job: SweepJob) -> Planned:
         overrides = without_sweep(given(job.overrides))
-        return Planned(job.folder.name, overrides, job.outdated if self._is_done(job) else None)
+        slot = hash_of(slot_of(job.identity, job.chosen)) if job.identity is not None else None
+        return Planned(job.folder.name, overrides, job.outdated if self._is_done(job) else None, job.chosen, slot)
 
     @cached_property
     def _done(self) -> dict[str, Found]:
         """The jobs that were done in this folder before the command, by their slots: of several, the last."""
-        jobs = sorted(done_jobs(self.root), key=lambda each: each.job.started)
+        jobs = [each for each in jobs_of(self.root, {}) if each.state is Status.DONE and not each.is_replaced]
         return {slot_of(each.job.identity, each.job.chosen): each for each in jobs}
 
     def _is_done(self, job: SweepJob) -> bool:
@@ -98,7 +125,7 @@ class Resuming(Launcher):
         """Starts the jobs that no other command runs; if there are none, waits until one of those ends."""
         idle = [job for job in pending if not _is_running(job.found)]
         if idle:
-            self._start(idle)
+            self._start(sorted(idle, key=lambda job: job.tries))
             return
         say(f"waiting for {len(pending)} job{'s' if len(pending) > 1 else ''} that another command runs")
         while all(_is_running(job.look()) for job in pending):
@@ -106,7 +133,7 @@ class Resuming(Launcher):
 
     def _start(self, jobs: list[SweepJob]) -> None:
         """One call of the real launcher. Raises what it raises if it has started none of the jobs."""
-        before = [job.attempts for job in jobs]
+        before = [job.started for job in jobs]
         stopping = stop_file(self.root, stamp())
         try:
             for each in self.real.launch([job.overrides for job in jobs], _Numbers([job.number for job in jobs])):
@@ -114,17 +141,16 @@ class Resuming(Launcher):
         except Exception as error:
             for job in jobs:
                 job.look()
-            if [job.attempts for job in jobs] == before:
+            if [job.started for job in jobs] == before:
                 raise
             complain(f"the launcher ended with {type(error).__name__}: {one_line(str(error))}")
         finally:
-            is_stopped = stopping.exists()
             stopping.unlink(missing_ok=True)
         for job in jobs:
             job.look()
-        started = [job.attempts > attempts for job, attempts in zip(jobs, before, strict=True)]
-        for job, is_started in zip(jobs, started, strict=True):
-            job.tries += is_started or not (is_stopped and any(started))
+        started = [job for job, time in zip(jobs, before, strict=True) if job.started != time or _is_running(job.found)]
+        for job in started or jobs:  # if none was started, another round would start none
+            job.tries += not started or _is_own(job.found)
 
     def _left(self, pending: list[SweepJob]) -> list[SweepJob]:
         """The jobs that another round is for. Raises UserError if `fail_fast` lets there be no other."""
@@ -165,6 +191,23 @@ class _Numbers(int):
 
 def _is_running(found: Found | None) -> bool:
     return found is not None and found.state is Status.RUNNING
+
+
+def _is_own(found: Found | None) -> bool:
+    """Whether this command has started the job last."""
+    return found is not None and found.job.invocation == stamp()
+
+
+def _different(jobs: list[SweepJob]) -> list[SweepJob]:
+    """One job per folder. Raises UserError for a folder that several jobs would write into."""
+    found: dict[Path, SweepJob] = {}
+    for job in jobs:
+        other = found.setdefault(job.folder, job)
+        if other.identity != job.identity:
+            raise UserError(
+                f"{shown(job.folder)} would be the folder of several jobs: hydra.sweep.subdir must name what differs"
+            )
+    return list(found.values())
 
 
 def _returned(job: SweepJob) -> JobReturn:

@@ -40,9 +40,9 @@ class SweepJob:
         return self.found
 
     @property
-    def attempts(self) -> int:
-        """How often it has been started, by any command, at the last look."""
-        return self.found.job.attempt if self.found is not None else 0
+    def started(self) -> float | None:
+        """When it was last started, by any command, at the last look; None if it never was."""
+        return self.found.job.started if self.found is not None else None
 
     @property
     def outdated(self) -> str | None:

@@ -84,7 +84,7 @@ def show_sweep(jobs: list[Found], objective: Objective | None = None) -> None:
 
     For a search, prints its best job too.
     """
-    swept = short_names(swept_settings([each.job for each in jobs if each.job.task]))
+    swept = short_names(swept_settings([each.job for each in jobs if each.job.chosen]))
     headings = {heading: key for key, heading in swept.items()}
     lines = [_line(each, headings, objective) for each in jobs[:_MOST_JOBS]]
     columns = []
@@ -102,7 +102,10 @@ def show_sweep(jobs: list[Found], objective: Objective | None = None) -> None:
     parts = ", ".join(f"{counts[status]} {status}" for status in Status if counts[status])
     console.out.print(f"{len(jobs)} job{'s' if len(jobs) > 1 else ''}: {parts}")
     _show_failures([each for each in jobs if each.failed], headings)
-    stale = sum(each.stale is not None for each in jobs)
+    replaced = sum(each.is_replaced for each in jobs)
+    if replaced:
+        console.out.print(f"{replaced} replaced by jobs with other input files, as {JOBS} explains")
+    stale = sum(each.stale is not None and not each.is_replaced for each in jobs)
     if stale:
         console.out.print(f"{stale} stale, as {JOBS} explains; rerun=stale runs them again")
     if objective is not None:
@@ -124,7 +127,7 @@ def _show_failures(failed: list[Found], headings: dict[str, str]) -> None:
 def _line(found: Found, headings: dict[str, str], objective: Objective | None) -> dict[str, str]:
     """Heading -> cell, for one job. In a search, the only number is the one that is optimized."""
     job, settings = found.job, {}
-    if job.task:
+    if job.chosen:
         settings = {heading: str(as_cell(setting_of(job, key))) for heading, key in headings.items()}
     if objective is not None:
         number = job.numbers.get(objective.name)

@@ -77,6 +77,8 @@ def jobs_of(folder: Path, tables: Mapping[str, type]) -> list[Found]:
     jobs = sorted(others, key=lambda each: (each.job.invocation, each.job.number, each.name))
     for name, planned in order.items():
         job = found.get(name) or waiting(folder / name, planned.overrides)
+        if planned.chosen:  # paths of input files, which the last command may have given other names
+            job = replace(job, job=replace(job.job, chosen=job.job.chosen | planned.chosen))
         jobs.append(replace(job, stale=planned.stale or job.stale) if job.state is Status.DONE else job)
     return list(_without_replaced(jobs))
 
@@ -91,12 +93,6 @@ def runs_below(folder: Path, tables: Mapping[str, type], without: Path) -> list[
             found = look(Path(path), folder.resolve().name if name == "." else name, tables.__contains__)
             jobs += [found] if found is not None else []
     return jobs
-
-
-def done_jobs(folder: Path) -> list[Found]:
-    """The jobs of a sweep that are done, in any order; the content of their results is not checked."""
-    looked = (look(Path(each.path), is_read=lambda name: False) for each in os.scandir(folder) if each.is_dir())
-    return [each for each in looked if each is not None and each.state is Status.DONE]
 
 
 def slot_of(identity: Identity, chosen: Mapping[str, Any]) -> str:
@@ -152,7 +148,10 @@ class _MoreColumnsError(Exception):
 
 
 def _write_joined(file: Path, found: list[Found], row_type: type, swept: list[str]) -> None:
-    """Writes a joined table: job, settings, notes, the table's columns, and those that only some jobs have."""
+    """Writes a joined table: job, settings, notes, the table's columns, and those that only some jobs have.
+
+    A prompt's own column that has the name of a swept setting is called `prompt.NAME`.
+    """
     columns = columns_of(row_type)
     while True:
         try:
@@ -163,11 +162,11 @@ def _write_joined(file: Path, found: list[Found], row_type: type, swept: list[st
 
 def _joined(name: str, found: list[Found], row_type: type, columns: list[str], swept: list[str]) -> Iterator[str]:
     """The lines of a joined table. Raises _MoreColumnsError if these columns are not all."""
-    settings = [key for key in swept if key not in columns]  # a swept prompt is in its table already
+    settings = [key for key in swept if key not in columns_of(row_type)]  # a swept prompt is in its table already
     if any(each.job.notes is not None for each in found):
         settings.append("notes")
     numbers = _numbers(row_type)
-    yield to_csv(["job", *settings, *columns], [])
+    yield to_csv(["job", *settings, *(f"prompt.{each}" if each in settings else each for each in columns)], [])
     for each in found:
         prefix = to_csv(None, [[each.name, *(as_cell(setting_of(each.job, key)) for key in settings)]])
         with open(f"{each.folder}/{name}", encoding="utf-8", newline="") as stream:  # noqa: PTH123 (fast)

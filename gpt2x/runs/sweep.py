@@ -2,12 +2,13 @@
 
 import json
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gpt2x.errors import UserError
 from gpt2x.paths import expanded, shown, write_text
+from gpt2x.runs.job import JOB
 from gpt2x.runs.lock import locked
 
 SWEEP = "sweep.json"
@@ -24,6 +25,10 @@ class Planned:
     overrides: list[str]
     stale: str | None = None
     """Which of its input files have changed, for a job that is done and was not run again."""
+    chosen: dict[str, Any] = field(default_factory=dict)
+    """Key of each override -> its value, apart from options of groups: as the last command that asked for it has it."""
+    slot: str | None = None
+    """A hash of what the job has in common with those from which only its input files differ."""
 
 
 def folder_of_runs(task: str, runs: str | None, sweep: str | None) -> Path:
@@ -58,12 +63,15 @@ def plan_jobs(folder: Path, jobs: list[Planned]) -> None:
     """Notes the jobs of a command in sweep.json, before they start.
 
     They are the last ones, in their order: so a sweep whose lists of values have become longer or have another order
-    ends in the tables of its last command. Raises UserError if the file cannot be read or written.
+    ends in the tables of its last command. A job that was never started is forgotten if it differs from one of them
+    only in the content of input files, which no longer exists. Raises UserError if the file cannot be read or written.
     """
     with locked_sweep(folder):
         content = _read(folder)
         new = {each.job: each for each in jobs}
+        slots = {each.slot for each in jobs} - {None}
         kept = [each for each in _planned(folder, content) if each.job not in new]
+        kept = [each for each in kept if each.slot not in slots or (folder / each.job / JOB).exists()]
         content["jobs"] = [asdict(each) for each in (*kept, *new.values())]
         _write(folder, content)
 

@@ -165,7 +165,6 @@ def test_what_only_prints_runs_nothing(gpt2x: Cli, launch: Path) -> None:
         (["sweep_prompts=none.txt"], ["sweep_prompts=none.txt", "no such file"]),
         (["sweep_prompts=-"], ["sweep_prompts=-", "standard input"]),
         (["sweep_prompts="], ["sweep_prompts=", "name one file"]),
-        (["sweep_prompts=null"], ["sweep_prompts=null", "name one file"]),
         (["sweep_prompts=a.txt,b.txt"], ["sweep_prompts=a.txt,b.txt", "name one file"]),
         (["sweep_prompts={DIR}/empty.txt"], ["empty.txt", "no prompt in it"]),
         (["sweep_prompts={DIR}/twice.csv"], ["twice.csv", "two prompts have the id 'x'"]),

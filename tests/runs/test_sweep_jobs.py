@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Cli, assert_in, read_csv, run_dir
+from tests.conftest import Cli, Refused, assert_in, read_csv, run_dir
 
 SWEEP = ("-m", "task=generate", "decode.max_new_tokens=1", "hydra.sweep.dir=out")
 
@@ -109,3 +109,39 @@ def test_folders_that_were_there_before_are_kept(gpt2x: Cli, launch: Path) -> No
     ):
         gpt2x("task=generate", *args).error()
         assert list(launch.rglob("*")) == [launch / "empty"]
+
+
+@pytest.mark.parametrize("values", ["seed=1,1,2", "decode.top_p=0.9,0.90,0.5"])
+def test_values_that_mean_the_same_job(gpt2x: Cli, launch: Path, values: str) -> None:
+    for _ in range(2):
+        result = gpt2x("task=generate", "decode.max_new_tokens=1", "prompt=Now", "sweep=mine", values)
+        assert result.code == 0
+        assert_in(result.out, "2 jobs: 2 done")
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("sweep=n${seed}", "seed=1,2"), "sweep"),
+        (("-m", "hydra.sweep.dir=o/${seed}", "seed=1,2"), "hydra.sweep.dir"),
+        (("-m", "hydra.sweep.subdir=same", "seed=1,2"), "hydra.sweep.subdir"),
+        (("-m", "hydra.sweep.subdir=s-${seed}", "decode.top_p=0.5,0.9"), "hydra.sweep.subdir"),
+    ],
+)
+def test_a_folder_is_that_of_one_sweep_and_one_job(refused: Refused, options: tuple[str, ...], word: str) -> None:
+    assert_in(refused("task=generate", "decode.max_new_tokens=1", *options), word)
+
+
+def test_jobs_in_another_order_with_numbers_as_folders(gpt2x: Cli, launch: Path) -> None:
+    settings = ("-m", "task=generate", "decode.max_new_tokens=1", "hydra.sweep.dir=out")
+    for seeds in ("seed=1,2", "seed=2,1"):
+        result = gpt2x(*settings, "hydra.sweep.subdir=${hydra.job.num}", seeds)
+        assert result.code == 0
+    assert_in(result.out, "2 jobs: 2 done")
+    assert "stale" not in result.out
+
+
+@pytest.mark.parametrize("name", ["1e3", "007", "true", "2026-11-28"])
+def test_a_name_is_a_text(gpt2x: Cli, launch: Path, name: str) -> None:
+    assert gpt2x("task=generate", "decode.max_new_tokens=1", f"sweep={name}").code == 0
+    assert (launch / "runs" / "sweeps" / name / "jobs.csv").is_file()
