@@ -18,10 +18,7 @@ from gpt2x.errors import UserError
 from gpt2x.parity.rows import ParityRow
 from gpt2x.reports.heat_map import draw_heat_map
 from gpt2x.reports.page import texts
-from gpt2x.reports.page.charts import score_chart
-from gpt2x.reports.page.comparison import compare
 from gpt2x.reports.page.html import render
-from gpt2x.reports.page.measures import MEASURES
 from gpt2x.reports.page.reproduce import command_line
 from gpt2x.reports.page.study import read_study
 from gpt2x.runs.job import Status
@@ -318,18 +315,6 @@ def test_a_prompt_stands_in_a_chart_as_text(tmp_path: Path) -> None:
         )
     svg = "".join(re.findall(r"<svg.*?</svg>", render(read_study(tmp_path)), re.DOTALL))
     assert_in(svg, "$x_1$ &lt; y", "two⏎ lines", "日本 ␇")
-
-
-def test_a_legend_names_the_setting_once(tmp_path: Path) -> None:
-    """A value that is empty or starts with an underscore has an entry too."""
-    settings = [(x, y) for x in (1, 2) for y in ("", "_y", "$y$")]
-    for number, (x, y) in enumerate(settings):
-        given = {"decode.x": x, "decode.y": y}
-        folders.generation(tmp_path / f"{number}", given, [folders.text_row("a b", logprob=-number)], number)
-    comparison = compare(read_study(tmp_path).groups["generate"])[0]
-    (legend,) = score_chart(comparison, 0, MEASURES["generate"].scores[0]).legends
-    assert (comparison.axis.name, legend.get_title().get_text()) == ("x", "y")
-    assert [text.get_text().strip() for text in legend.get_texts()] == ["", "_y", "$y$"]
 
 
 @pytest.mark.parametrize("values", [(1e-4, 1e-2, 1.0), (True, False), ("a", "b"), (None, 1), ([1], [2])], ids=str)
