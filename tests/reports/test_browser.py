@@ -7,13 +7,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gpt2x.reports.page.html import render
 from gpt2x.reports.page.study import read_study
-from gpt2x.runs.job import Status
+from gpt2x.runs.job import Status, read_job
 from tests.reports import folders
 from tests.reports.test_html import HOSTILE
 
@@ -114,6 +114,57 @@ def test_layout(browser: "Browser", html: Path, width: int, scheme: str) -> None
             .filter(([_, box]) => box.left < frame.left - 2 || box.right > frame.right + 2).map(([text]) => text);
     })""")
     assert outside == []
+    page.close()
+
+
+@pytest.mark.parametrize("width", [NARROW, WIDE])
+def test_labels_of_charts(browser: "Browser", tmp_path: Path, width: int) -> None:
+    """No label is cut off by the edge of its chart or stands on another one, and the axes keep their height."""
+    prompts = [f"{word} is a prompt, and a long one" for word in ("_This", "That", "What", "Which", "Who", "Whose")]
+    sweeps: dict[str, list[dict[str, Any]]] = {
+        "names": [
+            {"decode": decode, "decode.repetition_penalty": penalty, "decode.x": x}
+            for decode in ("greedy", "sample")
+            for penalty in (1.0, 1.1, 1.3)
+            for x in ("", "y")
+        ],
+        "close": [{"decode.top_p": top_p} for top_p in (0.59655836, 0.684169453, 0.697631193, 0.91)],
+        "close_decades": [{"decode.x": x} for x in (1e-5, 1.2e-5, 1e-2)],
+        "prompts": [{"prompt": prompt, "decode.top_p": top_p} for prompt in prompts for top_p in (0.5, 0.9)],
+        "short": [{"decode.x": value} for value in ("null", *map(str, range(1000, 1011)))],
+    }
+    for name, settings in sweeps.items():
+        for i, each in enumerate(settings):
+            rows = [folders.text_row("a b" * i, sample=sample, logprob=-i - sample) for sample in range(2)]
+            folders.generation(tmp_path / name / f"{i}", each, rows, i)
+    for i in range(8):
+        folder = tmp_path / "curves" / f"{i}"
+        folders.training(folder, 0.0123456 + i, i)
+        job = read_job(folder)
+        assert job is not None
+        job.chosen = job.chosen | {"task.a": prompts[i % 2], "task.b": prompts[i % 3], "task.c": prompts[i % 5]}
+        job.write(folder)
+    file = tmp_path / "report.html"
+    file.write_text(render(read_study(tmp_path)), encoding="utf-8")
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(file.as_uri())
+    page.screenshot(path=tmp_path / f"labels-{width}.png", full_page=True)
+    faults = page.locator("svg").evaluate_all("""all => all.flatMap((svg) => {
+        const frame = svg.getBoundingClientRect();
+        const texts = [...svg.querySelectorAll("text")].filter((each) => each.textContent.trim()).map((each) => {
+            const { a, b } = each.getScreenCTM();
+            return { text: each.textContent, box: each.getBoundingClientRect(), tilted: Math.abs(a * b) > 0.01 };
+        });
+        const cut = texts.filter(({ box }) => box.left < frame.left - 1 || box.right > frame.right + 1 ||
+            box.top < frame.top - 1 || box.bottom > frame.bottom + 1).map(({ text }) => "cut: " + text);
+        const on = texts.flatMap((one, i) => texts.slice(i + 1).filter(({ box, tilted }) =>
+            !(one.tilted && tilted) && one.box.left < box.right - 1 && box.left < one.box.right - 1 &&
+            one.box.top < box.bottom - 1 && box.top < one.box.bottom - 1).map(({ text }) => `${one.text} on ${text}`));
+        const heights = [...svg.querySelectorAll("clipPath rect")].map((each) => Number(each.getAttribute("height")));
+        const low = heights.filter((each) => each < 148).map((each) => `low: ${each}`);
+        return [...cut, ...on, ...low].map((fault) => `${svg.ariaLabel}: ${fault}`);
+    })""")
+    assert faults == []
     page.close()
 
 
@@ -224,5 +275,14 @@ def test_without_javascript_and_on_paper(browser: "Browser", html: Path) -> None
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not page.locator(".controls").first.is_visible()
+    assert shown(page) == 120  # the rows of all pages
+    note = page.locator("#texts p.on-paper")
+    assert note.inner_text() == ""
+    page.set_viewport_size({"width": NARROW, "height": 900})  # here a row is a card
+    assert shown(page) == 120
+    page.locator("#texts .controls select").first.select_option("0.9", force=True)
+    assert (shown(page), note.inner_text()) == (30, "30 of 120 rows: those that the filter of the page leaves.")
+    clips = page.locator(".scroll").evaluate_all("all => all.map((each) => getComputedStyle(each).overflowX)")
+    assert set(clips) == {"visible"}  # the browser makes a page smaller whose table is too wide, and cuts off nothing
     assert page.pdf().startswith(b"%PDF")
     page.close()

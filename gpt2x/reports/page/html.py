@@ -121,13 +121,14 @@ def _training(group: Group) -> dict[str, Any]:
     """The curves of the runs with the lowest validation loss."""
     names = short_names(group.swept)
     curves = [
-        (", ".join(f"{names[key]} {charts.short(value_of(result.run.job, key))}" for key in group.swept), result.rows)
+        (", ".join(charts.short(value_of(result.run.job, key)) for key in group.swept), result.rows)
         for result in group.results
         if result.rows
     ]
     by_loss = sorted(range(len(curves)), key=lambda i: min(row.val_loss for row in curves[i][1]))
     drawn = [curves[i] for i in sorted(by_loss[:_MOST_CURVES])]
-    svg = svg_of(lambda: charts.training_chart(drawn), "training", "Loss against steps") if drawn else None
+    settings = ", ".join(names[key] for key in group.swept)
+    svg = svg_of(lambda: charts.training_chart(settings, drawn), "training", "Loss against steps") if drawn else None
     return {"svg": svg, "shown": len(drawn), "total": len(curves)}
 
 

@@ -2,6 +2,7 @@
 
 // Adds a search field, one choice per column that has data-choose, and pages, to each table of the class "filtered".
 // Without this script all rows are shown. Values come from the cells and are only ever set as text.
+// On paper all rows that the filter leaves are shown, and a note says how many that is.
 const ROWS_PER_PAGE = 50;
 const FEWEST_ROWS = 10;
 
@@ -32,7 +33,9 @@ function enhance(table) {
   count.setAttribute("role", "status");
   pages.append(back, count, next);
   controls.append(pages);
-  table.parentElement.before(controls);
+  const note = document.createElement("p");
+  note.className = "note on-paper";
+  table.parentElement.before(controls, note);
 
   let start = 0;
   function show() {
@@ -42,7 +45,13 @@ function enhance(table) {
     start = Math.max(0, Math.min(start, matches.length - 1));
     start -= start % ROWS_PER_PAGE;
     const visible = new Set(matches.slice(start, start + ROWS_PER_PAGE));
-    for (const row of rows) row.element.hidden = !visible.has(row);
+    const found = new Set(matches);
+    for (const row of rows) {
+      row.element.hidden = !found.has(row);
+      row.element.classList.toggle("on-paper", !visible.has(row));
+    }
+    const left = `${matches.length} of ${rows.length} rows: those that the filter of the page leaves.`;
+    note.textContent = matches.length === rows.length ? "" : left;
     const of = matches.length === rows.length ? "" : `, of ${rows.length}`;
     count.textContent = matches.length === 0 ? `no row${of}` : `${start + 1} to ${start + visible.size} of ${matches.length}${of}`;
     back.disabled = start === 0;
