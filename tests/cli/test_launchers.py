@@ -94,6 +94,22 @@ def test_ctrl_c_ends_the_workers(launch: Path) -> None:
     assert {job["status"] for job in jobs_in(launch / "out")} <= {"interrupted", "killed", "waiting"}
 
 
+def test_a_worker_that_is_killed_costs_no_job_that_it_had_not_started(launch: Path) -> None:
+    """As the system does when memory runs out. joblib then ends all its workers."""
+    command = [sys.executable, "-m", "gpt2x", "-m", "task=generate", "decode.max_new_tokens=200", "seed=range(0,6)"]
+    options = ["decode.num_samples=10", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=out"]
+    with subprocess.Popen([*command, *options], cwd=launch, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 120
+        while not (started := list(launch.glob("out/*/job.json"))) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.kill(json.loads(started[0].read_text())["pid"], signal.SIGKILL)
+        _, printed = process.communicate(timeout=240)
+    assert process.returncode == 3, printed
+    statuses = [job["status"] for job in jobs_in(launch / "out")]
+    assert set(statuses) == {"done", "killed"}
+    assert statuses.count("done") >= 4
+
+
 @pytest.mark.parametrize("launcher", SETTINGS)
 @pytest.mark.parametrize("override", ["prompts_file=-", "prompts_file=a.txt,-", 'prompt_file="-"'])
 def test_standard_input_is_for_the_basic_launcher(gpt2x: Cli, launch: Path, launcher: str, override: str) -> None:

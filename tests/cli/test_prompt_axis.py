@@ -206,9 +206,13 @@ def test_a_preset_may_have_the_axis(gpt2x: Cli, launch: Path) -> None:
         ("file", ["sweep_prompts=q.txt"], ["three"] * 2),
         ("text", ["prompt=four"], ["four"] * 2),
         ("texts", ["prompts_file=p.txt", "seed=1"], ["one", "two"]),
+        ("none", ["sweep_prompts=null", "prompt=five"], ["five"] * 2),
     ):
         assert gpt2x("experiment=mine", *args, f"hydra.sweep.dir={name}").code == 0
         assert [row["prompt"] for row in read_csv(launch / name / "generations.csv")] == prompts, name
+    assert_in(gpt2x("experiment=mine", "prompt_id=one").error(), "prompt_id", "sweep_prompts=p.txt")
+    assert_in(gpt2x("experiment=mine", "task=collect", "sweep=x").error(), "task=collect")
+    assert not (launch / "runs").exists()
 
 
 def test_a_prompt_does_not_silently_lose_against_the_file_of_a_preset(gpt2x: Cli, launch: Path) -> None:

@@ -48,12 +48,13 @@ def test_another_seed_of_the_sampler_chooses_other_jobs(gpt2x: Cli, launch: Path
 
 
 def test_a_job_that_fails_is_a_failed_trial(gpt2x: Cli, launch: Path) -> None:
-    result = gpt2x(*SEARCH, "decode.top_k=choice(0,3)", "hydra.sweep.dir=out", "hydra.sweeper.n_trials=4")
+    result = gpt2x(*SEARCH, "decode.top_k=choice(0,3)", "hydra.sweep.dir=out", "hydra.sweeper.n_trials=8")
     assert result.code == 3
     (line,) = (line for line in result.err.splitlines() if "error" in line)
     assert line.startswith("gpt2x: error: decode.top_k=0")
     jobs = read_csv(launch / "out" / "jobs.csv")
     assert {(job["status"], job["objective"] == "") for job in jobs} == {("failed", True), ("done", False)}
+    assert [job["attempts"] for job in jobs] == ["1", "1"]
     assert "decode.top_k=3 (job " in result.out
 
 

@@ -1,9 +1,14 @@
 """A sweep that is killed with SIGKILL again and again ends as if nothing had happened; two commands share a sweep."""
 
+import json
 import random
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import Cli, read_csv
 from tests.kill_sweep import kill_sweep
@@ -26,3 +31,39 @@ def test_two_commands_at_once_share_the_jobs(gpt2x: Cli, launch: Path) -> None:
     assert not any("Traceback" in stderr or "error" in stderr for stderr, _ in ends), ends
     assert gpt2x("-m", "hydra.sweep.dir=alone", *settings).code == 0
     assert (root / "generations.csv").read_bytes() == (launch / "alone" / "generations.csv").read_bytes()
+
+
+def until(found: Callable[[], Any]) -> Any:
+    """Waits until `found` returns something, and returns that."""
+    end = time.monotonic() + 120
+    while not (value := found()):
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.02)
+    return value
+
+
+def test_a_job_of_another_command_is_taken_over_when_that_is_killed(launch: Path) -> None:
+    """Also if the other one has taken the job after this command's first look at it."""
+    settings = ("task=generate", "prompt=Now", "decode.max_new_tokens=100")
+    root = launch / "runs" / "sweeps" / "both"
+
+    def start(samples: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "gpt2x", "sweep=both", *settings, f"decode.num_samples={samples}"]
+        return subprocess.Popen(command, cwd=launch, stderr=subprocess.PIPE, text=True)
+
+    def running(process: subprocess.Popen[str]) -> bool:
+        jobs = [json.loads(file.read_text()) for file in root.glob("*/job.json")]
+        return any(job["pid"] == process.pid and job["status"] == "running" for job in jobs)
+
+    first = start("80,81,200")
+    until(lambda: running(first))
+    second = start("200")
+    assert first.stderr is not None
+    while "left to it" not in (line := first.stderr.readline()):
+        assert line, "the first command did not meet the job of the second"
+    assert running(second)
+    second.send_signal(signal.SIGKILL)
+    second.communicate()
+    _, printed = first.communicate()
+    assert first.returncode == 0, printed
+    assert [job["status"] for job in read_csv(root / "jobs.csv")] == ["done"] * 3
