@@ -1,5 +1,6 @@
 """What tests share: the command line, in this process or its own, and tiny checkpoints to point it at."""
 
+import copy
 import csv
 import logging
 import os
@@ -93,6 +94,22 @@ def refused(gpt2x: Cli, launch: Path) -> Refused:
         return line
 
     return run
+
+
+@pytest.fixture
+def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra composes equal settings once, and copies them then: for commands that differ in what lies in a folder."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    compose, composed = ConfigLoaderImpl.load_configuration, {}
+
+    def once(self: Any, *args: Any, **kwargs: Any) -> Any:
+        key = repr((Path.cwd(), str(self.config_search_path), args, kwargs))
+        if key not in composed:
+            composed[key] = compose(self, *args, **kwargs)
+        return copy.deepcopy(composed[key])
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", once)
 
 
 def interrupt_at(module: Any, function: str, call: int, patch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,14 @@ from tests.conftest import REPO, Cli, Refused, assert_in, read_csv, run_dir, tin
 SMALL = ("task=benchmark", "task.batch_sizes=[1,2]", "task.prompt_tokens=4", "task.new_tokens=4", "task.rounds=2")
 INSTALLED = [engine for engine in ENGINES if engine.startswith("gpt2x") or find_spec(engine)]
 
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pauses between turns, and one try to measure the floors: for tests in which no time has to be exact."""
+    monkeypatch.setattr("gpt2x.benchmark.measure._SETTLE", 0.0)
+    monkeypatch.setattr("gpt2x.benchmark.machine._REPEATS", 1)
+
+
 # The registry
 
 
@@ -49,7 +57,7 @@ def test_every_engine_fits_the_protocol(entry: Any) -> None:
 # For real
 
 
-def test_engines_side_by_side(gpt2x: Cli, launch: Path) -> None:
+def test_engines_side_by_side(gpt2x: Cli, launch: Path, at_once: None) -> None:
     result = gpt2x(*SMALL, f"task.engines=[{','.join(ENGINES)}]")
     assert result.code == 0, result.out + result.err
     for engine in ENGINES:
@@ -217,7 +225,13 @@ DIE = f"__import__('os').kill(__import__('os').getpid(), {int(signal.SIGKILL)})"
     ids=["import", "convert", "load", "generate", "death at the second batch size"],
 )
 def test_an_engine_that_fails_is_left_out(
-    gpt2x: Cli, launch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: tuple[str, str], words: list[str]
+    gpt2x: Cli,
+    launch: Path,
+    at_once: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: tuple[str, str],
+    words: list[str],
 ) -> None:
     assert STUB.count(fault[0]) == 1
     (tmp_path / "stub").mkdir()
@@ -284,7 +298,7 @@ class Actor:
 
 
 @pytest.fixture
-def play(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def play(gpt2x: Cli, launch: Path, at_once: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Runs the benchmark with these engines; returns what the command line did, and the rows."""
 
     def run(*actors: Actor, rounds: int = 1, batch_sizes: str = "[2]") -> Any:
@@ -293,8 +307,6 @@ def play(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
             yield Participants([Participant(actor, Measured(actor.variant, 0.25, "7.8.9")) for actor in actors])
 
         monkeypatch.setattr("gpt2x.benchmark.benchmark.loaded", loaded)
-        monkeypatch.setattr("gpt2x.benchmark.measure._SETTLE", 0.0)
-        monkeypatch.setattr("gpt2x.benchmark.machine._REPEATS", 1)
         result = gpt2x(*SMALL, f"task.rounds={rounds}", f"task.batch_sizes={batch_sizes}")
         rows = [row for file in launch.rglob("benchmark.csv") for row in read_csv(file)]
         return result, rows

@@ -123,7 +123,7 @@ def test_a_flag_that_no_setting_corresponds_to(refused: Refused) -> None:
 @example(text="\\\\\\\\\n")
 @example(text="\\\\\"',")
 @example(text="\x1b[31m\x07\u202e\xa0")
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_advice_on_quoting_gives_the_text(gpt2x: Cli, typed: Any, text: str) -> None:
     value = f"it's, {text}"  # no text with an apostrophe can be given without quotes
     line = gpt2x("task=generate", f"prompt={value}").error()

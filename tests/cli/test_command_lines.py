@@ -125,7 +125,7 @@ def run(arguments: list[str]) -> Result:
 
 
 @settings(
-    max_examples=500,
+    max_examples=200,
     deadline=None,
     database=None,
     derandomize=True,

@@ -49,13 +49,15 @@ COMMANDS = [
 FILES = re.findall(r"^```yaml (conf/.*?)\n(.*?)^```$", PAGES["conf/README.md"], re.DOTALL | re.MULTILINE)
 SET_UP = ("make ", "python3 -m venv", "source ", "pip install")  # .ci/run runs these
 ON_SLURM = [each for each in COMMANDS if "hydra/launcher=submitit_slurm" in each[1]]  # tests/cluster/ runs these
+TO_RUN = {  # each command once, whichever of the pages have it
+    re.sub(r"\s+#.*", "", command): (page, command)
+    for page, command in reversed(COMMANDS)
+    if not command.startswith(SET_UP) and (page, command) not in ON_SLURM
+}
 LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
 
 
-@pytest.mark.parametrize(
-    ("page", "command"),
-    [each for each in COMMANDS if not each[1].startswith(SET_UP) and each not in ON_SLURM],
-)
+@pytest.mark.parametrize(("page", "command"), reversed(TO_RUN.values()))
 def test_command(page: str, command: str, launch: Path) -> None:
     (launch / "README.md").write_text(README, encoding="utf-8")
     (launch / "prompt.txt").write_text('It\'s "to be", or not\n', encoding="utf-8")

@@ -1,5 +1,7 @@
 """A setting that the task does not use is refused, in one line that says which tasks use it."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import get_type_hints
@@ -7,9 +9,12 @@ from typing import get_type_hints
 import pytest
 import yaml
 
+from gpt2x.cli.overrides import PROMPT_SOURCES
 from gpt2x.config.schema import Config
+from gpt2x.config.settings import refuse_unused
 from gpt2x.config.tasks import SCHEMAS, is_used
 from gpt2x.config.tasks.validate import Stage
+from gpt2x.errors import UserError
 from tests.conftest import REPO, Cli, Refused, assert_in, read_csv
 
 
@@ -51,12 +56,24 @@ def shared_settings(schema: type = Config, prefix: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("task", SCHEMAS)
-def test_every_unused_setting_is_refused(refused: Refused, task: str) -> None:
+def test_every_unused_setting_is_refused(refused: Refused, monkeypatch: pytest.MonkeyPatch, task: str) -> None:
+    """One command sets all but those for prompts, which contradict each other; each that arrives is refused alone."""
+    arrived: list[str] = []
+
+    def seen(task: str, keys: Iterable[str]) -> None:
+        arrived.extend(keys)
+        refuse_unused(task, keys)
+
+    monkeypatch.setattr("gpt2x.cli.job.refuse_unused", seen)
     unused = [key for key in shared_settings() if not is_used(task, key)]
-    assert unused
+    together = [key for key in unused if key not in PROMPT_SOURCES]
+    for keys in (together, *([key] for key in unused if key in PROMPT_SOURCES)):
+        line = refused(f"task={task}", *(f"{key}={'[]' if key == 'subject.rename' else 1}" for key in keys))
+        assert_in(line, f"{keys[0]}: task={task} does not use it")
+    assert {key for key in arrived if key != "task"} == set(unused)
     for key in unused:
-        value = "[]" if key == "subject.rename" else "1"
-        assert_in(refused(f"task={task}", f"{key}={value}"), key, f"task={task} does not use it")
+        with pytest.raises(UserError, match=f"^{re.escape(key)}: task={task} does not use it"):
+            refuse_unused(task, ["task", key])
 
 
 def test_every_shared_setting_is_used_by_a_task() -> None:

@@ -3,10 +3,11 @@
 import re
 from pathlib import Path
 
+from tests.benchmark.test_benchmark import at_once
 from tests.conftest import Cli, read_csv
 from tests.tasks.test_train import TINY, text
 
-__all__ = ["text"]
+__all__ = ["at_once", "text"]
 
 
 def summary(out: str) -> tuple[list[str], list[list[str]], list[str]]:
@@ -87,7 +88,7 @@ def test_train(gpt2x: Cli, launch: Path, text: Path) -> None:
     assert last[-1] == f"results in {sweep.relative_to(launch)}"
 
 
-def test_benchmark(gpt2x: Cli, launch: Path) -> None:
+def test_benchmark(gpt2x: Cli, launch: Path, at_once: None) -> None:
     args = ("task=benchmark", "task.engines=[gpt2x]", "task.batch_sizes=[1,2]", "task.prompt_tokens=4", "task.rounds=1")
     result = gpt2x("-m", *args, "task.new_tokens=2,3", "hydra.sweep.dir=out")
     head, rows, _ = summary(result.out)
