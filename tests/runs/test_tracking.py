@@ -93,11 +93,14 @@ def test_training_is_logged_over_its_steps(gpt2x: Cli, launch: Path) -> None:
     (run,) = logged(launch / "runs" / "mlflow").values()
     from mlflow import MlflowClient
 
-    history = MlflowClient((launch / "runs" / "mlflow").as_uri()).get_metric_history(run.info.run_id, "val_loss")
+    client = MlflowClient((launch / "runs" / "mlflow").as_uri())
     rows = read_csv(run_dir(launch, "train") / "train.csv")
     assert len(rows) > 1
-    found = {(metric.step, metric.value) for metric in history}
-    assert {(int(row["step"]), float(row["val_loss"])) for row in rows} <= found
+    for name in ("val_loss", "val_bits_per_byte"):  # the best value is a metric of its own, and no point of the curve
+        history = client.get_metric_history(run.info.run_id, name)
+        found = [(metric.step, metric.value) for metric in history]
+        assert sorted(found) == [(int(row["step"]), float(row[name])) for row in rows]
+        assert run.data.metrics[f"best.{name}"] == pytest.approx(min(float(row[name]) for row in rows))
     assert run.data.params["task.data"] == "text.txt"
 
 
