@@ -166,7 +166,8 @@ def _call_hydra(arguments: argparse.Namespace, task_function: TaskFunction) -> N
             return  # the jobs have said why, and what the sweep ends with says that there is no result
         if _is_from_gpt2x(error):
             raise
-        raise UserError(f"Hydra cannot use these settings: {type(error).__name__}: {error}") from error
+        text = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise UserError(f"Hydra cannot use these settings: {text}") from error
 
 
 def _is_from_gpt2x(error: Exception) -> bool:
