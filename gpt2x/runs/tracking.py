@@ -83,9 +83,8 @@ def _open(tracking: TrackingConfig, launch_folder: Path) -> tuple["MlflowClient"
 
 
 def _settings(job: Job) -> dict[str, Any]:
-    """The settings that identify the job, and those that were given, which may name input files; none that is unset."""
-    given = {key: value for key, value in job.chosen.items() if not is_descriptive(key)}
-    return {key: value for key, value in (job.identity.settings | given).items() if value is not None}
+    """The settings of the job, without those that are unset or only describe it."""
+    return {key: value for key, value in job.settings.items() if value is not None and not is_descriptive(key)}
 
 
 def _tags(folder: Path, job: Job) -> dict[str, str]:

@@ -103,6 +103,16 @@ def test_from_the_command_line_to_the_page_and_back(gpt2x: Cli, launch: Path) ->
     assert (launch / "again2" / "report.html").read_bytes() == (folder / "report.html").read_bytes()
 
 
+def test_a_prompt_that_a_file_replaces_is_not_on_the_page(gpt2x: Cli, launch: Path) -> None:
+    (launch / "text.txt").write_text("Romeo")
+    for number, prompt in enumerate(("prompt=Juliet", "prompt_file=text.txt")):
+        assert gpt2x("task=generate", prompt, "decode.max_new_tokens=1", f"hydra.run.dir=runs/{number}").code == 0
+    assert gpt2x("task=collect", "task.runs=runs", "hydra.run.dir=table").code == 0
+    page = page_of(launch / "runs")
+    assert_in(page.text, "prompt: Juliet, null", "prompt_file: null, text.txt")
+    assert "quick brown fox" not in page.text + (launch / "table" / "generations.csv").read_text()
+
+
 def test_a_report_needs_a_folder_with_runs(refused: Refused, gpt2x: Cli, launch: Path) -> None:
     assert_in(refused("task=report"), "sweep=NAME", "task.runs=FOLDER")
     assert_in(refused("task=report", "task.runs=nowhere"), "task.runs=nowhere", "there is no folder")

@@ -104,6 +104,14 @@ def test_training_is_logged_over_its_steps(gpt2x: Cli, launch: Path) -> None:
     assert run.data.params["task.data"] == "text.txt"
 
 
+def test_the_prompt_that_a_file_replaces_is_no_param(gpt2x: Cli, launch: Path) -> None:
+    (launch / "text.txt").write_text("Juliet")
+    assert gpt2x(GENERATE[0], *GENERATE[2:], "prompt_file=text.txt", "tracking=mlflow").code == 0
+    (run,) = logged(launch / "runs" / "mlflow").values()
+    assert run.data.params["prompt_file"] == "text.txt"
+    assert "prompt" not in run.data.params
+
+
 def test_a_tracker_that_fails_loses_nothing(gpt2x: Cli, launch: Path) -> None:
     result = gpt2x(*GENERATE, "tracking=mlflow", "tracking.uri=/dev/null/store")
     assert result.code == 0

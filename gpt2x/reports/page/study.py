@@ -111,9 +111,7 @@ def swept(jobs: list[Job]) -> list[str]:
 
 def value_of(job: Job, key: str) -> Any:
     """The value of a setting in a job: text, a number, a truth value or None; a list as JSON."""
-    if key in job.chosen:
-        return as_cell(job.chosen[key])
-    settings = job.identity.settings
+    settings = job.settings
     return as_cell(settings.get(key, settings.get(f"{key}.name", settings.get(f"{key}.source"))))
 
 
