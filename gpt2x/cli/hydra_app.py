@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gpt2x.cli.completion import prepare_completion
 from gpt2x.cli.composer import Composer
-from gpt2x.cli.composition import VERSION_BASE, stamp, sweep_settings, task_overrides, to_container
+from gpt2x.cli.composition import VERSION_BASE, hydra_overrides, stamp, sweep_settings, task_overrides, to_container
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.help import groups_help, settings_help
 from gpt2x.cli.identity import hash_of, key_of_job
@@ -262,7 +262,7 @@ class Callbacks(Callback):
             sweep_settings(config)  # raises UserError
             axis = _prompt_axis(config.hydra)
             swept = [each for override in axis for each in axis_of(override)]
-            begin_sweep(folder, stamp(), [*given, *axis])
+            begin_sweep(folder, stamp(), [*given, *axis, *hydra_overrides(config.hydra)])
             with read_write(config.hydra):
                 config.hydra.overrides.task.extend(swept)  # += would resolve the interpolations in it
         except Exception as error:
