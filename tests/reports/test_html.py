@@ -103,36 +103,6 @@ def test_from_the_command_line_to_the_page_and_back(gpt2x: Cli, launch: Path) ->
     assert (launch / "again2" / "report.html").read_bytes() == (folder / "report.html").read_bytes()
 
 
-def test_the_command_of_a_search_makes_it_again(gpt2x: Cli, launch: Path) -> None:
-    settings = ("task=generate", "decode.max_new_tokens=2", "decode.top_k=interval(1,9)", "hydra/launcher=basic")
-    search = (*settings, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra/sweeper/sampler=random")
-    assert gpt2x("-m", *search, "hydra.sweep.dir=first").code == 0
-    (command,) = [cell for cell in page_of(launch / "first").cells if cell.startswith("python -m gpt2x -m ")]
-    arguments = shlex.split(command)[3:]
-    assert sorted(arguments) == sorted(["-m", *search])
-    assert gpt2x(*arguments, "hydra.sweep.dir=again").code == 0
-    first, again = (launch / name / "generations.csv" for name in ("first", "again"))
-    assert first.read_bytes() == again.read_bytes()
-
-
-def test_the_command_of_a_named_sweep_names_it(gpt2x: Cli, launch: Path) -> None:
-    settings = ("sweep=mine", "task=generate", "decode.max_new_tokens=1", "hydra.mode=MULTIRUN")
-    assert gpt2x(*settings, "hydra.job.name=x").code == 0
-    page = page_of(launch / "runs" / "sweeps" / "mine")
-    (command,) = [cell for cell in page.cells if cell.startswith("python -m gpt2x -m ")]
-    assert sorted(shlex.split(command)[4:]) == sorted([*settings[:-1], "hydra.job.name=x"])
-
-
-def test_a_prompt_that_a_file_replaces_is_not_on_the_page(gpt2x: Cli, launch: Path) -> None:
-    (launch / "text.txt").write_text("Romeo")
-    for number, prompt in enumerate(("prompt=Juliet", "prompt_file=text.txt")):
-        assert gpt2x("task=generate", prompt, "decode.max_new_tokens=1", f"hydra.run.dir=runs/{number}").code == 0
-    assert gpt2x("task=collect", "task.runs=runs", "hydra.run.dir=table").code == 0
-    page = page_of(launch / "runs")
-    assert_in(page.text, "prompt: Juliet, null", "prompt_file: null, text.txt")
-    assert "quick brown fox" not in page.text + (launch / "table" / "generations.csv").read_text()
-
-
 def test_a_report_needs_a_folder_with_runs(refused: Refused, gpt2x: Cli, launch: Path) -> None:
     assert_in(refused("task=report"), "sweep=NAME", "task.runs=FOLDER")
     assert_in(refused("task=report", "task.runs=nowhere"), "task.runs=nowhere", "there is no folder")
