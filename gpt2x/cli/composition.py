@@ -22,6 +22,7 @@ from gpt2x.paths import bundled
 
 # Hydra 1.4 has only the behaviour of 1.3, and warns of the parameter; Hydra 1.3 has an older behaviour without it.
 VERSION_BASE: dict[str, Any] = {"version_base": None} if hydra.__version__.startswith("1.3.") else {}
+_FOLDER_AND_MODE = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode")  # Hydra adds the last itself for -m
 
 
 def to_container(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
@@ -59,6 +60,12 @@ def to_config(cfg: DictConfig) -> Config:
 def task_overrides(hydra: Any) -> list[str]:
     """The overrides of settings, as they were given, from the part of a configuration that is Hydra's own."""
     return given(cast(list[str], OmegaConf.to_container(hydra.overrides.task, resolve=False)))
+
+
+def hydra_overrides(hydra: Any) -> list[str]:
+    """The overrides of Hydra's own settings, as they were given, without those that name the folder or the mode."""
+    overrides = cast(list[str], OmegaConf.to_container(hydra.overrides.hydra, resolve=False))
+    return [override for override in overrides if key_of(override) not in _FOLDER_AND_MODE]
 
 
 def given(overrides: Iterable[str]) -> list[str]:

@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gpt2x.cli.completion import prepare_completion
 from gpt2x.cli.composer import Composer
-from gpt2x.cli.composition import VERSION_BASE, stamp, sweep_settings, task_overrides, to_container
+from gpt2x.cli.composition import VERSION_BASE, hydra_overrides, stamp, sweep_settings, task_overrides, to_container
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.help import groups_help, settings_help
 from gpt2x.cli.identity import hash_of, key_of_job
@@ -166,7 +166,8 @@ def _call_hydra(arguments: argparse.Namespace, task_function: TaskFunction) -> N
             return  # the jobs have said why, and what the sweep ends with says that there is no result
         if _is_from_gpt2x(error):
             raise
-        raise UserError(f"Hydra cannot use these settings: {type(error).__name__}: {error}") from error
+        text = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise UserError(f"Hydra cannot use these settings: {text}") from error
 
 
 def _is_from_gpt2x(error: Exception) -> bool:
@@ -261,7 +262,7 @@ class Callbacks(Callback):
             sweep_settings(config)  # raises UserError
             axis = _prompt_axis(config.hydra)
             swept = [each for override in axis for each in axis_of(override)]
-            begin_sweep(folder, stamp(), [*given, *axis])
+            begin_sweep(folder, stamp(), [*given, *axis, *hydra_overrides(config.hydra)])
             with read_write(config.hydra):
                 config.hydra.overrides.task.extend(swept)  # += would resolve the interpolations in it
         except Exception as error:

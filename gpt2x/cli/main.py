@@ -90,22 +90,27 @@ def _collect(sweep: Path, jobs: list[SweepJob], is_complete: bool) -> ExitCode:
     Raises UserError if the sweep is complete and had no jobs.
     """
     from gpt2x.reports.console import show_folder
+    from gpt2x.reports.search import best_of, show_best
     from gpt2x.reports.sweep import show_sweep
     from gpt2x.runs.collect import collect_sweep, discard_empty
     from gpt2x.tasks.registry import TABLES
 
     objective = hydra_app.launched.objective
     collected = collect_sweep(sweep, TABLES)
+    asked_for = {job.folder.name for job in jobs if job.found is not None}  # None: the folder holds another job
+    searched = [each for each in collected if each.name in asked_for]
     if all(each.state is Status.WAITING for each in collected):
         discard_empty(sweep)
         if not is_complete:
             return ExitCode.DONE  # apart from the error that has kept all jobs from being started
     else:
         show_sweep(collected, objective)
+        if objective is not None:
+            show_best(searched, objective)
         show_folder(sweep)
     if is_complete and not jobs:
         raise UserError("the sweep has no jobs: one of its settings has no value, such as range(1,1)")
-    if objective is not None and collected and not any(objective.name in each.job.numbers for each in collected):
+    if objective is not None and jobs and best_of(searched, objective) is None:
         complain(f"the search has no result: no job that is done has computed {objective.name}")
         return max(_exit_code(collected, jobs), ExitCode.USER_ERROR)
     return _exit_code(collected, jobs)

@@ -90,7 +90,7 @@ def _explain(error: Exception) -> str:
     cause = error.__cause__ or error
     if isinstance(cause, UserError):  # of a resolver of gpt2x
         return str(cause)
-    message = str(cause).partition("\n")[0]
+    message = str(cause).partition("\n")[0] or type(cause).__name__
     key = getattr(cause, "full_key", None)
     task = getattr(getattr(cause, "object_type", None), "name", None)
     if task in SCHEMAS and key not in (None, "task"):

@@ -34,6 +34,11 @@ def prepare_search(config: DictConfig) -> Objective | None:
         return None
     for key in ("n_trials", "n_jobs"):
         at_least(f"hydra.sweeper.{key}", sweeper[key], 1)
+    if not 0 <= sweeper.max_failure_rate <= 1:
+        raise UserError(f"hydra.sweeper.max_failure_rate={sweeper.max_failure_rate}: must be at least 0 and at most 1")
+    for key in ("storage", "study_name"):
+        if sweeper[key] is not None:
+            raise UserError(f"hydra.sweeper.{key}: there is no database of trials; the same command goes on")
     if sweeper.sampler._target_.endswith(
         "GridSampler"
     ):  # it is not seeded, and the plugin ends when its last job fails

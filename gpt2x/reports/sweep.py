@@ -15,7 +15,6 @@ from gpt2x.decoding.scores import logprob
 from gpt2x.evaluation.rows import EvaluationRow, bits_per_byte
 from gpt2x.parity.rows import SummaryRow
 from gpt2x.reports import console
-from gpt2x.reports.search import show_best
 from gpt2x.runs.collect import JOBS, as_cell, setting_of, short_names, swept_settings
 from gpt2x.runs.found import Found
 from gpt2x.runs.job import Status
@@ -80,10 +79,7 @@ _NUMBERS = {
 
 
 def show_sweep(jobs: list[Found], objective: Objective | None = None) -> None:
-    """Prints the first jobs as a table, how many jobs there are of each status, which failed, and what is stale.
-
-    For a search, prints its best job too.
-    """
+    """Prints the first jobs as a table, how many jobs there are of each status, which failed, and what is stale."""
     swept = short_names(swept_settings([each.job for each in jobs if each.job.chosen]))
     headings = {heading: key for key, heading in swept.items()}
     lines = [_line(each, headings, objective) for each in jobs[:_MOST_JOBS]]
@@ -108,8 +104,6 @@ def show_sweep(jobs: list[Found], objective: Objective | None = None) -> None:
     stale = sum(each.stale is not None and not each.is_replaced for each in jobs)
     if stale:
         console.out.print(f"{stale} stale, as {JOBS} explains; rerun=stale runs them again")
-    if objective is not None:
-        show_best(jobs, objective)
 
 
 def _show_failures(failed: list[Found], headings: dict[str, str]) -> None:

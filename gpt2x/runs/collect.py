@@ -200,7 +200,7 @@ def swept_settings(jobs: list[Job]) -> list[str]:
 
 def setting_of(job: Job, key: str) -> Any:
     """The value of a setting, whether an override has set it or not; None for a group that no override has chosen."""
-    return job.notes if key == "notes" else job.chosen.get(key, job.identity.settings.get(key))
+    return job.notes if key == "notes" else job.settings.get(key)
 
 
 def short_names(keys: list[str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from gpt2x.errors import UserError
 from gpt2x.paths import shown, write_text
+from gpt2x.prompts import PROMPT_FILES
 
 JOB = "job.json"
 _FORMAT = 1
@@ -89,6 +90,17 @@ class Job:
     """The result files of a job that is done: see gpt2x.runs.results."""
     code: dict[str, str] = field(default_factory=dict)
     """What a job that is done was made with: see gpt2x.runs.code."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that identify the job and those that were given, by dotted key or as a group.
+
+        `prompt` is None if the prompts are those of a file, which is read in its place.
+        """
+        settings, inputs = self.identity.settings | self.chosen, self.identity.inputs
+        if "prompt" in inputs or any(key in inputs or settings.get(key) is not None for key in PROMPT_FILES):
+            settings["prompt"] = None
+        return settings
 
     def end(self, status: Status, error: str | None = None) -> None:
         self.status, self.error, self.seconds = status, error, time.time() - self.started

@@ -41,8 +41,8 @@ def track(tracking: TrackingConfig, launch_folder: Path, folder: Path, job: Job,
     """Logs a job that has ended: settings, numbers, times, tables and pictures, and where it comes from.
 
     A folder that `tracking.uri` names is relative to launch_folder; `folder` is that of the job. `curve` is the name
-    of a table with a column `step`, whose other columns become metrics over the steps. Raises what MLflow raises if
-    the run cannot be logged.
+    of a table with a column `step`, whose other columns become metrics over the steps; the number of the job that has
+    the name of such a column is logged as `best.<name>`. Raises what MLflow raises if the run cannot be logged.
     """
     client, experiment = _open(tracking, launch_folder)
     from mlflow.entities import Metric, Param
@@ -50,9 +50,10 @@ def track(tracking: TrackingConfig, launch_folder: Path, folder: Path, job: Job,
     start, end = (round(1000 * seconds) for seconds in (job.started, job.started + (job.seconds or 0)))
     run = client.create_run(experiment, start, _tags(folder, job), f"{job.task} {folder.name}").info.run_id
     client.log_batch(run, params=[Param(key, str(value)) for key, value in _settings(job).items()])
-    metrics = [Metric(key, value, end, 0) for key, value in _numbers(folder, job).items()]
-    if curve is not None and (folder / curve).is_file():
-        metrics += _over_steps(folder / curve, end)
+    metrics = list(_over_steps(folder / curve, end)) if curve is not None and (folder / curve).is_file() else []
+    columns = {metric.key for metric in metrics}
+    for key, value in _numbers(folder, job).items():  # under the name of a column it would be a point of the curve
+        metrics.append(Metric(f"best.{key}" if key in columns else key, value, end, 0))
     for first in range(0, len(metrics), _AT_ONCE):
         client.log_batch(run, metrics=metrics[first : first + _AT_ONCE])
     for file in sorted(file for pattern in _ARTIFACTS for file in folder.glob(pattern)):
@@ -82,9 +83,8 @@ def _open(tracking: TrackingConfig, launch_folder: Path) -> tuple["MlflowClient"
 
 
 def _settings(job: Job) -> dict[str, Any]:
-    """The settings that identify the job, and those that were given, which may name input files; none that is unset."""
-    given = {key: value for key, value in job.chosen.items() if not is_descriptive(key)}
-    return {key: value for key, value in (job.identity.settings | given).items() if value is not None}
+    """The settings of the job, without those that are unset or only describe it."""
+    return {key: value for key, value in job.settings.items() if value is not None and not is_descriptive(key)}
 
 
 def _tags(folder: Path, job: Job) -> dict[str, str]:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 
+from gpt2x.cli import hydra_app
 from tests.conftest import NANO, Cli, FullDisk, Refused, assert_in, run_dir
 
 # The command line
@@ -259,6 +261,15 @@ def test_a_failure_keeps_what_was_in_the_folder_before(gpt2x: Cli, launch: Path,
 
 def test_a_sweep_that_cannot_start_leaves_nothing(refused: Refused) -> None:
     assert_in(refused("-m", "task=generate", "decode.top_k=5,abc"), "decode.top_k", "'abc'")
+
+
+@pytest.mark.parametrize("error", [AssertionError(), InstantiationException()])
+def test_an_error_of_hydra_without_text(refused: Refused, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(**_: Any) -> None:
+        raise error from AssertionError()
+
+    monkeypatch.setattr(hydra_app, "_run_hydra", fail)
+    assert refused("task=generate").endswith(": AssertionError")
 
 
 # What is not the user's

@@ -7,6 +7,10 @@ import pytest
 import yaml
 from hydra.core.config_store import ConfigStore
 
+from gpt2x.config.objective import Objective
+from gpt2x.reports.search import best_of, show_best
+from gpt2x.runs.found import Found
+from gpt2x.runs.job import Identity, Job, Status
 from tests.conftest import Cli, Refused, assert_in, read_csv
 
 SEARCH = ("-m", "hydra/sweeper=optuna", "task=generate", "prompt=Juliet", "decode.max_new_tokens=6")
@@ -69,6 +73,36 @@ def test_a_search_without_a_result(gpt2x: Cli, launch: Path) -> None:
     assert {job["status"] for job in read_csv(launch / "short" / "jobs.csv")} == {"done"}
 
 
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_only_jobs_of_this_search_can_be_its_best(gpt2x: Cli, launch: Path, direction: str) -> None:
+    (launch / "text.txt").write_text("Juliet")
+    options = (*SPACE[:1], "hydra.sweeper.n_trials=2", "hydra.sweep.dir=out", f"hydra.sweeper.direction={direction}")
+    assert gpt2x(*SEARCH, *options).code == 0  # another search in the same folder
+    command = (*SEARCH[:3], "prompt_file=text.txt", "decode.max_new_tokens=6", *options)
+    assert gpt2x(*command).code == 0
+    (launch / "text.txt").write_text("zxq qqz")
+    result = gpt2x(*command, "rerun=stale")  # replaces the jobs of the previous command
+    new = {row["job"]: float(row["objective"]) for row in read_csv(launch / "out" / "jobs.csv")[-2:]}
+    number = {"minimize": min, "maximize": max}[direction](new.values())
+    (line,) = (line for line in result.out.splitlines() if line.startswith("best "))
+    assert line.startswith(f"best logprob {number:.6g}: decode.top_p=")
+    assert new[line[:-1].rpartition(" ")[2]] == number
+    failed = gpt2x(*SEARCH, *options[1:], "decode.top_k=choice(0,-1)")
+    assert failed.code == 3
+    assert failed.err.splitlines()[-1].endswith("the search has no result: no job that is done has computed logprob")
+    assert "best " not in failed.out
+
+
+def test_a_damaged_job_is_not_the_best(capsys: pytest.CaptureFixture[str]) -> None:
+    def found(name: str, number: float, state: Status) -> Found:
+        return Found(name, Path(name), Job("generate", [], {}, Identity({}), numbers={"logprob": number}), state)
+
+    jobs = [found("a", -1, Status.DAMAGED), found("b", -3, Status.DONE), found("c", -2, Status.DONE)]
+    show_best(jobs, Objective("logprob", maximize=True))
+    assert capsys.readouterr().out == "best logprob -2 (job c)\n"  # without settings, as none is varied
+    assert best_of(jobs[:1], Objective("logprob", maximize=True)) is None
+
+
 @pytest.mark.parametrize(
     ("options", "choose"),
     [
@@ -127,6 +161,10 @@ hydra:
         (("hydra.sweeper.n_trials=0",), ("hydra.sweeper.n_trials=0", "at least 1")),
         (("hydra.sweeper.n_trials=few",), ("hydra.sweeper.n_trials", "few")),
         (("hydra.sweeper.n_jobs=0",), ("hydra.sweeper.n_jobs=0", "at least 1")),
+        (("hydra.sweeper.max_failure_rate=2",), ("hydra.sweeper.max_failure_rate=2", "at least 0 and at most 1")),
+        (("hydra.sweeper.max_failure_rate=nan",), ("hydra.sweeper.max_failure_rate=nan", "at most 1")),
+        (("hydra.sweeper.storage=sqlite:///x.db",), ("hydra.sweeper.storage", "no database", "same command goes on")),
+        (("hydra.sweeper.study_name=mine",), ("hydra.sweeper.study_name", "no database", "same command goes on")),
         (("hydra.sweeper.direction=up",), ("hydra.sweeper.direction=up", "minimize, maximize")),
         (("hydra.sweeper.trials=3",), ("hydra.sweeper.trials",)),
         (("hydra/sweeper/sampler=best",), ("hydra/sweeper/sampler=best", "tpe")),

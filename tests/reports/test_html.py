@@ -357,7 +357,7 @@ def test_presets_of_ones_own_are_named(tmp_path: Path) -> None:
         folders.generation(tmp_path / f"{number}", {}, [folders.text_row("a")])
         job = tmp_path / f"{number}" / "job.json"
         job.write_text(job.read_text().replace('"task=generate"', f'"task=generate", "experiment={name}"'))
-    assert_in(page_of(tmp_path).text, "--config-dir is needed too: experiment=mine.")
+    assert_in(page_of(tmp_path).text, "also needs its file, in ./conf or with --config-dir: experiment=mine.")
 
 
 def test_it_needs_no_torch() -> None:

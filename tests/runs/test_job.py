@@ -44,6 +44,28 @@ def test_a_job_that_is_done(gpt2x: Cli, launch: Path) -> None:
     assert len(job["identity"]["inputs"]["weights"]) == 4  # weights, config.json, vocab.json, merges.txt of nano
 
 
+@pytest.mark.parametrize(
+    ("given", "prompt"),
+    [
+        (("prompt=Juliet",), "Juliet"),
+        (("prompt_file=text.txt",), None),
+        (("prompts_file=text.txt",), None),
+        (("prompts_file=text.txt", "prompt_id=56091994"), None),
+        (("prompts_file=nowhere.txt",), None),
+    ],
+)
+def test_a_prompt_that_a_file_replaces_is_no_setting_of_the_job(
+    gpt2x: Cli, launch: Path, given: tuple[str, ...], prompt: str | None
+) -> None:
+    (launch / "text.txt").write_text("Juliet")
+    gpt2x(*FAST, *given, "-m", "hydra.sweep.dir=out", "hydra.sweep.subdir=job")
+    job = read_job(launch / "out" / "job")
+    assert job is not None
+    assert (job.status is Status.DONE) == ("nowhere" not in given[0])
+    assert job.settings["prompt"] == prompt
+    assert (job.settings["seed"], job.settings["decode.max_new_tokens"]) == (0, 2)
+
+
 def test_parity_that_does_not_hold_is_in_it(gpt2x: Cli, launch: Path) -> None:
     target = f"subject.target={REPO / 'tests' / 'subjects' / 'plain.py'}:act_erf"
     assert gpt2x(target, "task.stages=[logits]", "hydra.run.dir=out").code == 1

@@ -93,12 +93,23 @@ def test_training_is_logged_over_its_steps(gpt2x: Cli, launch: Path) -> None:
     (run,) = logged(launch / "runs" / "mlflow").values()
     from mlflow import MlflowClient
 
-    history = MlflowClient((launch / "runs" / "mlflow").as_uri()).get_metric_history(run.info.run_id, "val_loss")
+    client = MlflowClient((launch / "runs" / "mlflow").as_uri())
     rows = read_csv(run_dir(launch, "train") / "train.csv")
     assert len(rows) > 1
-    found = {(metric.step, metric.value) for metric in history}
-    assert {(int(row["step"]), float(row["val_loss"])) for row in rows} <= found
+    for name in ("val_loss", "val_bits_per_byte"):  # the best value is a metric of its own, and no point of the curve
+        history = client.get_metric_history(run.info.run_id, name)
+        found = [(metric.step, metric.value) for metric in history]
+        assert sorted(found) == [(int(row["step"]), float(row[name])) for row in rows]
+        assert run.data.metrics[f"best.{name}"] == pytest.approx(min(float(row[name]) for row in rows))
     assert run.data.params["task.data"] == "text.txt"
+
+
+def test_the_prompt_that_a_file_replaces_is_no_param(gpt2x: Cli, launch: Path) -> None:
+    (launch / "text.txt").write_text("Juliet")
+    assert gpt2x(GENERATE[0], *GENERATE[2:], "prompt_file=text.txt", "tracking=mlflow").code == 0
+    (run,) = logged(launch / "runs" / "mlflow").values()
+    assert run.data.params["prompt_file"] == "text.txt"
+    assert "prompt" not in run.data.params
 
 
 def test_a_tracker_that_fails_loses_nothing(gpt2x: Cli, launch: Path) -> None:

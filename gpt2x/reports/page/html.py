@@ -47,6 +47,8 @@ def render(study: Study) -> str:
         "n_runs": len(study.runs),
         "counts": overview.counts_of(study.runs),
         "kinds": overview.kinds_of(study),
+        "replaced": study.replaced,
+        "stale": study.stale,
         "failures": overview.failures_of(study),
         "validations": validations_of(groups["validate"], study.notes) if "validate" in groups else None,
         "comparisons": {task: compared(group) for task, group in groups.items()},

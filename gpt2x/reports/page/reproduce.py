@@ -43,7 +43,7 @@ class Reproduction:
     commands: list[Command]
     n_commands: int
     presets: list[str]
-    """Experiments that are not gpt2x's own: their commands need --config-dir as well."""
+    """Experiments that are not gpt2x's own: their commands also need the file, in ./conf or with --config-dir."""
     facts: list[Fact]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2x.config.tasks import SCHEMAS
+from gpt2x.parity.rows import ParityRow
 from gpt2x.paths import shown
 from gpt2x.reports.page.measures import MEASURES
 from gpt2x.runs.collect import as_cell
@@ -60,6 +61,10 @@ class Study:
     """By task, in the order of MEASURES, then the other tasks."""
     notes: list[str] = field(default_factory=list)
     """What could not be read, and is therefore not on the page."""
+    replaced: int = 0
+    """Jobs of sweeps that are left out, because later ones have replaced them."""
+    stale: int = 0
+    """Jobs of sweeps that are on the page, and are stale."""
 
 
 def _origin(run: Run) -> Path | None:
@@ -67,16 +72,16 @@ def _origin(run: Run) -> Path | None:
 
 
 def read_study(folder: Path) -> Study:
-    """Reads all runs at and below the folder but those of task=report.
+    """Reads all runs at and below the folder but those of task=report, and jobs of sweeps that others have replaced.
 
     Raises UserError if there is no run. What cannot be read is left out, and a note says so.
     """
-    found = survey(folder, without=("report",))
+    read = {each.table: each.row_type for each in MEASURES.values()} | {"parity.csv": ParityRow}
+    found = survey(folder, read, without=("report",))
     tasks = dict.fromkeys([*MEASURES, *(run.job.task for run in found.runs)])
     groups = {task: _group(task, found) for task in tasks}
-    return Study(
-        folder, found.runs, found.sweeps, {task: group for task, group in groups.items() if group.runs}, found.notes
-    )
+    groups = {task: group for task, group in groups.items() if group.runs}
+    return Study(folder, found.runs, found.sweeps, groups, found.notes, found.replaced, found.stale)
 
 
 def _group(task: str, found: Survey) -> Group:
@@ -111,9 +116,7 @@ def swept(jobs: list[Job]) -> list[str]:
 
 def value_of(job: Job, key: str) -> Any:
     """The value of a setting in a job: text, a number, a truth value or None; a list as JSON."""
-    if key in job.chosen:
-        return as_cell(job.chosen[key])
-    settings = job.identity.settings
+    settings = job.settings
     return as_cell(settings.get(key, settings.get(f"{key}.name", settings.get(f"{key}.source"))))
 
 
