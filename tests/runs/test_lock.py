@@ -13,7 +13,7 @@ from gpt2x.errors import UserError
 from gpt2x.runs.lock import locked
 from tests.conftest import Cli, assert_in, read_csv
 
-LONG = ("task=generate", "decode.num_samples=60", "decode.max_new_tokens=40", "batch_size=4", "hydra.run.dir=out")
+LONG = ("task=generate", "decode.num_samples=120", "decode.max_new_tokens=40", "batch_size=4", "hydra.run.dir=out")
 FAST = ("task=generate", "decode.max_new_tokens=1")
 
 
@@ -44,7 +44,7 @@ def test_two_runs_at_the_same_time_in_one_folder(gpt2x: Cli, launch: Path, attem
         assert ends[1][1] == 2
     assert gpt2x(*LONG).code == 0
     rows = read_csv(launch / "out" / "generations.csv")
-    assert [int(row["sample"]) for row in rows] == list(range(60))
+    assert [int(row["sample"]) for row in rows] == list(range(120))
     files = ["generations.csv", "job.json", "manifest.json", "timing.csv"]
     assert sorted(file.name for file in (launch / "out").iterdir()) == files
 
