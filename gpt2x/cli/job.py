@@ -26,7 +26,7 @@ from gpt2x.cli.identity import identifying_settings, identity_of
 from gpt2x.cli.messages import complain, message_of, one_line, say, show_bug
 from gpt2x.cli.overrides import PROMPT_SOURCES, key_of
 from gpt2x.config.settings import flatten, non_default, refuse_unused
-from gpt2x.config.tasks import SCHEMAS
+from gpt2x.config.tasks import READERS, SCHEMAS
 from gpt2x.config.tracking import TrackingConfig
 from gpt2x.errors import DoesNotFitError, StoppedError, UserError
 from gpt2x.memory import check_room_for, is_out_of_memory, start_threads
@@ -241,9 +241,16 @@ def _explained(error: BaseException, task: Task, path: Path) -> BaseException:
 
 
 def _keep_another_task(folder: RunFolder, task: str) -> None:
-    """Raises UserError if the folder holds an unfinished run of another task, which needs its job.json to go on."""
+    """Raises UserError if the folder holds an unfinished run of another task, which needs its job.json to go on.
+
+    A task that reads other runs writes over none of them, whether it is done or not.
+    """
     previous = folder.previous
-    if previous is None or previous.task == task or previous.status is Status.DONE or previous.task not in TASKS:
+    if previous is None or previous.task == task or previous.task not in TASKS:
+        return
+    if task in READERS:
+        raise UserError(f"{shown(folder.path)}: holds a run of task={previous.task}; give another hydra.run.dir")
+    if previous.status is Status.DONE:
         return
     state = TASKS[previous.task].state
     if state is not None and (folder.path / state).is_file():

@@ -302,6 +302,10 @@ def test_any_runs_are_collected(gpt2x: Cli, launch: Path) -> None:
         assert len(read_csv(launch / "runs" / "all" / "jobs.csv")) == 4
     assert gpt2x("task=collect", "task.runs=runs/a", "hydra.run.dir=one").code == 0
     assert [job["job"] for job in read_csv(launch / "one" / "jobs.csv")] == ["a"]
+    for task in ("collect", "report"):
+        line = gpt2x(f"task={task}", "task.runs=runs", "hydra.run.dir=runs/b").error()
+        assert_in(line, "runs/b", "task=generate", "hydra.run.dir")
+    assert not (launch / "runs" / "b" / "jobs.csv").exists()
 
 
 def test_joblib(gpt2x_process: Cli, launch: Path) -> None:
