@@ -41,8 +41,8 @@ class SweepJob:
 
     @property
     def started(self) -> float | None:
-        """When it was last started, by any command, at the last look; None if it never was."""
-        return self.found.job.started if self.found is not None else None
+        """When it was last started, by any command, at the last look; None if it never was, or nobody can read when."""
+        return self.found.job.started if self.found is not None and self.found.job.task else None
 
     @property
     def outdated(self) -> str | None:
