@@ -193,9 +193,17 @@ def _cell(text: str, is_number: bool) -> str:
 
 
 def swept_settings(jobs: list[Job]) -> list[str]:
-    """Keys of the overrides that differ between jobs, apart from the notes, which have a column of their own."""
+    """Keys of the overrides that differ between jobs, apart from the notes, which have a column of their own.
+
+    Of jobs that have not been started, only the overrides are known.
+    """
+
+    def differs(key: str) -> bool:
+        values = [setting_of(job, key) for job in jobs if job.task or key in job.chosen]
+        return any(value != values[0] for value in values)
+
     keys = dict.fromkeys(key for job in jobs for key in job.chosen if not is_descriptive(key))
-    return [key for key in keys if any(setting_of(job, key) != setting_of(jobs[0], key) for job in jobs)]
+    return [key for key in keys if differs(key)]
 
 
 def setting_of(job: Job, key: str) -> Any:

@@ -144,6 +144,9 @@ def test_fail_fast(gpt2x: Cli, launch: Path, started: list[int]) -> None:
     assert started == [1, 100]
     assert [job["status"] for job in jobs()] == ["done", "failed", "waiting", "waiting"]
     assert_in(jobs()[2]["overrides"], "seed=2")
+    shown = [line.split() for line in result.out.splitlines()]
+    assert ["status", "seed", "samples", "logprob/token", "new", "tokens"] in shown
+    assert [row for row in shown if row[:1] == ["waiting"]] == [["waiting", "2"], ["waiting", "3"]]
     assert seeds() == ["1"]
     assert gpt2x(*SWEEP, "seed=1,2,3").code == 0
 
