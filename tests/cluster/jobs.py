@@ -52,9 +52,9 @@ def running(launch: Path, *args: str, environment: dict[str, str]) -> Iterator[C
             command.process.communicate()
 
 
-def wait(found: Callable[[], Any]) -> Any:
+def wait(found: Callable[[], Any], seconds: float = 240) -> Any:
     """Waits until `found` returns something, and returns that."""
-    end = time.monotonic() + 240
+    end = time.monotonic() + seconds
     while not (value := found()):
         assert time.monotonic() < end, "it took too long"
         time.sleep(0.1)

@@ -5,11 +5,9 @@ import random
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from tests.cluster.jobs import wait
 from tests.conftest import Cli, read_csv
 from tests.kill_sweep import kill_sweep
 
@@ -33,15 +31,6 @@ def test_two_commands_at_once_share_the_jobs(gpt2x: Cli, launch: Path) -> None:
     assert (root / "generations.csv").read_bytes() == (launch / "alone" / "generations.csv").read_bytes()
 
 
-def until(found: Callable[[], Any]) -> Any:
-    """Waits until `found` returns something, and returns that."""
-    end = time.monotonic() + 120
-    while not (value := found()):
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.02)
-    return value
-
-
 def test_a_job_of_another_command_is_taken_over_when_that_is_killed(launch: Path) -> None:
     """Also if the other one has taken the job after this command's first look at it."""
     settings = ("task=generate", "prompt=Now", "decode.max_new_tokens=100")
@@ -56,7 +45,7 @@ def test_a_job_of_another_command_is_taken_over_when_that_is_killed(launch: Path
         return any(job["pid"] == process.pid and job["status"] == "running" for job in jobs)
 
     first = start("80,81,200")
-    until(lambda: running(first))
+    wait(lambda: running(first), seconds=120)
     second = start("200")
     assert first.stderr is not None
     while "left to it" not in (line := first.stderr.readline()):
