@@ -162,7 +162,8 @@ def _write_joined(file: Path, found: list[Found], row_type: type, swept: list[st
 
 def _joined(name: str, found: list[Found], row_type: type, columns: list[str], swept: list[str]) -> Iterator[str]:
     """The lines of a joined table. Raises _MoreColumnsError if these columns are not all."""
-    settings = [key for key in swept if key not in columns_of(row_type)]  # a swept prompt is in its table already
+    own = columns_of(row_type)
+    settings = [key for key in swept if key not in own]  # a swept prompt is in its table already
     if any(each.job.notes is not None for each in found):
         settings.append("notes")
     numbers = _numbers(row_type)
