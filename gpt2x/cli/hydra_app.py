@@ -8,7 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from inspect import signature
 from itertools import takewhile
@@ -187,8 +187,13 @@ def _resuming(use: list[Resuming]) -> Iterator[None]:
     """
 
     def instantiate(self: Plugins, *, hydra_context: Any, task_function: Any, config: Any) -> Launcher:
+        composer = Composer(hydra_context.config_loader, config)
         real = make(self, hydra_context=hydra_context, task_function=task_function, config=config)
-        use.append(Resuming(real, Composer(hydra_context.config_loader, config)))
+        from hydra._internal.core_plugins.basic_launcher import BasicLauncher  # Hydra imports its plugins anew
+
+        if isinstance(real, BasicLauncher):  # it runs jobs in this process: others compose them where they run
+            real.hydra_context = replace(hydra_context, config_loader=composer)
+        use.append(Resuming(real, composer))
         return use[-1]
 
     make, check = Plugins.instantiate_launcher, Sweeper.validate_batch_is_legal
