@@ -1,16 +1,22 @@
 """The jobs of a sweep, composed by copying what they have in common, are what Hydra composes one by one."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core import utils
 from hydra.core.config_loader import ConfigLoader
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import HydraContext
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from gpt2x.cli import resume
 from gpt2x.cli.composer import Composer
+from gpt2x.cli.copies import hydra_copies_less
 from tests.conftest import Cli
 
 JOBS = [
@@ -128,3 +134,31 @@ def test_hydra_composes_once_for_jobs_that_differ_in_values(
     jobs = [json.loads(file.read_text()) for file in launch.glob("out/*/job.json")]
     values = sorted((job["number"], *map(job["chosen"].get, ("decode.stop", "seed"))) for job in jobs)
     assert values == [(0, ["x"], 7), (1, ["x"], 4), (2, ["y"], 7), (3, ["y"], 4)]
+
+
+def test_hydra_runs_the_same_job_with_fewer_copies(
+    composer: Composer, launch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def task(cfg: DictConfig) -> None:
+        hydra = HydraConfig.get()
+        plain = OmegaConf.to_container(hydra, resolve=False)
+        seen.append((parts(cfg), plain, OmegaConf.is_readonly(hydra), cfg.prompt_id, cfg.prompt_file, os.environ["A"]))
+
+    def run() -> tuple[Any, ...]:
+        overrides = ["task=generate", "prompt_id=${hydra:job.num}", "prompt_file=${hydra:runtime.output_dir}", "seed=3"]
+        cfg = composer.load_sweep_config(composer.sweep, overrides)
+        with open_dict(cfg):
+            cfg.hydra.job.num, cfg.hydra.job.env_set, cfg.hydra.sweep.dir = 4, {"A": "b"}, str(launch)
+            cfg.hydra.sweep.subdir = "job-${hydra.job.num}"
+        context = HydraContext(composer.loader, Callbacks())
+        done = utils.run_job(task, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", context)
+        return parts(done.cfg), done.overrides, done.status, done.return_value, HydraConfig.instance().cfg
+
+    expected = run()
+    with hydra_copies_less():
+        assert run() == expected
+    assert seen[0] == seen[1]
+    assert seen[0][3:] == (4, str(launch / "job-4"), "b")
+    assert run() == expected
