@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from gpt2x.cli.copies import copied
 from gpt2x.cli.overrides import key_of
 from gpt2x.cli.quoting import TEXTS, as_given
 from gpt2x.config.schema import Config
@@ -47,7 +48,8 @@ def to_config(cfg: DictConfig) -> Config:
     Texts are copied past OmegaConf, for which the text `???` marks a missing value.
     """
     container = to_container(cfg)
-    rest = OmegaConf.merge(cfg, {"prompt": None, "prompt_id": None, "decode": {"stop": None}})
+    rest = copied(cfg)
+    rest.prompt = rest.prompt_id = rest.decode.stop = None
     texts = {key: container[key] for key in ("prompt", "prompt_id")}
     if "gen_prompt" in container["task"]:
         rest.task.gen_prompt = None

@@ -8,7 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from inspect import signature
 from itertools import takewhile
@@ -19,7 +19,7 @@ from hydra import version as hydra_version
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobStatus
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
@@ -187,8 +187,13 @@ def _resuming(use: list[Resuming]) -> Iterator[None]:
     """
 
     def instantiate(self: Plugins, *, hydra_context: Any, task_function: Any, config: Any) -> Launcher:
+        composer = Composer(hydra_context.config_loader, config)
         real = make(self, hydra_context=hydra_context, task_function=task_function, config=config)
-        use.append(Resuming(real, Composer(hydra_context.config_loader, config)))
+        from hydra._internal.core_plugins.basic_launcher import BasicLauncher  # Hydra imports its plugins anew
+
+        if isinstance(real, BasicLauncher):  # it runs jobs in this process: others compose them where they run
+            real.hydra_context = replace(hydra_context, config_loader=composer)
+        use.append(Resuming(real, composer))
         return use[-1]
 
     make, check = Plugins.instantiate_launcher, Sweeper.validate_batch_is_legal
@@ -242,7 +247,10 @@ launched = Launched()
 
 
 class Callbacks(Callback):
-    """Hydra calls these in the process of the command: before a sweep's first job, and after a single job."""
+    """Hydra calls these before a sweep's first job, and after a single job, in the process of the command.
+
+    It calls `on_job_end` in the process of each job.
+    """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with suppress(OmegaConfBaseException, OSError):  # Hydra raises it again when it makes the folder
@@ -268,6 +276,10 @@ class Callbacks(Callback):
         except Exception as error:
             raise _CannotBegin(error) from None
         launched.sweep = folder
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        # Nobody reads the configurations, and launchers keep what they return of every job of a sweep.
+        job_return.cfg = job_return.hydra_cfg = None
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         if kwargs["job_return"].status is JobStatus.COMPLETED:  # if not, Hydra raises why it could not start the job

@@ -94,8 +94,8 @@ def stop_file(sweep: Path, invocation: str) -> Path:
 
 
 def _stop_file(cfg: DictConfig) -> Path | None:
-    sweep = _sweep()
-    return stop_file(sweep, stamp()) if sweep is not None and cfg.fail_fast else None
+    sweep = _sweep() if cfg.fail_fast else None
+    return stop_file(sweep, stamp()) if sweep is not None else None
 
 
 def _sweep() -> Path | None:
@@ -107,7 +107,7 @@ def _sweep() -> Path | None:
 def _is_done(folder: RunFolder, cfg: DictConfig, job: Job) -> bool:
     """Whether another command has done this job of a sweep since it was handed to a launcher."""
     previous = folder.previous
-    if _sweep() is None or previous is None or previous.status is not Status.DONE or damage(folder.path, previous):
+    if previous is None or previous.status is not Status.DONE or _sweep() is None or damage(folder.path, previous):
         return False
     try:
         identity = identity_of(to_container(cfg))
@@ -146,8 +146,8 @@ def describe(cfg: DictConfig) -> Job:
         container = to_container(cfg)
     except OmegaConfBaseException:
         container = to_container(cfg, resolve=False)
-    overrides = task_overrides(hydra)
-    if _sweep() is not None:
+    overrides, in_sweep = task_overrides(hydra), hydra.mode == RunMode.MULTIRUN
+    if in_sweep:
         overrides = without_sweep(overrides)
     return Job(
         task=container["task"]["name"],
@@ -156,7 +156,7 @@ def describe(cfg: DictConfig) -> Job:
         identity=Identity(identifying_settings(container)),
         notes=container["notes"],
         invocation=stamp(),
-        number=int(hydra.job.num) if hydra.mode == RunMode.MULTIRUN else None,
+        number=int(hydra.job.num) if in_sweep else None,
     )
 
 

@@ -11,6 +11,7 @@ from hydra.plugins.launcher import Launcher
 
 from gpt2x.cli.composer import Composer
 from gpt2x.cli.composition import given, stamp, sweep_settings, without_sweep
+from gpt2x.cli.copies import hydra_copies_less
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.identity import hash_of, identity_of
 from gpt2x.cli.job import stop_file
@@ -136,7 +137,9 @@ class Resuming(Launcher):
         before = [job.started for job in jobs]
         stopping = stop_file(self.root, stamp())
         try:
-            for each in self.real.launch([job.overrides for job in jobs], _Numbers([job.number for job in jobs])):
+            with hydra_copies_less():
+                ended = self.real.launch([job.overrides for job in jobs], _Numbers([job.number for job in jobs]))
+            for each in ended:
                 _ = each.return_value  # raises what has escaped from the job
         except Exception as error:
             for job in jobs:

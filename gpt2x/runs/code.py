@@ -38,8 +38,12 @@ def _gpt2x() -> dict[str, str]:
     return {"gpt2x": __version__, "source": digest.hexdigest()[:12]} | versions
 
 
+@cache
 def version_of(package: str) -> str | None:
-    """The version of an installed package; None without it, as transformers is not needed with a saved reference."""
+    """The version of an installed package; None without it, as transformers is not needed with a saved reference.
+
+    It is the one at the first call: what runs in this process was imported from it.
+    """
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
