@@ -25,6 +25,6 @@ gpt2x task=train model=nano model.vocab_size=512 task.data="$repo/README.md" tas
 gpt2x task=generate weights.path="$(echo runs/train/*/checkpoint)" prompt=the decode.max_new_tokens=8
 gpt2x task=evaluate task.data="$repo/README.md"
 test -s runs/evaluate/*/evaluation.csv
-engines=gpt2x,gpt2x_lookup,transformers,ctranslate2,openvino
+engines=gpt2x,gpt2x_lookup,transformers,ctranslate2,openvino,llamacpp
 gpt2x task=benchmark "task.engines=[$engines]" task.batch_sizes=[1] task.prompt_tokens=4 task.new_tokens=4 task.rounds=2
-test "$(grep -c float32 runs/benchmark/*/benchmark.csv)" = 5   # one row per engine: none was left out
+test "$(grep -c float32 runs/benchmark/*/benchmark.csv)" = 6   # one row per engine: none was left out

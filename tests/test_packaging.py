@@ -23,6 +23,7 @@ DISTRIBUTIONS = {
 }
 OPTIONAL = {  # modules that are imported only if the user asks for what they do, and the extra that they belong to
     "gpt2x/benchmark/engines/ctranslate2.py": "bench",
+    "gpt2x/benchmark/engines/llamacpp.py": "bench",
     "gpt2x/benchmark/engines/openvino.py": "bench",
     "gpt2x/cli/search.py": "optuna",
     "gpt2x/cli/slurm_states.py": "slurm",

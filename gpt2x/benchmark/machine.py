@@ -6,17 +6,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
 import psutil
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.model.kernels.linear import FastLinear
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
-_MOST_BYTES = 1 << 29  # read to measure the bandwidth: more than fits in caches
+_MOST_BYTES = 1 << 29  # of the matrices that measure the bandwidth: more than fits in caches
 _ROWS, _WIDTH = 512, 2048  # sizes of the product that measures arithmetic: large enough for full speed
 _REPEATS = 20  # the best of them counts: on a busy machine a few are undisturbed
 
@@ -26,7 +28,10 @@ class Floors:
     """Lower bounds for a step: the weights are read once, and each row is multiplied with each of them."""
 
     bandwidth: float
-    """Bytes per second, measured on as many bytes as the weights have in float32: small models stay in caches."""
+    """Bytes per second at which products of one row read matrices of the model's shapes in float32.
+
+    The matrices of small models stay in caches, there as in generation.
+    """
     flops: float
     """Operations per second in float32; a multiplication and an addition are two."""
     n_weights: int
@@ -43,26 +48,55 @@ class Floors:
 
 @torch.inference_mode()
 def measure_floors(model: GPT2) -> Floors:
-    """Takes the best of a few sums of a vector, and of a few products by MKL and oneDNN: one to two seconds in all."""
+    """Takes the fastest of a few passes per measurement: one to three seconds in all.
+
+    Bandwidth: a pass multiplies one row with each matrix of the model once, in new buffers of float32 and in the
+    model's order, so that it reads memory as a step does. Two operators of torch take turns, and the faster one counts.
+    Of a model that is larger than _MOST_BYTES, the matrices that fit into it are read. Arithmetic: products of many
+    rows by MKL and by oneDNN.
+    """
     n_weights = sum(parameter.numel() for parameter in model.parameters()) - model.transformer.wpe.weight.numel()
-    vector = torch.ones(min(n_weights, _MOST_BYTES // 4))
+    matrices = _matrices(model)
+    n_read = sum(4 * matrix.numel() for matrix in matrices)
+    rows = {matrix.shape[1]: torch.ones(1, matrix.shape[1]) for matrix in matrices}
+
+    def multiply_by(product: Callable[[Tensor, Tensor], Tensor]) -> None:
+        for matrix in matrices:
+            product(rows[matrix.shape[1]], matrix)
+
     x, linear = torch.randn(_ROWS, _WIDTH), FastLinear(_WIDTH, _WIDTH).requires_grad_(False)
     linear.pack()
-    by_mkl, by_onednn = partial(F.linear, x, linear.weight), partial(linear.forward, x)
+    products = partial(F.linear, x, linear.weight), partial(linear.forward, x)
     return Floors(
-        bandwidth=4 * len(vector) / _least_seconds(vector.sum),
-        flops=2 * _ROWS * _WIDTH * _WIDTH / min(_least_seconds(by_mkl), _least_seconds(by_onednn)),
+        bandwidth=n_read / _least_seconds(partial(multiply_by, F.linear), partial(multiply_by, _by_vector)),
+        flops=2 * _ROWS * _WIDTH * _WIDTH / _least_seconds(*products),
         n_weights=n_weights,
     )
 
 
-def _least_seconds(work: Callable[[], object]) -> float:
+def _matrices(model: GPT2) -> list[Tensor]:
+    """New matrices of the shapes that a step multiplies with, of at most _MOST_BYTES together, but at least one."""
+    shapes = [linear.weight.shape for linear in model.modules() if isinstance(linear, nn.Linear)]
+    sizes = accumulate(4 * shape.numel() for shape in shapes)
+    return [torch.ones(shape) for shape, size in zip(shapes, sizes, strict=True) if size <= _MOST_BYTES] or [
+        torch.ones(shapes[0])
+    ]
+
+
+def _by_vector(row: Tensor, matrix: Tensor) -> Tensor:
+    """The same product by another operator."""
+    return torch.mv(matrix, row[0])
+
+
+def _least_seconds(*works: Callable[[], object]) -> float:
+    """The time of the fastest of them. They take turns; the first turn warms up."""
     seconds = []
-    for _ in range(_REPEATS + 1):  # the first one warms up
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    for _ in range(_REPEATS + 1):
+        for work in works:
+            start = time.perf_counter()
+            work()
+            seconds.append(time.perf_counter() - start)
+    return min(seconds[len(works) :])
 
 
 def describe_machine() -> str:

@@ -8,8 +8,9 @@ class BenchmarkRow:
     """benchmark.csv: one row per engine, dtype and batch size. Most columns are times: they differ from run to run."""
 
     engine: str
-    """gpt2x | gpt2x_lookup | transformers | ctranslate2 | openvino."""
+    """gpt2x | gpt2x_lookup | transformers | ctranslate2 | openvino | llamacpp."""
     dtype: str
+    """int8 is a format of the engine's own: llamacpp's is q8_0."""
     batch: int
     """Prompts generated together."""
     prompt_tokens: int

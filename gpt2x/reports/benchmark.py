@@ -78,12 +78,15 @@ def _facts(result: Benchmark) -> list[str]:
     products = [
         f"batch {batch} {_ms(floors.arithmetic_ms(batch))} ms" for batch in dict.fromkeys(row.batch for row in rows)
     ]
-    return [
+    lines = [
         "ratio              how many times as fast as transformers in float32; same: share of its tokens, in order",
         f"engines            {', '.join(result.versions)}",
         f"floor, memory      weights read once per step at {floors.bandwidth / 1e9:.1f} GB/s: {', '.join(reads)}",
         f"floor, arithmetic  float32 at {floors.flops / 1e9:,.0f} Gflop/s: {', '.join(products)}",
     ]
+    if any((row.engine, row.dtype) == ("llamacpp", "int8") for row in rows):
+        lines.append("llamacpp           int8 is q8_0: one scale per 32 weights")
+    return lines
 
 
 def _difference_lines(differing: list[Difference]) -> list[str]:

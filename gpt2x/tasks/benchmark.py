@@ -1,4 +1,4 @@
-"""task=benchmark: how fast does gpt2x generate, compared with transformers, CTranslate2 and OpenVINO?"""
+"""task=benchmark: how fast does gpt2x generate, compared with transformers, CTranslate2, OpenVINO and llama.cpp?"""
 
 from pathlib import Path
 from statistics import fmean

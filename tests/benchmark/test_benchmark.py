@@ -24,12 +24,16 @@ from gpt2x.config.tasks.benchmark import ENGINES
 from tests.conftest import REPO, Cli, Refused, assert_in, read_csv, run_dir, tiny_hf
 
 SMALL = ("task=benchmark", "task.batch_sizes=[1,2]", "task.prompt_tokens=4", "task.new_tokens=4", "task.rounds=2")
-INSTALLED = [engine for engine in ENGINES if engine.startswith("gpt2x") or find_spec(engine)]
+INSTALLED = [entry.name for entry in REGISTRY if find_spec(entry.package)]
 
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pauses between turns, and one try to measure the floors: for tests in which no time has to be exact."""
+    """For tests in which no time has to be exact: no pauses between turns, and one try to measure the floors.
+
+    Engines get one thread, because llama.cpp's threads are slow if other tests run at the same time.
+    """
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
     monkeypatch.setattr("gpt2x.benchmark.measure._SETTLE", 0.0)
     monkeypatch.setattr("gpt2x.benchmark.machine._REPEATS", 1)
 
@@ -50,7 +54,7 @@ def test_every_engine_fits_the_protocol(entry: Any) -> None:
     module = entry.load()
     assert "float32" in module.dtypes()
     assert callable(module.Engine.generate)
-    assert isinstance(module, Converter) == (entry.name in ("ctranslate2", "openvino"))
+    assert isinstance(module, Converter) == (entry.name in ("ctranslate2", "openvino", "llamacpp"))
     assert entry.version()[0].isdigit()
 
 

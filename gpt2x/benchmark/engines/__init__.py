@@ -72,6 +72,7 @@ REGISTRY = (
     Entry("transformers", package="transformers"),
     Entry("ctranslate2", package="ctranslate2"),
     Entry("openvino", package="openvino"),
+    Entry("llamacpp", package="xllamacpp"),
 )
 
 
@@ -91,7 +92,7 @@ class Variant:
 
 
 if TYPE_CHECKING:  # lets a type checker see that each module fits
-    from gpt2x.benchmark.engines import ctranslate2, gpt2x, gpt2x_lookup, openvino, transformers
+    from gpt2x.benchmark.engines import ctranslate2, gpt2x, gpt2x_lookup, llamacpp, openvino, transformers
 
-    _MODULES: tuple[EngineModule, ...] = (gpt2x, gpt2x_lookup, transformers, ctranslate2, openvino)
-    _CONVERTERS: tuple[Converter, ...] = (ctranslate2, openvino)
+    _MODULES: tuple[EngineModule, ...] = (gpt2x, gpt2x_lookup, transformers, ctranslate2, openvino, llamacpp)
+    _CONVERTERS: tuple[Converter, ...] = (ctranslate2, openvino, llamacpp)

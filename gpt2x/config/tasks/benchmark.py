@@ -6,7 +6,7 @@ from typing import ClassVar
 from gpt2x.config.checks import at_least, choose
 from gpt2x.errors import UserError
 
-ENGINES = ("gpt2x", "gpt2x_lookup", "transformers", "ctranslate2", "openvino")
+ENGINES = ("gpt2x", "gpt2x_lookup", "transformers", "ctranslate2", "openvino", "llamacpp")
 
 
 @dataclass
