@@ -34,6 +34,7 @@ class Engine:
     def __init__(self, directory: Path, dtype: str, threads: int) -> None:
         self.file, self.dtype, self.threads = _file(directory, dtype), dtype, threads
         self._start(1, _CELLS)
+        self.generate([[0]], 1)  # a server that is freed before its first answer may wait for its own end for ever
 
     def generate(self, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
         """The first call with another number of rows, or with longer texts, starts a new server for them."""
