@@ -1,9 +1,12 @@
 """Running the model: prefill reads prompts, decode_one_token adds one token to each text, and verify several."""
 
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor
 
-from gpt2x.decoding.graph import has_graphs, step_on
+from gpt2x.decoding.graph import GraphStep, has_graphs
 from gpt2x.memory import available_memory
 from gpt2x.model import kernels
 from gpt2x.model.cache import KVCache
@@ -11,6 +14,18 @@ from gpt2x.model.gpt2 import GPT2
 
 # Tokens per forward pass, padding included: with more, the products become no faster, and memory use grows.
 _PREFILL_TOKENS = 512
+# The compiled step takes about 0.7 s to load, which 60 steps of the 124M model save again (two AVX-512 cores).
+_COMPILED_FROM = 60 * 124_000_000  # decode steps to come, times parameters
+
+
+class Step(Protocol):
+    """Another way to compute what decode_one_token does, made for one cache."""
+
+    def __call__(self, tokens: list[int], lengths: tuple[int, ...]) -> Tensor:
+        """Adds a token behind the so many tokens of each row; returns the logits [B, V] for the next token of each."""
+
+
+_steps: "WeakKeyDictionary[KVCache, Step]" = WeakKeyDictionary()
 
 
 def pack(model: GPT2) -> None:
@@ -18,6 +33,25 @@ def pack(model: GPT2) -> None:
     if available_memory() < 2 * sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()):
         return
     kernels.pack(model)
+
+
+def prepare(model: GPT2, cache: KVCache, steps: int) -> None:
+    """Chooses how decode_one_token computes for this cache, by how many steps it will have to take.
+
+    The choice depends on nothing else but the model and the cache, so that the same job has the same results anywhere.
+    """
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if steps * parameters >= _COMPILED_FROM and _can_be_compiled(model, cache):
+        from gpt2x.model.compiled import CompiledStep  # numba, which takes its time to load
+
+        _steps[cache] = CompiledStep(model, cache)
+
+
+def _can_be_compiled(model: GPT2, cache: KVCache) -> bool:
+    """Whether the step is that of one text on the CPU, in a dtype and with heads that the compiled step takes."""
+    rows, D = cache.k.shape[1], cache.k.shape[4]
+    dtypes = (torch.float32, torch.bfloat16, torch.float16)
+    return rows == 1 and cache.k.device.type == "cpu" and cache.k.dtype in dtypes and D % 8 == 0
 
 
 @torch.inference_mode()
@@ -62,9 +96,11 @@ def decode_one_token(model: GPT2, tokens: list[int], cache: KVCache) -> Tensor:
 
     On a GPU, the next call for this cache overwrites them.
     """
-    if not has_graphs(cache):
-        return verify(model, [[token] for token in tokens], cache)[:, 0]
-    logits = step_on(model, cache)(tokens, cache.lengths)
+    if cache not in _steps:
+        if not has_graphs(cache):
+            return verify(model, [[token] for token in tokens], cache)[:, 0]
+        _steps[cache] = GraphStep(model, cache)
+    logits = _steps[cache](tokens, cache.lengths)
     cache.advance(1)
     return logits
 

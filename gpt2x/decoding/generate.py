@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from gpt2x.decoding.engine import decode_one_token, pack, prefill, verify
+from gpt2x.decoding.engine import decode_one_token, pack, prefill, prepare, verify
 from gpt2x.decoding.sampler import Pick, Sampler
 from gpt2x.decoding.search.lookup import Lookup
 from gpt2x.decoding.stop import StopStrings
@@ -170,10 +170,12 @@ def generate(
     n_positions, its last n_positions tokens are the context: the window slides, and is prefilled again for each token.
     """
     decode, size = sampler.decode, min(batch_size, len(requests))
-    if (size >= _PACK_ROWS or decode.lookup) and decode.max_new_tokens * len(requests) // size >= _PACK_PASSES:
+    steps = decode.max_new_tokens * len(requests) // size
+    if (size >= _PACK_ROWS or decode.lookup) and steps >= _PACK_PASSES:
         pack(model)
     longest = max(len(request.ids) for request in requests) + decode.max_new_tokens
     batch = _Batch(model, sampler, size, min(model.config.n_positions, longest))
+    prepare(model, batch.cache, steps)
     waiting = deque(enumerate(requests))
     while waiting or batch.rows:
         new = batch.remove_full()

@@ -7,8 +7,6 @@ Method: https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs, and gpt-fas
 (https://github.com/meta-pytorch/gpt-fast).
 """
 
-from weakref import WeakKeyDictionary
-
 import torch
 from torch import Tensor
 
@@ -42,7 +40,7 @@ class FixedCache(KVCache):
         """Changes nothing: the lengths are set before each step."""
 
 
-class DecodeStep:
+class GraphStep:
     """Adds one token to each row of a cache, with the same operators and addresses every time."""
 
     def __init__(self, model: GPT2, cache: KVCache) -> None:
@@ -89,13 +87,3 @@ class DecodeStep:
 def has_graphs(cache: KVCache) -> bool:
     """Whether the device of the cache has graphs."""
     return cache.k.is_cuda
-
-
-_steps: "WeakKeyDictionary[KVCache, DecodeStep]" = WeakKeyDictionary()
-
-
-def step_on(model: GPT2, cache: KVCache) -> DecodeStep:
-    """The step for this cache of the model, made at the first call."""
-    if cache not in _steps:
-        _steps[cache] = DecodeStep(model, cache)
-    return _steps[cache]

@@ -26,7 +26,7 @@ def test_a_step_with_fixed_shapes_gives_the_logits_of_a_plain_one(model: GPT2) -
     prompts = [[1, 2, 3], [4, 5], [6, 7, 8, 9], [1, 2, 3]]
     for cache in (plain, fixed):
         engine.prefill(model, prompts, cache)
-    step = graph.step_on(model, fixed)
+    step = graph.GraphStep(model, fixed)
     for t in range(12):
         if t == 4:  # a text ends, and the last one takes its place
             plain.remove(1)
@@ -52,12 +52,14 @@ def test_texts_are_the_same(
     wanted = texts(complete(model, prompts, decode, eos_id=eos_id))
     steps = 0
 
-    def counted(cache: object) -> bool:
-        nonlocal steps
-        steps += 1
-        return True
+    class Counted(graph.GraphStep):
+        def __call__(self, tokens: list[int], lengths: tuple[int, ...]) -> torch.Tensor:
+            nonlocal steps
+            steps += 1
+            return super().__call__(tokens, lengths)
 
-    monkeypatch.setattr(engine, "has_graphs", counted)
+    monkeypatch.setattr(engine, "has_graphs", lambda cache: True)
+    monkeypatch.setattr(engine, "GraphStep", Counted)
     assert texts(complete(model, prompts, decode, eos_id=eos_id)) == wanted
     assert steps >= 8
 
@@ -72,11 +74,16 @@ def test_beams_are_the_same(model: GPT2, monkeypatch: pytest.MonkeyPatch) -> Non
     assert search() == wanted
 
 
-def test_a_step_lives_as_long_as_its_cache(model: GPT2) -> None:
-    before = len(graph._steps)
+def test_a_step_lives_as_long_as_its_cache(model: GPT2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "has_graphs", lambda cache: True)
+    before = len(engine._steps)
     cache = model.new_cache(1, 4)
-    assert graph.step_on(model, cache) is graph.step_on(model, cache)
-    assert len(graph._steps) == before + 1
+    engine.prefill(model, [[1, 2]], cache)
+    engine.decode_one_token(model, [1], cache)
+    step = engine._steps[cache]
+    engine.decode_one_token(model, [1], cache)
+    assert engine._steps[cache] is step
+    assert len(engine._steps) == before + 1
     del cache
     gc.collect()
-    assert len(graph._steps) == before
+    assert len(engine._steps) == before

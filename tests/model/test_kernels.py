@@ -17,7 +17,7 @@ from gpt2x.checkpoints.load import model_of
 from gpt2x.model import kernels
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
-from gpt2x.model.kernels import capabilities
+from gpt2x.model.kernels import capabilities, linear
 from gpt2x.model.kernels.copies import WeightCopy
 from gpt2x.model.kernels.int8 import Int8Linear
 from gpt2x.model.kernels.linear import FastLinear
@@ -402,3 +402,23 @@ def test_int8_rows_that_are_not_finite_give_nan_and_leave_the_others_alone() -> 
     y = layer(x)
     assert y[1:3].isnan().all()
     assert torch.equal(y[[0, 3]], expected[[0, 3]])
+
+
+def test_float16_without_instructions_for_it_is_multiplied_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rounding of the result is then the only one. One row is fast in any case."""
+    layer = FastLinear(SIZE, SIZE).half().requires_grad_(False)
+    x = inputs().half()
+    seen = []
+
+    def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        seen.append(x.dtype)
+        return x @ weight.t() + bias
+
+    expected = (x.double() @ layer.weight.double().t() + layer.bias.double()).half()
+    monkeypatch.setattr(linear, "has_float16", lambda: False)
+    monkeypatch.setattr(linear.F, "linear", product)
+    assert (layer(x) - expected).abs().max() <= 2**-11 * expected.abs().max()
+    layer(x[:1])
+    monkeypatch.setattr(linear, "has_float16", lambda: True)
+    layer(x)
+    assert seen == [torch.float32, torch.float16, torch.float16]

@@ -25,6 +25,12 @@ def has_onednn(dtype: torch.dtype) -> bool:
 
 
 @cache
+def has_float16() -> bool:
+    """Whether the CPU multiplies matrices of float16; torch otherwise takes minutes for what takes a second."""
+    return _succeeds(lambda: bool(torch.ops.mkldnn._is_mkldnn_fp16_supported()))
+
+
+@cache
 def has_int8() -> bool:
     """Whether the CPU multiplies matrices of int8."""
     return _succeeds(_try_int8)

@@ -29,6 +29,11 @@ class Int8Linear(nn.Linear):
             self.int8 = WeightCopy(weight, quantize_rows(weight.float()))
         return self.int8.value
 
+    def rounded(self) -> tuple[Tensor, Tensor]:
+        """The weight in whole numbers, int8 [out, in], and what 1 stands for in each row [out]."""
+        packed, _ = torch.ops.quantized.linear_unpack(self.quantize())
+        return packed.int_repr(), packed.q_per_channel_scales().float()
+
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out].
 

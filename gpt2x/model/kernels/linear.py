@@ -4,14 +4,15 @@ Measured on two AVX-512 cores with the 124M model in float32: for one row, MKL's
 unused; multiplying the weights in slices does not (1.5 times as fast in MKL's strict mode, which gpt2x/process.py
 sets). The number of slices is fixed, so that the sum does not depend on the number of threads. For more rows,
 oneDNN's products are 2 to 4 times as fast as MKL's, and on weights in oneDNN's own blocked order up to 1.7 times as
-fast again, at the price of a copy of the weights.
+fast again, at the price of a copy of the weights. In float16, CPUs without instructions for it multiply several rows
+in float32.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpt2x.model.kernels.capabilities import has_onednn
+from gpt2x.model.kernels.capabilities import has_float16, has_onednn
 from gpt2x.model.kernels.copies import WeightCopy, can_be_copied
 
 _LARGE = 1 << 19  # numbers in a weight; a product with fewer is over before the choice between products is made
@@ -38,6 +39,9 @@ class FastLinear(nn.Linear):
         weight, rows = self.weight, x.numel() // self.in_features
         if self.packed is not None and not self.packed.is_of(weight):
             self.packed = None
+        if weight.dtype == torch.float16 and weight.device.type == "cpu" and rows > 1 and not has_float16():
+            bias = None if self.bias is None else self.bias.float()
+            return F.linear(x.float(), weight.float(), bias).to(x.dtype)
         needs_gradient = torch.is_grad_enabled() and (weight.requires_grad or x.requires_grad)
         if needs_gradient or x.dtype != weight.dtype or not _onednn_takes(weight):
             return F.linear(x, weight, self.bias)

@@ -1,0 +1,172 @@
+"""The compiled decode step: the function of the model's operators, for every dtype, shape and number of threads."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gpt2x.checkpoints.load import _disturb, model_of
+from gpt2x.config.decode import DecodeConfig
+from gpt2x.decoding import engine
+from gpt2x.decoding.generate import Request, generate
+from gpt2x.decoding.sampler import Sampler
+from gpt2x.model import kernels
+from gpt2x.model.compiled import CompiledStep
+from gpt2x.model.config import GPT2Config
+from gpt2x.model.gpt2 import GPT2
+from gpt2x.model.kernels.int8 import Int8Linear
+
+SMALL = GPT2Config(vocab_size=101, n_positions=64, n_embd=64, n_layer=2, n_head=4)  # 101: not whole blocks of the head
+PROMPT = [3, 1, 4, 1, 5, 9, 2, 6]
+DTYPES = ["float32", "bfloat16", "float16", "int8"]
+
+
+def made(config: GPT2Config, dtype: str, inputs_first: bool = True) -> GPT2:
+    """A model with large random weights, so that attention and GELU do not stay close to linear."""
+    model = GPT2(config)
+    model.init_weights(0)
+    _disturb(model, 0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    state = {}
+    for name, tensor in model.state_dict().items():
+        is_matrix = inputs_first and ".h." in name and tensor.ndim == 2
+        state[name] = tensor.t().contiguous().t() if is_matrix else tensor
+        state[name] = state[name].to(torch.float32 if dtype == "int8" else getattr(torch, dtype))
+    model = model_of(state, config)
+    if dtype == "int8":
+        kernels.quantize(model)
+    return model
+
+
+def in_float64(model: GPT2) -> GPT2:
+    """The function that the step computes: the weights as they are stored, and exact activations."""
+    state = {name: tensor.double() for name, tensor in model.state_dict().items()}
+    exact = GPT2(model.config)
+    exact.load_state_dict(state, assign=True)
+    for name, module in model.named_modules():
+        if isinstance(module, Int8Linear):
+            numbers, scales = module.rounded()
+            exact.get_submodule(name).weight = torch.nn.Parameter(numbers.double() * scales.double()[:, None])
+    return exact.eval()
+
+
+@torch.inference_mode()
+def decoded(model: GPT2, tokens: list[int], steps: bool) -> Tensor:
+    """The logits [T, V] after each token, which follows PROMPT; by the compiled step or by the model itself."""
+    cache = model.new_cache(1, 40)
+    engine.prefill(model, [PROMPT], cache)
+    if steps:
+        engine._steps[cache] = CompiledStep(model, cache)
+    return torch.cat([engine.decode_one_token(model, [token], cache) for token in tokens])
+
+
+def error(logits: Tensor, exact: Tensor) -> float:
+    return float((logits.double() - exact).norm() / exact.norm())
+
+
+TOKENS = list(range(0, 100, 7))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_logits_are_those_of_the_stored_weights(dtype: str) -> None:
+    """Closer to them than the model's operators, which round activations to the dtype as well."""
+    model = made(SMALL, dtype)
+    exact = decoded(in_float64(model), TOKENS, steps=False)
+    found, plain = decoded(model, TOKENS, steps=True), decoded(model, TOKENS, steps=False)
+    # The prompt's keys and values are those of the plain model in both.
+    assert error(found, exact) < {"float32": 2e-6}.get(dtype, 0.05)
+    assert error(found, exact) <= error(plain, exact) * (2 if dtype == "float32" else 1)
+    assert error(plain, exact) > 0
+
+
+@pytest.mark.parametrize(
+    ("n_embd", "n_head", "inputs_first"),
+    [(64, 4, False), (200, 5, True), (8, 1, True)],
+    ids=["weights by outputs", "fewer slices", "one head"],
+)
+def test_other_shapes(n_embd: int, n_head: int, inputs_first: bool) -> None:
+    config = GPT2Config(vocab_size=103, n_positions=64, n_embd=n_embd, n_layer=2, n_head=n_head)
+    model = made(config, "float32", inputs_first)
+    exact = decoded(in_float64(model), TOKENS, steps=False)
+    assert error(decoded(model, TOKENS, steps=True), exact) < 2e-6
+
+
+def test_any_number_of_threads_gives_the_same_bytes() -> None:
+    model, threads = made(SMALL, "float32"), torch.get_num_threads()
+    try:
+        found = []
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            found.append(decoded(model, TOKENS, steps=True))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*found)
+
+
+def test_numbers_that_are_not_finite_stay_so() -> None:
+    model = made(SMALL, "float32")
+    model.transformer.h[1].mlp.c_fc.weight[3, 2] = float("nan")
+    assert decoded(model, [1], steps=True).isnan().all()
+    model.transformer.h[1].mlp.c_fc.weight[3, 2] = float("inf")
+    assert decoded(model, [1], steps=True).isnan().any()
+
+
+@pytest.mark.parametrize("settings", [{"greedy": True}, {"top_p": 0.9}], ids=str)
+def test_texts_are_the_same(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that are longer than the context, whose cache is filled anew."""
+    model = made(SMALL, "float32")
+    sampler = Sampler(DecodeConfig(max_new_tokens=70, **settings), 0, eos_id=None)
+    requests = [Request(PROMPT, "a"), Request(PROMPT[:3], "b", 1)]
+
+    def texts() -> list[list[int]]:
+        return [completion.ids for _, completion in generate(model, requests, sampler, batch_size=1)]
+
+    plain = texts()
+    used = []
+    monkeypatch.setattr(engine, "_COMPILED_FROM", 1)
+    monkeypatch.setattr(CompiledStep, "__call__", counted(CompiledStep.__call__, used))
+    assert texts() == plain
+    assert len(used) > 70
+
+
+def counted(function: Any, calls: list[int]) -> Any:
+    def call(*args: Any) -> Any:
+        calls.append(1)
+        return function(*args)
+
+    return call
+
+
+def test_the_choice() -> None:
+    """By the work to come alone; several texts, and dtypes that the step does not take, are left to the operators."""
+    model = made(SMALL, "float32")
+    enough = engine._COMPILED_FROM // sum(parameter.numel() for parameter in model.parameters()) + 1
+
+    def is_compiled(model: GPT2, rows: int, steps: int) -> bool:
+        cache = model.new_cache(rows, 8)
+        engine.prepare(model, cache, steps)
+        return cache in engine._steps
+
+    assert is_compiled(model, 1, enough)
+    assert not is_compiled(model, 1, enough // 2)
+    assert not is_compiled(model, 2, enough)
+    assert not is_compiled(in_float64(model), 1, enough)
+    narrow = made(GPT2Config(vocab_size=101, n_positions=64, n_embd=12, n_layer=1, n_head=3), "float32")
+    assert not is_compiled(narrow, 1, 100 * enough)
+
+
+def test_a_short_job_does_not_load_the_compiler(tmp_path: Path) -> None:
+    code = (
+        "import sys; from gpt2x.cli.main import main\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code, end\n"
+        "assert 'torch' in sys.modules; assert 'numba' not in sys.modules"
+    )
+    command = [sys.executable, "-c", code, "task=generate", "decode.max_new_tokens=2", "prompt=a"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
