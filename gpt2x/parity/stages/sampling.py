@@ -18,7 +18,8 @@ from gpt2x.parity.stages.stage import ParityStage, StageResult, needs_oracle, on
 
 _ROWS = 4  # positions of the prompt whose logits the filters are tried on
 _TOTAL_VARIATION = 1e-6
-_DRAWS, _BATCH, _P_VALUE = 4096, 256, 1e-3
+_DRAWS, _P_VALUE = 4096, 1e-3
+_BATCH = 16  # draws at a time: rows that fit in a processor's cache take half as long as 256 rows
 _FILTERS: tuple[dict[str, Any], ...] = (
     *(
         {"temperature": temperature, "top_k": top_k, "top_p": top_p}

@@ -5,6 +5,7 @@ as [out, in] (nn.Linear), and may have three projections in place of c_attn.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from gpt2x.checkpoints.names import is_conv1d
 from gpt2x.memory import is_out_of_memory
 from gpt2x.parity.subject.float64 import float32_is_float64
 from gpt2x.parity.subject.names import HEAD, QKV, whole_tensor
+
+_ROWS = 8  # enough to tell two products apart
 
 
 class Layout:
@@ -86,8 +89,7 @@ class Layout:
         if layer is not None and not list(layer.children()):
             own = parameter.data
             # Random values: with its own, which may be zeros or symmetric, both products could be the same.
-            noise = torch.randn(3, *own.shape, generator=torch.Generator().manual_seed(0)).to(own)
-            weight, x = noise[0], noise[1:].view(1, -1, len(own))
+            weight, x = (noise.to(own) for noise in _noise(len(own)))
             with torch.no_grad(), float32_is_float64(own.dtype):
                 try:
                     parameter.data = weight
@@ -107,3 +109,11 @@ class Layout:
             if is_conv1d(other) and parameter.ndim == 2 and parameter.shape[0] != parameter.shape[1]
         ]
         return sum(others) * 2 >= len(others)
+
+
+@lru_cache(maxsize=1)
+def _noise(n: int) -> tuple[Tensor, Tensor]:
+    """A random matrix [n, n], and random rows for it to multiply, [1, _ROWS, n]: the same ones for every layer."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(n, n, generator=generator, dtype=torch.float32)
+    return weight, torch.randn(1, _ROWS, n, generator=generator, dtype=torch.float32)
