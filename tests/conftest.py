@@ -96,20 +96,34 @@ def refused(gpt2x: Cli, launch: Path) -> Refused:
     return run
 
 
-@pytest.fixture
-def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hydra composes equal settings once, and copies them then: for commands that differ in what lies in a folder."""
+@pytest.fixture(scope="session", autouse=True)
+def composed_once() -> Iterator[None]:
+    """Hydra composes equal settings once per process, and copies them then: this is most of what a command costs.
+
+    Equal are: the overrides, and the YAML files of folders that a test may have written.
+    """
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from omegaconf import open_dict
 
     compose, composed = ConfigLoaderImpl.load_configuration, {}
 
     def once(self: Any, *args: Any, **kwargs: Any) -> Any:
-        key = repr((Path.cwd(), str(self.config_search_path), args, kwargs))
+        search = self.config_search_path.get_path()
+        folders = [Path(each.path.removeprefix("file://")) for each in search if each.path.startswith("file://")]
+        written = [file for folder in folders if not folder.is_relative_to(REPO) for file in folder.rglob("*.yaml")]
+        key = repr((search, args, kwargs, [(file, file.read_bytes()) for file in sorted(written)]))
+        if "searchpath" in key:  # an override or a file can name more folders
+            return compose(self, *args, **kwargs)
         if key not in composed:
             composed[key] = compose(self, *args, **kwargs)
-        return copy.deepcopy(composed[key])
+        config = copy.deepcopy(composed[key])
+        with open_dict(config):
+            config.hydra.runtime.cwd = str(Path.cwd())
+        return config
 
-    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", once)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ConfigLoaderImpl, "load_configuration", once)
+        yield
 
 
 def interrupt_at(module: Any, function: str, call: int, patch: pytest.MonkeyPatch) -> None:

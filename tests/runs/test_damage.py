@@ -15,8 +15,6 @@ from gpt2x.runs import journal
 from gpt2x.tasks import train
 from tests.conftest import Cli, interrupt_at, read_csv
 
-pytestmark = pytest.mark.usefixtures("composed_once")  # the cases of a test have the same command
-
 GENERATE = (
     *("task=generate", "decode.num_samples=2", "decode.max_new_tokens=3", "batch_size=1", "decode.logprobs=2"),
     "prompt=[to,or not,that is the question]",  # parts of two samples, of which two are complete
