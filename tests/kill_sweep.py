@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_SETTINGS = ("task=generate", "prompt=Now", "decode.max_new_tokens=2", "decode.num_samples=2")
+_SETTINGS = ("task=generate", "prompt=Now", "decode.max_new_tokens=100", "decode.num_samples=2")
 _SECONDS_TO_START = 4.0
 _SECONDS_OF_WORK = 1.0
 _TABLE = "generations.csv"

@@ -13,7 +13,7 @@ from tests.kill_sweep import kill_sweep
 
 
 def test_a_sweep_that_is_killed_again_and_again(launch: Path) -> None:
-    report = kill_sweep(launch, jobs=12, kills=3, chance=random.Random(2))
+    report = kill_sweep(launch, jobs=30, kills=3, chance=random.Random(2))
     assert report.kills == 3
 
 
