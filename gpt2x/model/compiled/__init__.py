@@ -27,7 +27,7 @@ from gpt2x.model.kernels.int8 import Int8Linear
 # What numba sees of a tensor: float32, or the bits of a 16-bit float (numbers.py).
 _STORED = {torch.bfloat16: np.uint16, torch.float16: np.int16}
 _MOST_THREADS: int = numba.get_num_threads()
-# Of the threading layers of numba, `workqueue` cannot be called from two threads at the same time.
+# The threading layer `workqueue` of numba cannot be called from two threads at the same time.
 _one_at_a_time = threading.Lock()
 
 

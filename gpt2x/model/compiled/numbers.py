@@ -1,7 +1,7 @@
 """Numbers as they lie in memory, for compiled code: arrays by address, 16-bit floats, and an exponential.
 
 numba computes neither with bfloat16 nor, on a CPU, with float16. Arrays of them are passed as integers of 16 bits:
-uint16 stands for bfloat16, and int16 for float16.
+uint16 stands for bfloat16, and int16 for float16. int8 weights are whole numbers, which the caller scales.
 """
 
 from typing import Any
