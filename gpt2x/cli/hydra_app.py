@@ -1,4 +1,4 @@
-"""Hydra: command-line flags and launching. The only module that calls private functions of Hydra."""
+"""Hydra: command-line flags and launching. Besides loader.py, the only module that calls private functions of Hydra."""
 
 import argparse
 import io
@@ -34,6 +34,7 @@ from gpt2x.cli.composition import VERSION_BASE, hydra_overrides, stamp, sweep_se
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.help import groups_help, settings_help
 from gpt2x.cli.identity import hash_of, key_of_job
+from gpt2x.cli.loader import CommandLoader, composing_once
 from gpt2x.cli.old_flags import new_form
 from gpt2x.cli.overrides import PROMPT_SOURCES, key_of
 from gpt2x.cli.plugins import prepare_plugins, refuse_standard_input
@@ -146,7 +147,8 @@ def _call_hydra(arguments: argparse.Namespace, task_function: TaskFunction) -> N
     printed = io.StringIO()
     try:
         quietly = redirect_stderr(printed) if arguments.cfg or arguments.shell_completion else nullcontext()
-        with quietly, _resuming(launched.launchers):
+        once = composing_once() if VERSION_BASE else nullcontext()
+        with quietly, once, _resuming(launched.launchers):
             _run_hydra(
                 args=arguments,
                 args_parser=get_args_parser(),
@@ -174,7 +176,8 @@ def _is_from_gpt2x(error: Exception) -> bool:
     """Whether code of gpt2x that Hydra called raised the error; if not, Hydra did, because of the settings."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     modules = [frame.f_globals.get("__name__", "") for frame in frames]
-    calling = (__name__, Resuming.__module__)  # they call Hydra, its plugins and their launchers
+    # They call Hydra, its plugins and their launchers.
+    calling = (__name__, CommandLoader.__module__, Resuming.__module__)
     ours = [module for module in modules if module.startswith("gpt2x.") and module not in calling]
     return bool(ours) or modules[-1] in calling
 

@@ -1,0 +1,93 @@
+"""Hydra 1.3 composes the settings of a command twice, and the first time only to learn hydra.mode: here it does once.
+
+Hydra 1.4 composes them once.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from hydra._internal import hydra as of_command
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+# What Hydra adds to the overrides of the command.
+_MODES: tuple[list[str], ...] = ([], ["hydra.mode=RUN"], ["hydra.mode=MULTIRUN"])
+
+
+@contextmanager
+def composing_once() -> Iterator[None]:
+    """While the context lasts, Hydra 1.3 makes loaders that compose the settings of a command once."""
+    vars(of_command)["ConfigLoaderImpl"] = CommandLoader
+    try:
+        yield
+    finally:
+        vars(of_command)["ConfigLoaderImpl"] = ConfigLoaderImpl
+
+
+@dataclass(frozen=True)
+class _First:
+    """What was composed to learn hydra.mode."""
+
+    config_name: str | None
+    overrides: list[str]
+    cfg: DictConfig
+
+
+class CommandLoader(ConfigLoaderImpl):
+    """Hydra's loader, which uses what it has composed to learn hydra.mode for the command itself."""
+
+    _first: _First | None = None
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """Returns and raises what the function of Hydra's loader does."""
+        compose = super().load_configuration
+        first, self._first = self._first, None
+        if not validate_sweep_overrides:  # only where Hydra asks for hydra.mode
+            try:  # as for one job, for which no group may be without an option: Hydra allows it here
+                cfg = compose(config_name, overrides, RunMode.RUN, from_shell, False)
+            except Exception:
+                return compose(config_name, overrides, run_mode, from_shell, False)
+            self._first = _First(config_name, list(overrides), cfg)  # a copy, as Hydra adds to the list
+            return cfg
+        if first is not None:
+            with suppress(HydraException):  # Hydra raises it below, or an error that comes before it
+                if self._is_made_from(first, config_name, overrides, run_mode, from_shell):
+                    return first.cfg
+        return compose(config_name, overrides, run_mode, from_shell)
+
+    def _is_made_from(
+        self, first: _First, config_name: str | None, overrides: list[str], run_mode: RunMode, from_shell: bool
+    ) -> bool:
+        """Makes the settings with these overrides from those that were composed first; returns whether this can be.
+
+        Hydra checks the overrides before it composes. It sets hydra.mode after all other settings, and computes
+        nothing from it if there are no interpolations where it computes. Raises HydraException for overrides that are
+        not allowed.
+        """
+        given, added = overrides[: len(first.overrides)], overrides[len(first.overrides) :]
+        if (config_name, given) != (first.config_name, first.overrides) or added not in _MODES:
+            return False
+        if _has_interpolation(first.cfg.hydra.job):
+            return False
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        self.validate_sweep_overrides_legal(parsed, run_mode, from_shell)
+        self._apply_overrides_to_config(parsed[len(given) :], first.cfg)
+        first.cfg.hydra.overrides.hydra.extend(added)
+        return True
+
+
+def _has_interpolation(job: Any) -> bool:
+    """Whether the settings from which Hydra computes others, after it has set hydra.mode, may depend on it."""
+    return any("${" in str(OmegaConf.to_container(node, resolve=False)) for node in (job.config, job.env_copy))
