@@ -37,7 +37,7 @@ LAZY = {"gpt2x": ("gpt2x.api",)}
 SHARED_BY_TASKS = ("gpt2x.tasks.outcome", "gpt2x.tasks.registry")
 ONLY = {
     "hydra": ("gpt2x.cli", "gpt2x.config"),
-    "hydra._internal": ("gpt2x.cli.hydra_app",),
+    "hydra._internal": ("gpt2x.cli.hydra_app", "gpt2x.cli.loader"),
     "omegaconf": ("gpt2x.cli", "gpt2x.config"),
     "transformers": ("gpt2x.parity.reference", "gpt2x.benchmark.engines"),
     "rich": ("gpt2x.reports",),

@@ -32,7 +32,7 @@ ONCE = [
     ["sweep=mine", "seed=1"],
 ]
 AS_HYDRA_DOES = [
-    ["-m", "hydra.mode=RUN", "hydra.job.config.override_dirname.kv_sep='=${hydra.mode}'", "seed=2"],
+    ["-m", "experiment=named", "hydra.mode=RUN", "seed=2"],
     ["hydra.job.env_copy=['${hydra.mode}']"],
     ["experiment=open"],
     ["-m", "experiment=open", "decode=greedy"],
@@ -40,7 +40,6 @@ AS_HYDRA_DOES = [
     ["experiment=open", "hydra.mode=RUN"],
     ["~hydra.mode"],
     ["hydra.mode=maybe"],
-    ["hydra.nothing=1"],
     ["hydra.job.env_copy=[NOWHERE]"],
     ["hydra.verbose=true,false"],
     ["-m", "hydra.verbose=true,false"],
@@ -57,11 +56,15 @@ Outcome = tuple[list[Any], str]
 def composed(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     """Starts a command; returns the settings that Hydra would run it with, and stderr.
 
-    The user has a preset that leaves a group without an option.
+    The user has a preset that leaves a group without an option, and one from which Hydra computes by its mode.
     """
+    presets = {
+        "open": "defaults: [{override /decode: '???'}]\nhydra: {mode: MULTIRUN}\n",
+        "named": "hydra: {job: {config: {override_dirname: {kv_sep: '=${hydra.mode}'}}}}\n",
+    }
     (launch / "conf" / "experiment").mkdir(parents=True)
-    preset = "# @package _global_\ndefaults: [{override /decode: '???'}]\nhydra: {mode: MULTIRUN}\n"
-    (launch / "conf" / "experiment" / "open.yaml").write_text(preset)
+    for name, text in presets.items():
+        (launch / "conf" / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\n{text}")
     found: list[Any] = []
 
     def stop(cfg: DictConfig) -> NoReturn:
