@@ -18,7 +18,7 @@ lowest: env-lowest/.installed     ## each task once, with the lowest versions of
 	tests/smoke.sh env-lowest/bin/python
 
 hydra14: env-hydra14/.installed   ## settings, errors, sweeps and joblib's workers, with the release candidate of Hydra 1.4
-	env-hydra14/bin/python -m pytest tests/config tests/cli/test_composer.py tests/cli/test_errors.py tests/runs/test_sweep.py tests/cli/test_launchers.py -k 'not ray'
+	env-hydra14/bin/python -m pytest tests/config tests/cli/test_composer.py tests/cli/test_presets.py tests/cli/test_errors.py tests/runs/test_sweep.py tests/cli/test_launchers.py -k 'not ray'
 
 wheel: env/.installed-test        ## builds dist/gpt2x-*.whl, and does the main job with it, isolated, in an empty folder
 	rm -rf dist env-pipx

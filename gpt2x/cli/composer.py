@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -49,7 +50,11 @@ class Composer:
 
         `master_config` is the configuration of the whole sweep.
         """
-        if not self._differs_in_values(sweep_overrides):
+        try:
+            differs_in_values = self._differs_in_values(sweep_overrides)
+        except HydraException:  # the loader raises it with the place among all overrides
+            differs_in_values = False
+        if not differs_in_values:
             return self.loader.load_sweep_config(master_config, sweep_overrides)
         plain = self._plain(sweep_overrides)
         cfg: DictConfig = pickle.loads(self._base(sweep_overrides).whole)

@@ -34,7 +34,7 @@ from gpt2x.cli.composition import VERSION_BASE, hydra_overrides, stamp, sweep_se
 from gpt2x.cli.exit_codes import ExitCode
 from gpt2x.cli.help import groups_help, settings_help
 from gpt2x.cli.identity import hash_of, key_of_job
-from gpt2x.cli.loader import CommandLoader, composing_once
+from gpt2x.cli.loader import CommandLoader, own_loader
 from gpt2x.cli.old_flags import new_form
 from gpt2x.cli.overrides import PROMPT_SOURCES, key_of
 from gpt2x.cli.plugins import prepare_plugins, refuse_standard_input
@@ -147,8 +147,7 @@ def _call_hydra(arguments: argparse.Namespace, task_function: TaskFunction) -> N
     printed = io.StringIO()
     try:
         quietly = redirect_stderr(printed) if arguments.cfg or arguments.shell_completion else nullcontext()
-        once = composing_once() if VERSION_BASE else nullcontext()
-        with quietly, once, _resuming(launched.launchers):
+        with quietly, own_loader(), _resuming(launched.launchers):
             _run_hydra(
                 args=arguments,
                 args_parser=get_args_parser(),

@@ -1,6 +1,7 @@
-"""Hydra 1.3 composes the settings of a command twice, and the first time only to learn hydra.mode: here it does once.
+"""How the settings of a command are composed, and hydra.mode is learned, which a preset may set.
 
-Hydra 1.4 composes them once.
+Hydra 1.3 composes them twice, and the first time only to learn hydra.mode: here it does once. Hydra 1.4 composes them
+once, and refuses a preset that sets hydra.mode: here it composes them before to learn it.
 """
 
 from collections.abc import Iterator
@@ -15,14 +16,16 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from gpt2x.cli.composition import VERSION_BASE
+
 # What Hydra adds to the overrides of the command.
 _MODES: tuple[list[str], ...] = ([], ["hydra.mode=RUN"], ["hydra.mode=MULTIRUN"])
 
 
 @contextmanager
-def composing_once() -> Iterator[None]:
-    """While the context lasts, Hydra 1.3 makes loaders that compose the settings of a command once."""
-    vars(of_command)["ConfigLoaderImpl"] = CommandLoader
+def own_loader() -> Iterator[None]:
+    """While the context lasts, commands of Hydra use the loader for its version that is defined here."""
+    vars(of_command)["ConfigLoaderImpl"] = CommandLoader if VERSION_BASE else CommandLoader14
     try:
         yield
     finally:
@@ -39,7 +42,7 @@ class _First:
 
 
 class CommandLoader(ConfigLoaderImpl):
-    """Hydra's loader, which uses what it has composed to learn hydra.mode for the command itself."""
+    """The loader of Hydra 1.3, which uses what it has composed to learn hydra.mode for the command itself."""
 
     _first: _First | None = None
 
@@ -86,6 +89,18 @@ class CommandLoader(ConfigLoaderImpl):
         self._apply_overrides_to_config(parsed[len(given) :], first.cfg)
         first.cfg.hydra.overrides.hydra.extend(added)
         return True
+
+
+class CommandLoader14(ConfigLoaderImpl):
+    """The loader of Hydra 1.4, which also learns hydra.mode where a preset sets it."""
+
+    def get_mode(self, config_name: str | None, overrides: list[str], *parsed: Any, **parsed_too: Any) -> Any:
+        """The value of hydra.mode, None if there is none. Raises what Hydra raises."""
+        mode = super().get_mode(config_name, overrides, *parsed, **parsed_too)  # type: ignore[misc]
+        if mode is not None:
+            return mode
+        cfg = self.load_configuration(config_name, list(overrides), RunMode.MULTIRUN, validate_sweep_overrides=False)
+        return cfg.hydra.mode
 
 
 def _has_interpolation(job: Any) -> bool:

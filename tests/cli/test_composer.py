@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from gpt2x.cli import resume
 from gpt2x.cli.composer import Composer
+from gpt2x.cli.composition import VERSION_BASE
 from gpt2x.cli.copies import hydra_copies_less
 from tests.conftest import Cli
 
@@ -32,7 +33,6 @@ JOBS = [
     ["task=generate", "seed=${decode.top_k}", "decode.top_k=5"],
     ["task=generate", "prompt_id=${hydra:job.num}", "seed=1"],
     ["task=generate", "prompt_id=${now:%f}"],
-    ["experiment=nucleus", "seed=2"],
     ["+prompt_id=x", "seed=2"],
     ["++decode.new=1", "seed=2"],
     ["task=generate", "decode={top_k: 4}", "seed=2"],
@@ -60,6 +60,11 @@ WRONG = [
     ["+seed=1"],
     ["dtype@x=1"],
 ]
+# Values for Hydra's sweeper in a job, which only Hydra 1.3 allows.
+if VERSION_BASE:
+    JOBS.append(["experiment=nucleus", "seed=2"])
+else:
+    WRONG.append(["experiment=nucleus", "seed=2"])
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A command composes its settings once, and they are what Hydra gives it, which composes them twice."""
+"""With Hydra 1.3, a command composes its settings once, and they are what Hydra gives it, which composes them twice."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -97,5 +97,5 @@ def test_what_hydra_composes(
     outcome = composed(*args)
     if args in ONCE:
         assert len(calls) == 1
-    monkeypatch.setattr(hydra_app, "composing_once", nullcontext)
+    monkeypatch.setattr(hydra_app, "own_loader", nullcontext)
     assert composed(*args) == outcome

@@ -82,6 +82,21 @@ def test_jobs_that_are_lost_are_recorded_and_resumed(start: Start, launch: Path,
     assert (sweep / "generations.csv").read_bytes() == (sweep.with_name("here") / "generations.csv").read_bytes()
 
 
+def test_a_job_that_is_cancelled_before_others_have_begun(start: Start, launch: Path, cluster: Cluster) -> None:
+    command = start(
+        *SECONDS, "seed=range(3)", *SLURM, "hydra.launcher.array_parallelism=1", "hydra.sweep.dir=cancelled"
+    )
+    wait(lambda: cluster.ask("squeue", "--noheader", "--states=RUNNING"))
+    array = cluster.array()
+    cluster.ask("scancel", f"{array}_2")
+    result = command.end()
+    assert result.code == 3, result.err
+    assert f"{array}_2" not in cluster.states(array)  # Slurm keeps no record of it
+    jobs = jobs_csv(launch / "cancelled")
+    assert [job["status"] for job in jobs.values()] == ["done", "done", "killed"]
+    assert jobs["2"]["error"] == f"Slurm job {array}_2: cancelled (CANCELLED before it began)"
+
+
 def test_the_time_limit_and_scancel_of_jobs_that_run(start: Start, launch: Path, cluster: Cluster) -> None:
     sweep = launch / "limited"
     limit = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=5")
