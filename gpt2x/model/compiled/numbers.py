@@ -30,19 +30,30 @@ def pointer(context: Any, address: Any, like: Any) -> Any:
     return types.CPointer(like.dtype)(types.int64, like), generate
 
 
+def as_float(builder: Any, value: Any, stored: Any) -> Any:
+    """Code for the float32 of a number, or of each in a vector, that is stored as `stored`: see `number`."""
+
+    def wide(kind: Any) -> Any:
+        return ir.VectorType(kind, value.type.count) if isinstance(value.type, ir.VectorType) else kind
+
+    to = wide(ir.FloatType())
+    if stored == types.float32:
+        return value
+    if stored == types.int8:
+        return builder.sitofp(value, to)
+    if stored == types.int16:
+        return builder.fpext(builder.bitcast(value, wide(ir.HalfType())), to)
+    bits = builder.zext(value, wide(ir.IntType(32)))
+    half = ir.Constant(bits.type, [16] * bits.type.count if isinstance(bits.type, ir.VectorType) else 16)
+    return builder.bitcast(builder.shl(bits, half), to)
+
+
 @intrinsic
 def number(context: Any, stored: Any) -> Any:
     """number(stored): the float32 that is stored as float32, as uint16 (bfloat16), int16 (float16) or int8."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if stored == types.float32:
-            return args[0]
-        if stored == types.int8:
-            return builder.sitofp(args[0], ir.FloatType())
-        if stored == types.int16:
-            return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
-        wide = builder.zext(args[0], ir.IntType(32))
-        return builder.bitcast(builder.shl(wide, ir.IntType(32)(16)), ir.FloatType())
+        return as_float(builder, args[0], stored)
 
     return types.float32(stored), generate
 

@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from gpt2x.model.compiled.numbers import FAST, exp, number, rounded
+from gpt2x.model.compiled.vectors import COLUMNS, ROWS, add_products, dot_rows
 
 STREAMS = 8  # rows of a weight that are read at the same time: one core reads twice as fast as from one row
 
@@ -83,32 +84,27 @@ def multiply_slice(x, weight, start, stop, y):
     y is in the cache of the core, and each number of it is loaded and stored once per STREAMS rows of the weight.
     """
     y[:] = _ZERO
+    whole = y.size - y.size % COLUMNS
     for i in range(start, stop, STREAMS):
-        x0, x1, x2, x3, x4, x5, x6, x7 = x[i], x[i + 1], x[i + 2], x[i + 3], x[i + 4], x[i + 5], x[i + 6], x[i + 7]
-        w0, w1, w2, w3 = weight[i], weight[i + 1], weight[i + 2], weight[i + 3]
-        w4, w5, w6, w7 = weight[i + 4], weight[i + 5], weight[i + 6], weight[i + 7]
-        for c in range(y.size):
-            low = x0 * number(w0[c]) + x1 * number(w1[c]) + x2 * number(w2[c]) + x3 * number(w3[c])
-            high = x4 * number(w4[c]) + x5 * number(w5[c]) + x6 * number(w6[c]) + x7 * number(w7[c])
-            y[c] += low + high
+        inputs = (x[i], x[i + 1], x[i + 2], x[i + 3], x[i + 4], x[i + 5], x[i + 6], x[i + 7])
+        for c in range(0, whole, COLUMNS):
+            add_products(inputs, weight, i, c, y)
+        for k in range(STREAMS):
+            for c in range(whole, y.size):
+                y[c] += x[i + k] * number(weight[i + k, c])
 
 
 @njit(fastmath=FAST)
 def multiply_rows(x, weight, scales, start, y):
-    """y[start : start + 4], fewer at the end, of (weight @ x) * scales: x [in], weight [out, in], scales, y [out]."""
-    if start + 4 > y.size:
-        for o in range(start, y.size):
-            total = _ZERO
-            for i in range(x.size):
-                total += x[i] * number(weight[o, i])
-            y[o] = total * scales[o]
-        return
-    w0, w1, w2, w3 = weight[start], weight[start + 1], weight[start + 2], weight[start + 3]
-    y0, y1, y2, y3 = _ZERO, _ZERO, _ZERO, _ZERO
-    for i in range(x.size):
-        y0 += x[i] * number(w0[i])
-        y1 += x[i] * number(w1[i])
-        y2 += x[i] * number(w2[i])
-        y3 += x[i] * number(w3[i])
-    y[start], y[start + 1] = y0 * scales[start], y1 * scales[start + 1]
-    y[start + 2], y[start + 3] = y2 * scales[start + 2], y3 * scales[start + 3]
+    """y[start : start + ROWS] of (weight @ x) * scales, fewer at the end: x [in], weight [out, in], scales [out]."""
+    whole = x.size - x.size % COLUMNS
+    if start + ROWS <= y.size:
+        y[start], y[start + 1], y[start + 2], y[start + 3] = dot_rows(x, weight, start, whole)
+    else:
+        y[start:] = _ZERO
+        whole = 0
+    for o in range(start, min(start + ROWS, y.size)):
+        total = y[o]
+        for i in range(whole, x.size):
+            total += x[i] * number(weight[o, i])
+        y[o] = total * scales[o]
