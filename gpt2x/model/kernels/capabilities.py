@@ -4,9 +4,11 @@ torch's own compiler calls the same operators (torch/_inductor/mkldnn_ir.py), bu
 that is missing, raises or returns wrong numbers counts as absent; callers then use F.linear.
 """
 
+import platform
 import warnings
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -22,6 +24,14 @@ def has_onednn(dtype: torch.dtype) -> bool:
     if dtype == torch.bfloat16 and not _succeeds(lambda: bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())):
         return False
     return dtype in (torch.float32, torch.bfloat16) and _succeeds(lambda: _try_onednn(dtype))
+
+
+@cache
+def prefers_mkl() -> bool:
+    """Whether MKL multiplies float32 faster than oneDNN does on weights as they are, which Intel's CPUs alone do."""
+    cpuinfo = Path("/proc/cpuinfo")
+    name = cpuinfo.read_text() if cpuinfo.is_file() else platform.processor()  # elsewhere: "..., GenuineIntel"
+    return torch.backends.mkl.is_available() and "GenuineIntel" in name
 
 
 @cache

@@ -3,16 +3,17 @@
 Measured on two AVX-512 cores with the 124M model in float32: for one row, MKL's product leaves memory bandwidth
 unused; multiplying the weights in slices does not (1.5 times as fast in MKL's strict mode, which gpt2x/process.py
 sets). The number of slices is fixed, so that the sum does not depend on the number of threads. For more rows,
-oneDNN's products are 2 to 4 times as fast as MKL's, and on weights in oneDNN's own blocked order up to 1.7 times as
-fast again, at the price of a copy of the weights. In float16, CPUs without instructions for it multiply several rows
-in float32.
+oneDNN's products are 2 to 4 times as fast as MKL's on a CPU of AMD, and on weights in oneDNN's own blocked order up to
+1.7 times as fast again, at the price of a copy of the weights. On one of Intel, MKL's products in float32 are up to 1.5
+times as fast as oneDNN's, and as fast as those of weights in oneDNN's order. In float16, CPUs without instructions for
+it multiply several rows in float32.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpt2x.model.kernels.capabilities import has_float16, has_onednn
+from gpt2x.model.kernels.capabilities import has_float16, has_onednn, prefers_mkl
 from gpt2x.model.kernels.copies import WeightCopy, can_be_copied
 
 _LARGE = 1 << 19  # numbers in a weight; a product with fewer is over before the choice between products is made
@@ -48,6 +49,8 @@ class FastLinear(nn.Linear):
         if rows == 1 and weight.stride(0) == 1:
             return self._by_slices(x)
         # One row is computed without the copy, so that packing does not change a bit of it.
+        if self.packed is None and rows > 1 and weight.dtype == torch.float32 and prefers_mkl():
+            return F.linear(x, weight, self.bias)
         w = weight if self.packed is None or rows == 1 else self.packed.value
         return torch.ops.mkldnn._linear_pointwise(x, w, self.bias, "none", [], "")
 
