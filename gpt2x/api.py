@@ -89,6 +89,7 @@ def generate(
     model: Model = "auto",
     seed: int = 0,
     batch_size: int | str = "auto",
+    deterministic: bool = False,
     **decode: Any,
 ) -> "DataFrame":
     """Continues prompts, as task=generate does.
@@ -98,6 +99,7 @@ def generate(
         model: a name or a path, as for `load`, or what `load` returned: for another device, dtype or source.
         seed: sampling draws from a random stream per seed, prompt and sample.
         batch_size: samples that are decoded together; `auto`: as many as memory allows.
+        deterministic: whether a text has the same bytes at any batch_size (on a CPU).
         decode: the settings of conf/decode/sample.yaml: greedy, temperature, top_k, top_p, max_new_tokens,
             num_samples, stop, ... What is not given has the value stated there, so text is sampled.
 
@@ -121,7 +123,7 @@ def generate(
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     checkpoint = checkpoint_of(model)
     samples = samples_of(checkpoint, read_prompts(texts, key="prompts"), settings)
-    found = generate_samples(checkpoint, samples, settings, seed, batch_size)
+    found = generate_samples(checkpoint, samples, settings, seed, batch_size, deterministic=deterministic)
     return to_frame(GenerationRow, found.generations)
 
 

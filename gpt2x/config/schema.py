@@ -40,6 +40,7 @@ class Config(SweepConfig):
     prompts_file: str | None = None
     prompt_id: Annotated[Any, "text or null"] = None  # as `prompt`: OmegaConf would take some texts for its own
     batch_size: Annotated[Any, "auto or int"] = "auto"
+    deterministic: bool = False
     notes: str | None = None
 
     def __post_init__(self) -> None:

@@ -1,21 +1,26 @@
 """Running the model: prefill reads prompts, decode_one_token adds one token to each text, and verify several."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from gpt2x.decoding.graph import GraphStep, has_graphs
+from gpt2x.errors import UserError
 from gpt2x.memory import available_memory
 from gpt2x.model import kernels
 from gpt2x.model.cache import KVCache
 from gpt2x.model.gpt2 import GPT2
 
+if TYPE_CHECKING:
+    from gpt2x.model.compiled import CompiledPass
+
 # Tokens per forward pass, padding included: with more, the products become no faster, and memory use grows.
 _PREFILL_TOKENS = 512
-# The compiled step takes about 0.7 s to load, which 60 steps of the 124M model save again (two AVX-512 cores).
+# The compiled pass takes about 0.7 s to load, which 60 steps of the 124M model save again (two AVX-512 cores).
 _COMPILED_FROM = 60 * 124_000_000  # decode steps to come, times parameters
+_COMPILED_ROWS = 16  # with more rows, torch's products of int8 are faster, and those in float32 are about as fast
 
 
 class Step(Protocol):
@@ -26,6 +31,8 @@ class Step(Protocol):
 
 
 _steps: "WeakKeyDictionary[KVCache, Step]" = WeakKeyDictionary()
+_passes: "WeakKeyDictionary[KVCache, CompiledPass]" = WeakKeyDictionary()
+"""Those caches whose prefill and verification are compiled, too."""
 
 
 def pack(model: GPT2) -> None:
@@ -35,23 +42,38 @@ def pack(model: GPT2) -> None:
     kernels.pack(model)
 
 
-def prepare(model: GPT2, cache: KVCache, steps: int) -> None:
+def prepare(model: GPT2, cache: KVCache, steps: int, deterministic: bool = False) -> bool:
     """Chooses how decode_one_token computes for this cache, by how many steps it will have to take.
 
     The choice depends on nothing else but the model and the cache, so that the same job has the same results anywhere.
+    With `deterministic`, all passes are computed such that a text does not depend on the others to the last bit.
+    Returns whether the step is compiled. Raises UserError where deterministic passes are not possible.
     """
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    if steps * parameters >= _COMPILED_FROM and _can_be_compiled(model, cache):
-        from gpt2x.model.compiled import CompiledStep  # numba, which takes its time to load
+    obstacle = _obstacle(model, cache)
+    if deterministic and obstacle is not None:
+        raise UserError(f"deterministic=true: {obstacle}")
+    is_compiled = deterministic or (
+        obstacle is None and steps * parameters >= _COMPILED_FROM and cache.k.shape[1] <= _COMPILED_ROWS
+    )
+    if is_compiled:
+        from gpt2x.model.compiled import CompiledPass  # numba, which takes its time to load
 
-        _steps[cache] = CompiledStep(model, cache)
+        _steps[cache] = compiled = CompiledPass(model, cache)
+        if deterministic:
+            _passes[cache] = compiled
+    return is_compiled
 
 
-def _can_be_compiled(model: GPT2, cache: KVCache) -> bool:
-    """Whether the step is that of one text on the CPU, in a dtype and with heads that the compiled step takes."""
-    rows, D = cache.k.shape[1], cache.k.shape[4]
-    dtypes = (torch.float32, torch.bfloat16, torch.float16)
-    return rows == 1 and cache.k.device.type == "cpu" and cache.k.dtype in dtypes and D % 8 == 0
+def _obstacle(model: GPT2, cache: KVCache) -> str | None:
+    """Why the compiled pass cannot be used; None if it can."""
+    if cache.k.device.type != "cpu":
+        return "is computed on a CPU only; add device=cpu"
+    if cache.k.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return "is not computed in float64; use dtype=float32"
+    if model.config.n_embd % 8:
+        return f"needs an n_embd that is a multiple of 8, and this model has {model.config.n_embd}"
+    return None
 
 
 @torch.inference_mode()
@@ -72,8 +94,11 @@ def prefill(model: GPT2, prompts: list[list[int]], cache: KVCache) -> Tensor:
                     break
                 group.append(prompt)
             rows.append(len(group) - 1)
-        logits.append(_forward(model, group, cache.unused(len(group)))[rows])
         start, lengths = len(cache.lengths), [len(group[row]) for row in rows]
+        if cache in _passes:
+            logits.append(_passes[cache].prefill(group, start)[rows])
+        else:
+            logits.append(_forward(model, group, cache.unused(len(group)))[rows])
         for i in reversed(range(len(rows))):  # from the last row, as each source lies before its copies
             if rows[i] < i:
                 cache.copy(start + rows[i], start + i, lengths[i])
@@ -111,7 +136,11 @@ def verify(model: GPT2, tokens: list[list[int]], cache: KVCache) -> Tensor:
 
     All rows grow by T, the largest number of tokens: the caller truncates the cache to the tokens that count.
     """
-    return model(_padded(model, tokens), cache)
+    if cache not in _passes:
+        return model(_padded(model, tokens), cache)
+    logits = _passes[cache].verify(tokens, cache.lengths)
+    cache.advance(logits.shape[1])
+    return logits
 
 
 def _padded(model: GPT2, texts: list[list[int]]) -> Tensor:

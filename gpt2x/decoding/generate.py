@@ -163,6 +163,7 @@ def generate(
     stop: StopStrings | None = None,
     batch_size: int = 8,
     on_token: Callable[[int, Pick], None] = lambda request, pick: None,
+    deterministic: bool = False,
 ) -> Iterator[tuple[int, Completion]]:
     """Continues the requests in their order, up to batch_size at once; yields (request index, completion) as they end.
 
@@ -171,11 +172,12 @@ def generate(
     """
     decode, size = sampler.decode, min(batch_size, len(requests))
     steps = decode.max_new_tokens * len(requests) // size
-    if (size >= _PACK_ROWS or decode.lookup) and steps >= _PACK_PASSES:
-        pack(model)
     longest = max(len(request.ids) for request in requests) + decode.max_new_tokens
     batch = _Batch(model, sampler, size, min(model.config.n_positions, longest))
-    prepare(model, batch.cache, steps)
+    is_compiled = prepare(model, batch.cache, steps, deterministic)
+    uses_several = (size >= _PACK_ROWS and not is_compiled) or (decode.lookup and not deterministic)
+    if uses_several and steps >= _PACK_PASSES:
+        pack(model)
     waiting = deque(enumerate(requests))
     while waiting or batch.rows:
         new = batch.remove_full()

@@ -61,6 +61,7 @@ def generate_samples(
     batch_size: int | str = "auto",
     store: Store | None = None,
     on_progress: OnProgress = lambda progress: None,
+    deterministic: bool = False,
 ) -> Generated:
     """Generates the samples that `store` does not have yet, and returns the rows of all of them.
 
@@ -69,7 +70,7 @@ def generate_samples(
     Raises DoesNotFitError if not even one text fits in memory, and UserError if the settings forbid all tokens or the
     logits are not finite. The store then keeps the rows of the samples that are finished.
     """
-    run = _Run(checkpoint, decode, seed)
+    run = _Run(checkpoint, decode, seed, deterministic)
     store = MemoryStore() if store is None else store
     plan, parts = plan_parts(checkpoint.model, samples, decode, batch_size, store)
     progress = Progress(len(store.rows[GenerationRow]))
@@ -113,8 +114,8 @@ def generate_samples(
 class _Run:
     """What is the same for all parts of a run."""
 
-    def __init__(self, checkpoint: Checkpoint, decode: DecodeConfig, seed: int) -> None:
-        self.checkpoint, self.decode, self.seed = checkpoint, decode, seed
+    def __init__(self, checkpoint: Checkpoint, decode: DecodeConfig, seed: int, deterministic: bool) -> None:
+        self.checkpoint, self.decode, self.seed, self.deterministic = checkpoint, decode, seed, deterministic
         self.sampler = Sampler(decode, seed, checkpoint.tokenizer.eos_id)
         self.stop = StopStrings(decode.stop, checkpoint.tokenizer.decode)
 
@@ -131,7 +132,9 @@ class _Run:
             self._check_finite(pick.logprob)
             on_token(pick.token)
 
-        completions = generate(self.checkpoint.model, requests, self.sampler, self.stop, batch_size, take)
+        completions = generate(
+            self.checkpoint.model, requests, self.sampler, self.stop, batch_size, take, self.deterministic
+        )
         for i, completion in completions:
             yield samples[i], completion
 
@@ -158,6 +161,7 @@ class _Run:
                 decode.max_new_tokens,
                 eos_id,
                 process,
+                self.deterministic,
             )
             for sample, completion in zip(batch, chain.from_iterable(found), strict=True):
                 if not completion.ids:

@@ -46,7 +46,9 @@ def run(config: Config, task: GenerateTask, run_dir: Path) -> Outcome:
     journal = Journal(run_dir, tables, Plan, {GenerationRow: _values(columns, prompts)})
 
     def generate(on_progress: OnProgress) -> Generated:
-        found = generate_samples(checkpoint, samples, decode, config.seed, config.batch_size, journal, on_progress)
+        found = generate_samples(
+            checkpoint, samples, decode, config.seed, config.batch_size, journal, on_progress, config.deterministic
+        )
         journal.finish({GenerationRow: found.generations, TokenRow: found.tokens})
         return found
 

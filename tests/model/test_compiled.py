@@ -1,4 +1,4 @@
-"""The compiled decode step: the function of the model's operators, for every dtype, shape and number of threads."""
+"""The compiled pass: the function of the model's operators, for every dtype, shape, batch and number of threads."""
 
 import subprocess
 import sys
@@ -14,8 +14,8 @@ from gpt2x.config.decode import DecodeConfig
 from gpt2x.decoding import engine
 from gpt2x.decoding.generate import Request, generate
 from gpt2x.decoding.sampler import Sampler
-from gpt2x.model import kernels
-from gpt2x.model.compiled import CompiledStep
+from gpt2x.model import compiled, kernels
+from gpt2x.model.compiled import CompiledPass
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.model.kernels.int8 import Int8Linear
@@ -62,7 +62,7 @@ def decoded(model: GPT2, tokens: list[int], steps: bool) -> Tensor:
     cache = model.new_cache(1, 40)
     engine.prefill(model, [PROMPT], cache)
     if steps:
-        engine._steps[cache] = CompiledStep(model, cache)
+        engine._steps[cache] = CompiledPass(model, cache)
     return torch.cat([engine.decode_one_token(model, [token], cache) for token in tokens])
 
 
@@ -97,13 +97,45 @@ def test_other_shapes(n_embd: int, n_head: int, inputs_first: bool) -> None:
     assert error(decoded(model, TOKENS, steps=True), exact) < 2e-6
 
 
-def test_any_number_of_threads_gives_the_same_bytes() -> None:
-    model, threads = made(SMALL, "float32"), torch.get_num_threads()
+@pytest.mark.parametrize(
+    ("n_embd", "n_head", "dtype"),
+    [*((64, 4, dtype) for dtype in DTYPES), (200, 5, "float32"), (600, 3, "bfloat16"), (8, 1, "float32")],
+)
+def test_a_text_does_not_depend_on_the_others(n_embd: int, n_head: int, dtype: str) -> None:
+    """To the last bit: in prefill, in steps and in verification, with any number of rows."""
+    config = GPT2Config(vocab_size=103, n_positions=64, n_embd=n_embd, n_layer=2, n_head=n_head)
+    model = made(config, dtype)
+    prompts = [[(7 * row + place) % 103 for place in range(1 + row % 9)] for row in range(23)]
+
+    def logits(prompts: list[list[int]]) -> Tensor:
+        cache = model.new_cache(len(prompts), 40)
+        engine.prepare(model, cache, 1, deterministic=True)
+        first = engine.prefill(model, prompts, cache)[:, None]
+        second = engine.decode_one_token(model, [len(prompt) for prompt in prompts], cache)[:, None]
+        lengths = cache.lengths
+        third = engine.verify(model, [[1, 2, 3][: 1 + len(prompt) % 3] for prompt in prompts], cache)
+        assert cache.lengths == tuple(length + third.shape[1] for length in lengths)
+        return torch.cat([first, second, third], 1)
+
+    together = logits(prompts)
+    for start in (0, 1, 3, 8, 15):
+        for count in (1, 2, 7):
+            alone = logits(prompts[start : start + count])
+            assert torch.equal(alone, together[start : start + count, : alone.shape[1]])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_any_number_of_threads_gives_the_same_bytes(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_FEW_PRODUCTS", 0)
+    model, threads = made(SMALL, dtype), torch.get_num_threads()
     try:
         found = []
         for n in (1, 2):
             torch.set_num_threads(n)
             found.append(decoded(model, TOKENS, steps=True))
+            cache = model.new_cache(2, 40)
+            engine.prepare(model, cache, 1, deterministic=True)
+            found[-1] = torch.cat([found[-1], engine.prefill(model, [PROMPT, TOKENS], cache)])
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(*found)
@@ -130,7 +162,7 @@ def test_texts_are_the_same(settings: dict[str, Any], monkeypatch: pytest.Monkey
     plain = texts()
     used = []
     monkeypatch.setattr(engine, "_COMPILED_FROM", 1)
-    monkeypatch.setattr(CompiledStep, "__call__", counted(CompiledStep.__call__, used))
+    monkeypatch.setattr(CompiledPass, "__call__", counted(CompiledPass.__call__, used))
     assert texts() == plain
     assert len(used) > 70
 
@@ -144,7 +176,7 @@ def counted(function: Any, calls: list[int]) -> Any:
 
 
 def test_the_choice() -> None:
-    """By the work to come alone; several texts, and dtypes that the step does not take, are left to the operators."""
+    """By the work to come alone; many texts, and dtypes that the pass does not take, are left to the operators."""
     model = made(SMALL, "float32")
     enough = engine._COMPILED_FROM // sum(parameter.numel() for parameter in model.parameters()) + 1
 
@@ -155,7 +187,8 @@ def test_the_choice() -> None:
 
     assert is_compiled(model, 1, enough)
     assert not is_compiled(model, 1, enough // 2)
-    assert not is_compiled(model, 2, enough)
+    assert is_compiled(model, 16, enough)
+    assert not is_compiled(model, 17, enough)
     assert not is_compiled(in_float64(model), 1, enough)
     narrow = made(GPT2Config(vocab_size=101, n_positions=64, n_embd=12, n_layer=1, n_head=3), "float32")
     assert not is_compiled(narrow, 1, 100 * enough)

@@ -16,7 +16,7 @@ class GenerateTask:
 
     uses: ClassVar[tuple[str, ...]] = (
         *("model", "weights", "device", "dtype", "seed"),
-        *("prompt", "prompt_file", "prompts_file", "prompt_id", "shard", "batch_size", "decode"),
+        *("prompt", "prompt_file", "prompts_file", "prompt_id", "shard", "batch_size", "deterministic", "decode"),
     )
     neutral: ClassVar[tuple[str, ...]] = ("batch_size", "task.score")
 

@@ -21,7 +21,7 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
-from gpt2x.decoding.engine import decode_one_token, prefill
+from gpt2x.decoding.engine import decode_one_token, prefill, prepare
 from gpt2x.decoding.generate import Completion
 from gpt2x.model.gpt2 import GPT2
 
@@ -77,6 +77,7 @@ def beam_search(
     max_new_tokens: int,
     eos_id: int | None,
     process: Callable[[Tensor, list[list[int]], list[int]], Tensor],
+    deterministic: bool = False,
 ) -> list[list[Completion]]:
     """Returns, per prompt, its num_return (at most num_beams) best completions, best first.
 
@@ -91,6 +92,7 @@ def beam_search(
     searches = going = [_Search(prompt, num_beams) for prompt in prompts]
     rows = [prompt for prompt in prompts for _ in range(num_beams)]
     cache = model.new_cache(len(rows), max(map(len, prompts)) + max_new_tokens)
+    prepare(model, cache, max_new_tokens, deterministic)
     logits = prefill(model, rows, cache)  # [B, V]
     for step in range(1, max_new_tokens + 1):
         for search, candidates in zip(going, _continue(going, logits.float(), process), strict=True):

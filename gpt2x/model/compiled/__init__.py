@@ -1,14 +1,17 @@
-"""The decode step for one text on a CPU, compiled: the same function as the model's, in one call.
+"""The forward pass on a CPU, compiled: the same function as the model's, in one call.
 
-A step for one token has to read every weight once, and little to compute. The model's forward pass calls about 200
-operators for it, most of which compute next to nothing. Here numba compiles the whole step, once per installation and
-dtype (about 10 s), and keeps the machine code beside step.py or in the user's cache. Activations are float32 whatever
-the weights are stored in: with 16-bit weights, and with int8, they are not rounded as the operators of torch do.
+A step for few texts has to read every weight once, and little to compute. The model's forward pass calls about 200
+operators for it, most of which compute next to nothing. Here numba compiles the whole pass, once per installation and
+dtype (about 20 s), and keeps the machine code beside forward.py or in the user's cache. Activations are float32
+whatever the weights are stored in: with 16-bit weights, and with int8, they are not rounded as the operators of torch
+do. What is computed for a token is the same to the last bit whatever other tokens are in the pass.
 
 Import this package only to use it: numba and the compiled code take about 0.7 s to load.
 """
 
 import threading
+from collections.abc import Sequence
+from itertools import accumulate, chain
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -19,7 +22,7 @@ from torch import Tensor, nn
 
 from gpt2x.model.block import Block
 from gpt2x.model.cache import KVCache
-from gpt2x.model.compiled.step import step
+from gpt2x.model.compiled.forward import in_one_thread, in_threads
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.model.kernels.copies import WeightCopy
 from gpt2x.model.kernels.int8 import Int8Linear
@@ -27,12 +30,13 @@ from gpt2x.model.kernels.int8 import Int8Linear
 # What numba sees of a tensor: float32, or the bits of a 16-bit float (numbers.py).
 _STORED = {torch.bfloat16: np.uint16, torch.float16: np.int16}
 _MOST_THREADS: int = numba.get_num_threads()
+_FEW_PRODUCTS = 4_000_000  # in one block: with fewer, threads spend their time on waiting for each other
 # The threading layer `workqueue` of numba cannot be called from two threads at the same time.
 _one_at_a_time = threading.Lock()
 
 
-class CompiledStep:
-    """Adds one token to the only row of a cache. The weights must stay as they are while it is in use."""
+class CompiledPass:
+    """Adds tokens to the rows of a cache. The weights must stay as they are while it is in use."""
 
     def __init__(self, model: GPT2, cache: KVCache) -> None:
         transformer, last = model.transformer, model.transformer.ln_f
@@ -54,18 +58,47 @@ class CompiledStep:
             _array(transformer.wpe.weight),
             _array(head),
             head_scales.numpy(),
-            _array(cache.k[:, 0]),
-            _array(cache.v[:, 0]),
+            _array(cache.k),
+            _array(cache.v),
             model.config.layer_norm_epsilon,
         )
         self.vocab_size = model.config.vocab_size
+        self.products_per_token = 12 * model.config.n_embd**2
+        """In one block."""
 
     def __call__(self, tokens: list[int], lengths: tuple[int, ...]) -> Tensor:
-        """Returns the logits [1, V], in float32, for the token after tokens[0], which follows lengths[0] others."""
-        logits = torch.empty(1, self.vocab_size)
+        """Adds a token behind the so many tokens of each row; returns the logits [B, V] for the next token of each."""
+        rows = range(len(tokens))
+        return self._run(tokens, rows, lengths, rows)
+
+    def prefill(self, prompts: list[list[int]], first: int) -> Tensor:
+        """Writes prompts into empty rows, from row `first` on; returns the logits [B, V] for the token after each."""
+        rows = [first + row for row, prompt in enumerate(prompts) for _ in prompt]
+        places = [place for prompt in prompts for place in range(len(prompt))]
+        last = [end - 1 for end in accumulate(map(len, prompts))]
+        return self._run(list(chain(*prompts)), rows, places, last)
+
+    def verify(self, tokens: list[list[int]], lengths: tuple[int, ...]) -> Tensor:
+        """Adds tokens behind the so many of each row; returns the logits [B, T, V] after each, 0 where a row ends."""
+        rows = [row for row, new in enumerate(tokens) for _ in new]
+        steps = [step for new in tokens for step in range(len(new))]
+        places = [lengths[row] + step for row, step in zip(rows, steps, strict=True)]
+        logits = torch.zeros(len(tokens), max(map(len, tokens)), self.vocab_size)
+        logits[rows, steps] = self._run(list(chain(*tokens)), rows, places, range(len(rows)))
+        return logits
+
+    def _run(self, tokens: Sequence[int], rows: Sequence[int], places: Sequence[int], last: Sequence[int]) -> Tensor:
+        """Adds tokens [M], each at its place in its row; returns the logits [W, V], float32, after the tokens last."""
+        logits = torch.empty(len(last), self.vocab_size)
+        products = self.products_per_token * len(tokens)
+        threads = min(torch.get_num_threads(), _MOST_THREADS) if products > _FEW_PRODUCTS else 1
+        indices = [np.array(each, np.int64) for each in (tokens, rows, places, last)]
+        if threads == 1:
+            in_one_thread(*indices, threads, *self.tables, logits.numpy())
+            return logits
         with _one_at_a_time:
-            numba.set_num_threads(min(torch.get_num_threads(), _MOST_THREADS))
-            step(tokens[0], lengths[0] + 1, *self.tables, logits[0].numpy())
+            numba.set_num_threads(threads)
+            in_threads(*indices, threads, *self.tables, logits.numpy())
         return logits
 
 

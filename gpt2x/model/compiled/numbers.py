@@ -11,7 +11,9 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-# What the compiler may do: change the order of sums, and fuse products with sums. NaN and infinity keep their meaning.
+# What the compiler may do: fuse products with sums, and with FAST change the order of sums as well. NaN and infinity
+# keep their meaning.
+FUSED = {"contract"}
 FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 _LOG2_E = np.float32(1.442695041)

@@ -1,7 +1,7 @@
-"""The parts of a decode step for one token of one text, in float32 whatever the weights are stored in.
+"""What a forward pass does with one token besides products, in float32 whatever the cache is stored in.
 
-Legend of shapes: S all tokens so far, C n_embd, D the width of a head, N a number of slices. mypy does not see into
-compiled functions, whose arguments are arrays of numpy.
+Legend of shapes: S all tokens so far, C n_embd, D the width of a head. mypy does not see into compiled functions,
+whose arguments are arrays of numpy.
 """
 # mypy: allow-untyped-defs
 
@@ -9,9 +9,6 @@ import numpy as np
 from numba import njit
 
 from gpt2x.model.compiled.numbers import FAST, exp, number, rounded
-from gpt2x.model.compiled.vectors import COLUMNS, ROWS, add_products, dot_rows
-
-STREAMS = 8  # rows of a weight that are read at the same time: one core reads twice as fast as from one row
 
 _TANH_SCALE, _TANH_CUBIC = np.float32(-2 * np.sqrt(2 / np.pi)), np.float32(0.044715)  # arXiv:1606.08415
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -42,12 +39,16 @@ def gelu(x):
 
 
 @njit(fastmath=FAST)
-def attend(q, k, v, keys, values, S, scores, y):
-    """Writes k and v [D] as token S - 1 of keys and values [capacity, D], and attends with q [D] to all S: y [D]."""
+def store(new, memory):
+    """Writes new keys or values [D] into the memory of a cache [D], in its dtype."""
+    for d in range(new.size):
+        memory[d] = rounded(new[d], memory)
+
+
+@njit(fastmath=FAST)
+def attend(q, keys, values, S, scores, y):
+    """Attends with q [D] to the first S of keys and values [capacity, D]: y [D]. Overwrites scores [S]."""
     D = q.size
-    for d in range(D):
-        keys[S - 1, d] = rounded(k[d], keys)
-        values[S - 1, d] = rounded(v[d], values)
     scale = _ONE / np.sqrt(np.float32(D))
     largest = np.float32(-np.inf)
     for s in range(S):
@@ -65,46 +66,3 @@ def attend(q, k, v, keys, values, S, scores, y):
         weight = scores[s] / total
         for d in range(D):
             y[d] += weight * number(values[s, d])
-
-
-@njit(fastmath=FAST)
-def add_slices(slices, scales, bias, x):
-    """x [n] += the sum of slices [N, n], always in the same order, times scales [n], and bias [n]."""
-    for c in range(x.size):
-        total = slices[0, c]
-        for s in range(1, slices.shape[0]):
-            total += slices[s, c]
-        x[c] += total * scales[c] + bias[c]
-
-
-@njit(fastmath=FAST)
-def multiply_slice(x, weight, start, stop, y):
-    """The part of x @ weight that inputs start to stop, a multiple of STREAMS, add: x [in], weight [in, out], y [out].
-
-    y is in the cache of the core, and each number of it is loaded and stored once per STREAMS rows of the weight.
-    """
-    y[:] = _ZERO
-    whole = y.size - y.size % COLUMNS
-    for i in range(start, stop, STREAMS):
-        inputs = (x[i], x[i + 1], x[i + 2], x[i + 3], x[i + 4], x[i + 5], x[i + 6], x[i + 7])
-        for c in range(0, whole, COLUMNS):
-            add_products(inputs, weight, i, c, y)
-        for k in range(STREAMS):
-            for c in range(whole, y.size):
-                y[c] += x[i + k] * number(weight[i + k, c])
-
-
-@njit(fastmath=FAST)
-def multiply_rows(x, weight, scales, start, y):
-    """y[start : start + ROWS] of (weight @ x) * scales, fewer at the end: x [in], weight [out, in], scales [out]."""
-    whole = x.size - x.size % COLUMNS
-    if start + ROWS <= y.size:
-        y[start], y[start + 1], y[start + 2], y[start + 3] = dot_rows(x, weight, start, whole)
-    else:
-        y[start:] = _ZERO
-        whole = 0
-    for o in range(start, min(start + ROWS, y.size)):
-        total = y[o]
-        for i in range(whole, x.size):
-            total += x[i] * number(weight[o, i])
-        y[o] = total * scales[o]

@@ -1,14 +1,15 @@
 """The inner loops of the products, as vectors of float32 that are written out.
 
 Left to itself, the compiler takes vectors of half the size that AVX-512 has, and fetches nothing ahead: with the
-124M model on two cores, steps took 1.05, 1.7 and 1.9 times as long in float32, in 16 bits and in 8. A CPU with shorter
-vectors takes several for one of these.
+124M model on two cores, steps of one text took 1.2, 1.3 and 1.6 times as long in float32, in 16 bits and in 8. A CPU
+with shorter vectors takes several for one of these.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -21,6 +22,9 @@ _PLACES = range(0, COLUMNS, _LANES)
 _VECTOR = ir.VectorType(ir.FloatType(), _LANES)
 _AHEAD = 512  # bytes: so far ahead of the computation, the memory is told what will be needed
 _LINE = 64  # bytes of a cache line
+HAS_32_REGISTERS = bool(get_host_cpu_features().get("avx512f"))
+"""Whether the sums of 8 tokens fit in the registers. Else those of 2 do, or of 1 where the weight is [out, in]."""
+
 _FUSED = ("contract",)  # a product and a sum may become one instruction
 _I64, _I32, _BYTES = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
 
@@ -50,38 +54,88 @@ def add_products(context: Any, x: Any, weight: Any, row: Any, column: Any, y: An
     return types.void(x, weight, types.int64, types.int64, y), generate
 
 
+def _tile(tokens: int) -> Any:
+    @intrinsic
+    def add_tile(context: Any, x: Any, weight: Any, token: Any, start: Any, stop: Any, column: Any, y: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            x, weight, token, start, stop, column, y = args
+            kinds = signature.args
+            inputs, matrix = _Matrix(context, builder, kinds[0], x), _Matrix(context, builder, kinds[1], weight)
+            out = _Matrix(context, builder, kinds[-1], y)
+            ahead = builder.sub(stop, start)
+            rows = [builder.add(token, _I64(t)) for t in range(tokens)]
+            sums = _zeros(builder, tokens * len(_PLACES))
+            with cgutils.for_range_slice(builder, start, stop, _I64(1)) as (row, _):
+                here = builder.add(matrix.start(row), column)
+                matrix.prefetch(builder.add(here, matrix.start(ahead)))
+                vectors = list(matrix.vectors(here))
+                for t, place in enumerate(rows):
+                    factor = _splat(
+                        builder, builder.load(builder.gep(inputs.data, [builder.add(inputs.start(place), row)]))
+                    )
+                    _add_to(builder, sums[t * len(_PLACES) :], factor, vectors)
+            values = iter([builder.load(variable) for variable in sums])
+            for place in rows:
+                at = builder.add(out.start(place), column)
+                for each in _PLACES:
+                    target = builder.add(at, _I64(each))
+                    builder.store(builder.fadd(out.vector(target), next(values)), out.pointer(target), align=4)
+            return context.get_dummy_value()
+
+        i64 = types.int64
+        return types.void(x, weight, i64, i64, i64, i64, y), generate
+
+    return add_tile
+
+
+add_tile_8, add_tile_4, add_tile_2, add_tile_1 = map(_tile, (8, 4, 2, 1))
+"""add_tile_n(x, weight, token, start, stop, column, y): y[t, c] += the sum over i of x[t, i] * weight[i, c].
+
+For start <= i < stop, n tokens t, from `token` on, and COLUMNS of c; x [M, in], weight [in, out], y [M, out]. The
+products of one token are added up in the order in which add_products does it.
+"""
+
 ROWS = 4  # of a weight [out, in] that are multiplied at the same time
 
 
-@intrinsic
-def dot_rows(context: Any, x: Any, weight: Any, row: Any, stop: Any) -> Any:
-    """dot_rows(x, weight, row, stop): the products of ROWS rows of weight [out, in] with x [in], as a tuple.
+def _dots(tokens: int) -> Any:
+    @intrinsic
+    def dot_rows(context: Any, x: Any, weight: Any, token: Any, row: Any, stop: Any, y: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            x, weight, token, row, stop, y = args
+            kinds = signature.args
+            inputs, matrix = _Matrix(context, builder, kinds[0], x), _Matrix(context, builder, kinds[1], weight)
+            out = _Matrix(context, builder, kinds[-1], y)
+            rows = [matrix.start(builder.add(row, _I64(k))) for k in range(ROWS)]
+            places = [builder.add(token, _I64(t)) for t in range(tokens)]
+            sums = _zeros(builder, tokens * ROWS)
+            with cgutils.for_range_slice(builder, _I64(0), stop, _I64(COLUMNS)) as (column, _):
+                factors = [list(inputs.vectors(builder.add(inputs.start(place), column))) for place in places]
+                for k, start in enumerate(rows):
+                    here = builder.add(start, column)
+                    matrix.prefetch(builder.add(here, builder.mul(matrix.width, _I64(ROWS))))  # the next rows
+                    for i, vector in enumerate(matrix.vectors(here)):
+                        for t in range(tokens):
+                            _add_to(builder, sums[t * ROWS + k :], factors[t][i], [vector])
+            for t, place in enumerate(places):
+                for k in range(ROWS):
+                    target = builder.add(builder.add(out.start(place), row), _I64(k))
+                    total = _added_up(builder, builder.load(sums[t * ROWS + k]))
+                    builder.store(total, builder.gep(out.data, [target]))
+            return context.get_dummy_value()
 
-    Only of the columns up to stop, a multiple of COLUMNS.
-    """
+        i64 = types.int64
+        return types.void(x, weight, i64, i64, i64, y), generate
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        x, weight, row, stop = args
-        factors = _Matrix(context, builder, signature.args[0], x)
-        matrix = _Matrix(context, builder, signature.args[1], weight)
-        sums = [cgutils.alloca_once(builder, _VECTOR) for _ in range(ROWS * len(_PLACES))]
-        for variable in sums:
-            builder.store(ir.Constant(_VECTOR, [0.0] * _LANES), variable)
-        starts = [matrix.start(builder.add(row, _I64(k))) for k in range(ROWS)]
-        with cgutils.for_range_slice(builder, _I64(0), stop, _I64(COLUMNS)) as (column, _):
-            inputs = list(factors.vectors(column))
-            for k, start in enumerate(starts):
-                here = builder.add(start, column)
-                matrix.prefetch(builder.add(here, builder.mul(matrix.width, _I64(ROWS))))  # the next rows
-                for place, vector in enumerate(matrix.vectors(here)):
-                    variable = sums[k * len(_PLACES) + place]
-                    builder.store(_fused(builder, builder.load(variable), inputs[place], vector), variable)
-        values = [builder.load(variable) for variable in sums]
-        pairs = zip(values[::2], values[1::2], strict=True)
-        totals = [_added_up(builder, builder.fadd(first, second)) for first, second in pairs]
-        return context.make_tuple(builder, signature.return_type, totals)
+    return dot_rows
 
-    return types.UniTuple(types.float32, ROWS)(x, weight, types.int64, types.int64), generate
+
+dot_rows_4, dot_rows_2, dot_rows_1 = map(_dots, (4, 2, 1))
+"""dot_rows_n(x, weight, token, row, stop, y): y[t, o] = the sum of x[t, i] * weight[o, i] over i < stop.
+
+For n tokens t, from `token` on, and ROWS rows o, from `row` on: x [M, in], weight [out, in], y [M, out]. stop is a
+multiple of COLUMNS. The products of one token are added up in the same order for all n.
+"""
 
 
 class _Matrix:
@@ -118,6 +172,20 @@ class _Matrix:
             pointer = self.builder.gep(self.data, [self.builder.add(place, _I64(byte // self.size))])
             to_read, in_all_caches, data = _I32(0), _I32(3), _I32(1)
             self.builder.call(fetch, [self.builder.bitcast(pointer, _BYTES), to_read, in_all_caches, data])
+
+
+def _zeros(builder: Any, count: int) -> list[Any]:
+    """Variables for sums of vectors."""
+    variables = [cgutils.alloca_once(builder, _VECTOR) for _ in range(count)]
+    for variable in variables:
+        builder.store(ir.Constant(_VECTOR, [0.0] * _LANES), variable)
+    return variables
+
+
+def _add_to(builder: Any, sums: Sequence[Any], factor: Any, vectors: Sequence[Any]) -> None:
+    """Adds the products of a factor and the vectors to as many of the sums."""
+    for variable, vector in zip(sums, vectors, strict=False):
+        builder.store(_fused(builder, builder.load(variable), factor, vector), variable)
 
 
 def _fused(builder: Any, total: Any, one: Any, other: Any) -> Any:
