@@ -37,15 +37,15 @@ def test_batch_sizes(gpt2x: Cli, launch: Path, one_thread: None, dtype: str) -> 
         f"{'The king and the ' * (number % 4)}{number}th night of {number % 7}\n" for number in range(PROMPTS[dtype])
     ]
     (launch / "prompts.txt").write_text("".join(lines), encoding="utf-8")
-    settings = (f"dtype={dtype}", "decode.max_new_tokens=3", "decode.top_p=0.9")
+    settings = (f"dtype={dtype}", "decode.max_new_tokens=2", "decode.top_p=0.9")
     found = {generated(gpt2x, launch, *settings, f"batch_size={size}") for size in BATCH_SIZES}
     assert len(found) == 1
     assert found.pop().count(b"\n") >= PROMPTS[dtype]
 
 
 def test_lookup_threads_and_beams(gpt2x: Cli, launch: Path) -> None:
-    (launch / "prompts.txt").write_text("To be or not to be, to be or not to be, to be\nWhat\n" * 3, encoding="utf-8")
-    greedy = ("decode=greedy", "decode.max_new_tokens=40")
+    (launch / "prompts.txt").write_text("To be or not to be, to be or not to be, to be\nWhat\n" * 2, encoding="utf-8")
+    greedy = ("decode=greedy", "decode.max_new_tokens=16")
     found = {generated(gpt2x, launch, *greedy, "decode.lookup=true", f"batch_size={size}") for size in (1, 6)}
     threads = torch.get_num_threads()
     try:
@@ -56,7 +56,7 @@ def test_lookup_threads_and_beams(gpt2x: Cli, launch: Path) -> None:
         torch.set_num_threads(threads)
     assert len(found) == 1
     beams = {
-        generated(gpt2x, launch, "decode.num_beams=3", "decode.max_new_tokens=9", f"batch_size={size}")
+        generated(gpt2x, launch, "decode.num_beams=3", "decode.max_new_tokens=4", f"batch_size={size}")
         for size in (3, 18)
     }
     assert len(beams) == 1
