@@ -10,7 +10,7 @@ _LIST_JOBS = ("squeue", "--me", "--array", "--noheader", "--format=%i")
 class States(SlurmInfoWatcher):
     """Asks sacct for the states of all jobs at once, and keeps the answer for some seconds."""
 
-    def __init__(self, delay_s: int) -> None:
+    def __init__(self, delay_s: int = 60) -> None:
         super().__init__(delay_s)
         self._missing: set[str] = set()
         """Jobs that Slurm knew nothing of when it was asked last."""

@@ -80,8 +80,8 @@ def test_memory_short_twice_after_rows_were_written_doubles_none(
 ) -> None:
     from gpt2x.decoding import run as decoding
 
-    def fails(model: Any, requests: Any, sampler: Any, stop: Any, size: int, on_token: Any) -> Any:
-        for n, found in enumerate(original(model, requests, sampler, stop, size, on_token)):
+    def fails(model: Any, requests: Any, sampler: Any, stop: Any, size: int, *args: Any) -> Any:
+        for n, found in enumerate(original(model, requests, sampler, stop, size, *args)):
             if n == 2 and size > 4:
                 raise ERRORS[0]
             yield found

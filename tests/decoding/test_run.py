@@ -106,8 +106,8 @@ def test_progress(checkpoint: Checkpoint, samples: list[Sample], beams: bool) ->
 def test_progress_goes_back_where_memory_is_short(
     checkpoint: Checkpoint, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(model: Any, requests: Any, sampler: Any, stop: Any, size: int, on_token: Any) -> Iterator[Any]:
-        for n, found in enumerate(original(model, requests, sampler, stop, size, on_token)):
+    def fails(model: Any, requests: Any, sampler: Any, stop: Any, size: int, *args: Any) -> Iterator[Any]:
+        for n, found in enumerate(original(model, requests, sampler, stop, size, *args)):
             yield found
             if n == 1 and size > 2:
                 raise RuntimeError("out of memory")
