@@ -204,7 +204,7 @@ def _added_up(builder: Any, vector: Any) -> Any:
     lanes = _LANES
     while lanes > 1:
         lanes //= 2
-        order: Sequence[int] = [(lane + lanes) % _LANES for lane in range(_LANES)]
-        other = builder.shuffle_vector(vector, undefined, ir.Constant(ir.VectorType(_I32, _LANES), list(order)))
+        order = [(lane + lanes) % _LANES for lane in range(_LANES)]
+        other = builder.shuffle_vector(vector, undefined, ir.Constant(ir.VectorType(_I32, _LANES), order))
         vector = builder.fadd(vector, other)
     return builder.extract_element(vector, _I32(0))

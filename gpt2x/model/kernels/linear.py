@@ -48,9 +48,9 @@ class FastLinear(nn.Linear):
             return F.linear(x, weight, self.bias)
         if rows == 1 and weight.stride(0) == 1:
             return self._by_slices(x)
-        # One row is computed without the copy, so that packing does not change a bit of it.
         if self.packed is None and rows > 1 and weight.dtype == torch.float32 and prefers_mkl():
             return F.linear(x, weight, self.bias)
+        # One row is computed without the copy, so that packing does not change a bit of it.
         w = weight if self.packed is None or rows == 1 else self.packed.value
         return torch.ops.mkldnn._linear_pointwise(x, w, self.bias, "none", [], "")
 
