@@ -73,7 +73,9 @@ def test_a_folder_that_is_removed_while_a_job_writes(
     finally:
         process.kill()
     line = Result(process.returncode, "", err).error()
-    assert "No such file or directory" in line or "does not exist" in line, line  # the latter is torch's
+    # The second is torch's; the third comes where the folder goes between the attempt to make it and a look at it.
+    reasons = "No such file or directory", "does not exist", "File exists"
+    assert any(reason in line for reason in reasons), line
     assert_in(line, "out")
     assert not (launch / "out").exists()
 

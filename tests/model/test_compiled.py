@@ -141,6 +141,18 @@ def test_any_number_of_threads_gives_the_same_bytes(dtype: str, monkeypatch: pyt
     assert torch.equal(*found)
 
 
+def test_each_function_has_machine_code_of_its_own() -> None:
+    """numba may give one process the code of another's function, if both have one name and are compiled together."""
+    names = set()
+    for dtype in DTYPES:
+        model = made(SMALL, dtype)
+        compiled_pass = CompiledPass(model, model.new_cache(1, 8))
+        functions = compiled_pass.in_one_thread, compiled_pass.in_threads
+        assert [function.targetoptions["parallel"] for function in functions] == [False, True]
+        names |= {function.py_func.__qualname__ for function in functions}
+    assert len(names) == 2 * len(DTYPES)
+
+
 def test_numbers_that_are_not_finite_stay_so() -> None:
     model = made(SMALL, "float32")
     model.transformer.h[1].mlp.c_fc.weight[3, 2] = float("nan")

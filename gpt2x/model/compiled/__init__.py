@@ -2,7 +2,7 @@
 
 A step for few texts has to read every weight once, and little to compute. The model's forward pass calls about 200
 operators for it, most of which compute next to nothing. Here numba compiles the whole pass, once per installation and
-dtype (about 20 s), and keeps the machine code beside forward.py or in the user's cache. Activations are float32
+dtype (about 12 s), and keeps the machine code beside forward.py or in the user's cache. Activations are float32
 whatever the weights are stored in: with 16-bit weights, and with int8, they are not rounded as the operators of torch
 do. What is computed for a token is the same to the last bit whatever other tokens are in the pass.
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gpt2x.model.block import Block
 from gpt2x.model.cache import KVCache
-from gpt2x.model.compiled.forward import in_one_thread, in_threads
+from gpt2x.model.compiled.forward import forward_for
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.model.kernels.copies import WeightCopy
 from gpt2x.model.kernels.int8 import Int8Linear
@@ -62,6 +62,8 @@ class CompiledPass:
             _array(cache.v),
             model.config.layer_norm_epsilon,
         )
+        kinds = tuple(map(numba.typeof, self.tables))
+        self.in_one_thread, self.in_threads = (forward_for(kinds, shared) for shared in (False, True))
         self.vocab_size = model.config.vocab_size
         self.products_per_token = 12 * model.config.n_embd**2
         """In one block."""
@@ -94,11 +96,11 @@ class CompiledPass:
         threads = min(torch.get_num_threads(), _MOST_THREADS) if products > _FEW_PRODUCTS else 1
         indices = [np.array(each, np.int64) for each in (tokens, rows, places, last)]
         if threads == 1:
-            in_one_thread(*indices, threads, *self.tables, logits.numpy())
+            self.in_one_thread(*indices, threads, *self.tables, logits.numpy())
             return logits
         with _one_at_a_time:
             numba.set_num_threads(threads)
-            in_threads(*indices, threads, *self.tables, logits.numpy())
+            self.in_threads(*indices, threads, *self.tables, logits.numpy())
         return logits
 
 

@@ -7,9 +7,12 @@ here and in products.py, is shared out among threads, and ends when all are done
 # mypy: allow-untyped-defs
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
+import numba
 import numpy as np
+from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
 from numba import carray, njit, prange
 
 from gpt2x.model.compiled.numbers import FUSED, number, pointer
@@ -19,14 +22,15 @@ from gpt2x.model.compiled.products import STREAMS, add_slices, multiply, multipl
 _MOST_SLICES = 16
 
 
-def _compiled(sources, shared):
-    """The function, for several threads or for one. Its machine code is kept on disk for these sources.
+@cache
+def forward_for(kinds, shared):
+    """The function for tables of these types of numba's, for several threads or for one.
 
-    numba looks whether this file has changed, and not the functions of other files; what a function closes over, it
-    does keep with the code.
+    Its machine code is kept on disk, under a name that stands for all that it is made from. By itself, numba looks
+    whether this file has changed, and not the other files; and of processes that compile functions of one name at the
+    same time, one may be given the function of another later.
     """
 
-    @njit(cache=True, parallel=shared, fastmath=FUSED)
     def forward(
         tokens,
         rows,
@@ -54,7 +58,6 @@ def _compiled(sources, shared):
         [n_layer + 1, 4, C] are the weights and biases of ln_1 and ln_2, and those of ln_f; wte [V, C], wpe
         [n_positions, C]; keys and values [n_layer, rows, H, capacity, D].
         """
-        _ = sources  # so that the function closes over it
         n_layer, _, H, _, D = keys.shape
         M, C = tokens.size, H * D
         N = _MOST_SLICES
@@ -109,13 +112,13 @@ def _compiled(sources, shared):
             norm(x[last[w]], norms[n_layer, 0], norms[n_layer, 1], eps, h[w])
         multiply_rows(h[: last.size], head, head_scales, threads, logits)
 
-    return forward
+    made_from = (_sources(), kinds, shared, numba.__version__, get_host_cpu_name(), get_host_cpu_features().flatten())
+    forward.__qualname__ += "_" + hashlib.sha256(repr(made_from).encode()).hexdigest()[:16]
+    return njit(cache=True, parallel=shared, fastmath=FUSED)(forward)
 
 
+@cache
 def _sources():
     """A digest of the files from which the function is compiled."""
     files = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-in_threads, in_one_thread = (_compiled(_sources(), shared) for shared in (True, False))

@@ -138,6 +138,23 @@ multiple of COLUMNS. The products of one token are added up in the same order fo
 """
 
 
+@intrinsic
+def dot(context: Any, x: Any, y: Any, stop: Any) -> Any:
+    """dot(x, y, stop): the sum of x[i] * y[i] over i < stop, a multiple of COLUMNS; x is float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        arrays = [_Matrix(context, builder, kind, value) for kind, value in zip(signature.args, args[:2], strict=False)]
+        sums = _zeros(builder, len(_PLACES))
+        with cgutils.for_range_slice(builder, _I64(0), args[2], _I64(COLUMNS)) as (place, _):
+            pairs = zip(*(array.vectors(place) for array in arrays), strict=True)
+            for total, (one, other) in zip(sums, pairs, strict=True):
+                _add_to(builder, [total], one, [other])
+        first, second = (builder.load(variable) for variable in sums)
+        return _added_up(builder, builder.fadd(first, second))
+
+    return types.float32(x, y, types.int64), generate
+
+
 class _Matrix:
     """A contiguous array, of one or two dimensions, whose numbers are read as vectors of float32."""
 
