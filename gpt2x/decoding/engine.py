@@ -1,11 +1,13 @@
 """Running the model: prefill reads prompts, decode_one_token adds one token to each text, and verify several."""
 
+import logging
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from gpt2x.decoding.arithmetic import arithmetic
 from gpt2x.decoding.graph import GraphStep, has_graphs
 from gpt2x.errors import UserError
 from gpt2x.memory import available_memory
@@ -21,6 +23,9 @@ _PREFILL_TOKENS = 512
 # The compiled pass takes about 0.7 s to load, which 60 steps of the 124M model save again (two AVX-512 cores).
 _COMPILED_FROM = 60 * 124_000_000  # decode steps to come, times parameters
 _COMPILED_ROWS = 16  # with more rows, torch's products of int8 are faster, and those in float32 are about as fast
+
+
+_log = logging.getLogger(__name__)
 
 
 class Step(Protocol):
@@ -47,7 +52,8 @@ def prepare(model: GPT2, cache: KVCache, steps: int, deterministic: bool = False
 
     The choice depends on nothing else but the model and the cache, so that the same job has the same results anywhere.
     With `deterministic`, all passes are computed such that a text does not depend on the others to the last bit.
-    Returns whether the step is compiled. Raises UserError where deterministic passes are not possible.
+    Returns whether the step is compiled, and logs in which numbers it computes. Raises UserError where deterministic
+    passes are not possible.
     """
     parameters = sum(parameter.numel() for parameter in model.parameters())
     obstacle = _obstacle(model, cache)
@@ -62,6 +68,9 @@ def prepare(model: GPT2, cache: KVCache, steps: int, deterministic: bool = False
         _steps[cache] = compiled = CompiledPass(model, cache)
         if deterministic:
             _passes[cache] = compiled
+    words = arithmetic(model, is_compiled)
+    if words:
+        _log.info("decode steps: %s", words)
     return is_compiled
 
 

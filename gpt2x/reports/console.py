@@ -1,5 +1,6 @@
 """The two consoles: results on stdout, progress on stderr."""
 
+import logging
 import multiprocessing
 import sys
 from collections.abc import Iterable
@@ -61,6 +62,30 @@ out = Console()
 err = Console(stderr=True)
 # A worker of a launcher shares the terminal with other workers: their texts and progress bars would be mixed.
 out.quiet = err.quiet = multiprocessing.parent_process() is not None
+
+
+class _Log(logging.Handler):
+    """Shows what gpt2x logs, each message once per process, on a terminal only."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if err.is_terminal and message not in self.shown:
+            self.shown.add(message)
+            err.print(f"gpt2x: {message}", soft_wrap=True)
+
+
+_LOG = _Log()
+
+
+def show_log() -> None:
+    """From now on, shows what gpt2x logs. Calling it again changes nothing."""
+    log = logging.getLogger("gpt2x")
+    log.setLevel(logging.INFO)
+    log.addHandler(_LOG)
 
 
 def as_text(text: str, style: str = "") -> Text:

@@ -20,17 +20,19 @@ _MOST_ROWS = 20  # of the table on the console
 
 
 class Stream:
-    """A single sample: its prompt at once, and then its text as it is generated."""
+    """A single sample: its prompt with the first token, and then its text as it is generated."""
 
     def __init__(self, prompt: str, tokenizer: Tokenizer, stop: list[str]) -> None:
         self.eos_id, self.stop = tokenizer.eos_id, StopStrings(stop, tokenizer.decode)
         self.decode_next = tokenizer.stream()
-        self.text, self.printed = "", 0
-        _write(prompt, Style(bold=True))
+        self.prompt, self.text, self.printed = prompt, "", 0
 
     def update(self, progress: Progress) -> None:
         """Prints what the newest token adds, but no text that may be the beginning of a stop string."""
-        if progress.token is None or progress.token == self.eos_id:
+        if progress.token is None:
+            return
+        self._begin()
+        if progress.token == self.eos_id:
             return
         self.text += self.decode_next(progress.token)
         visible = self.stop.visible(self.text)
@@ -39,7 +41,12 @@ class Stream:
 
     def end(self, row: GenerationRow) -> None:
         """Prints the rest: for example U+FFFD, where the last token is only a part of a character."""
+        self._begin()
         _write(row.completion[self.printed :] + "\n")
+
+    def _begin(self) -> None:
+        _write(self.prompt, Style(bold=True))
+        self.prompt = ""
 
 
 def _write(text: str, style: Style | None = None) -> None:

@@ -1,10 +1,12 @@
 """The compiled pass: the function of the model's operators, for every dtype, shape, batch and number of threads."""
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numba
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from gpt2x.decoding.generate import Request, generate
 from gpt2x.decoding.sampler import Sampler
 from gpt2x.model import compiled, kernels
 from gpt2x.model.compiled import CompiledPass
+from gpt2x.model.compiled.forward import forward_for
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.model.kernels.int8 import Int8Linear
@@ -151,6 +154,34 @@ def test_each_function_has_machine_code_of_its_own() -> None:
         assert [function.targetoptions["parallel"] for function in functions] == [False, True]
         names |= {function.py_func.__qualname__ for function in functions}
     assert len(names) == 2 * len(DTYPES)
+
+
+def test_a_compilation_is_announced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not where the machine code is loaded, or is in use already."""
+
+    def announced() -> str:
+        caplog.clear()
+        compiled._announce(forward_for(("kinds of a test",), False))
+        return caplog.text
+
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(numba.core.config, "CACHE_DIR", str(tmp_path))
+    forward_for.cache_clear()
+    assert "once per installation" in announced()
+    (folder,) = tmp_path.iterdir()
+    (folder / f"forward.{forward_for(('kinds of a test',), False).py_func.__name__}-3.py.nbi").touch()
+    assert announced() == ""
+
+    forward_for.cache_clear()
+
+    def cannot_be_kept(*args: Any) -> None:
+        raise RuntimeError("cannot cache function 'forward'")
+
+    monkeypatch.setattr(numba.core.dispatcher, "FunctionCache", cannot_be_kept)
+    assert "for this process only" in announced()
+    forward_for.cache_clear()
 
 
 def test_numbers_that_are_not_finite_stay_so() -> None:

@@ -89,6 +89,14 @@ def test_a_single_prompt_is_bold_and_its_text_follows(launch: Path) -> None:
     assert err == "results in out\n"
 
 
+def test_the_numbers_that_a_dtype_is_computed_in_are_said_once(gpt2x_process: Cli, launch: Path) -> None:
+    (launch / "p.txt").write_text("a\nb\n")
+    args = ("dtype=bfloat16", "prompts_file=p.txt", "batch_size=1", "decode.max_new_tokens=1")  # two batches
+    _, err = on_terminals(launch, *ARGS, *args)
+    assert err.count("gpt2x: decode steps: weights and activations in bfloat16\n") == 1
+    assert gpt2x_process(*ARGS, *args, "hydra.run.dir=off").err == ""
+
+
 def test_many_prompts_give_a_table_and_a_bar(launch: Path) -> None:
     (launch / "p.txt").write_text("".join(f"[b]Prompt {i}\n" for i in range(25)))
     out, err = on_terminals(launch, *ARGS, "decode.max_new_tokens=8", "prompts_file=p.txt")

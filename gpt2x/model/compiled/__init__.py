@@ -9,9 +9,11 @@ do. What is computed for a token is the same to the last bit whatever other toke
 Import this package only to use it: numba and the compiled code take about 0.7 s to load.
 """
 
+import logging
 import threading
 from collections.abc import Sequence
 from itertools import accumulate, chain
+from pathlib import Path
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -33,6 +35,7 @@ _MOST_THREADS: int = numba.get_num_threads()
 _FEW_PRODUCTS = 4_000_000  # in one block: with fewer, threads spend their time on waiting for each other
 # The threading layer `workqueue` of numba cannot be called from two threads at the same time.
 _one_at_a_time = threading.Lock()
+_log = logging.getLogger(__name__)
 
 
 class CompiledPass:
@@ -95,13 +98,26 @@ class CompiledPass:
         products = self.products_per_token * len(tokens)
         threads = min(torch.get_num_threads(), _MOST_THREADS) if products > _FEW_PRODUCTS else 1
         indices = [np.array(each, np.int64) for each in (tokens, rows, places, last)]
-        if threads == 1:
-            self.in_one_thread(*indices, threads, *self.tables, logits.numpy())
-            return logits
+        function = self.in_one_thread if threads == 1 else self.in_threads
+        _announce(function)
         with _one_at_a_time:
             numba.set_num_threads(threads)
-            self.in_threads(*indices, threads, *self.tables, logits.numpy())
+            function(*indices, threads, *self.tables, logits.numpy())
         return logits
+
+
+def _announce(function: Any) -> None:
+    """Says that the function is about to be compiled, if it is."""
+    if function.signatures:
+        return
+    folder, name = function.stats.cache_path, function.py_func.__name__
+    if folder is None:
+        _log.info(
+            "compiling the decode step (10 to 15 s), for this process only: no folder for machine code can be written; "
+            "set NUMBA_CACHE_DIR to one"
+        )
+    elif not any(Path(folder).glob(f"*{name}*.nbi")):
+        _log.info("compiling the decode step: 10 to 15 s, once per installation and dtype")
 
 
 _copies: "WeakKeyDictionary[nn.Linear, WeightCopy[tuple[Tensor, Tensor]]]" = WeakKeyDictionary()

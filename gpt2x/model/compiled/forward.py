@@ -113,8 +113,13 @@ def forward_for(kinds, shared):
         multiply_rows(h[: last.size], head, head_scales, threads, logits)
 
     made_from = (_sources(), kinds, shared, numba.__version__, get_host_cpu_name(), get_host_cpu_features().flatten())
-    forward.__qualname__ += "_" + hashlib.sha256(repr(made_from).encode()).hexdigest()[:16]
-    return njit(cache=True, parallel=shared, fastmath=FUSED)(forward)
+    name = "forward_" + hashlib.sha256(repr(made_from).encode()).hexdigest()[:16]
+    forward.__name__ = forward.__qualname__ = name
+    options = {"parallel": shared, "fastmath": FUSED}
+    try:
+        return njit(cache=True, **options)(forward)
+    except RuntimeError:  # neither the package's folder nor the user's for caches can be written
+        return njit(**options)(forward)
 
 
 @cache
