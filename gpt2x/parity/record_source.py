@@ -31,7 +31,7 @@ class SavedRecord:
 
     def get(self, checkpoint: Checkpoint, stages: Collection[Stage], copies: int) -> Record:
         """Raises UserError if the file cannot be read, or was made with other weights."""
-        return load_record(self.path, checkpoint).with_thirds()
+        return load_record(self.path, checkpoint).with_portions()
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class OracleRecord:
         record = ask_oracle(checkpoint, self.prompt, self.gen_prompts, self.max_new_tokens, wanted, exact)
         if self.save_to is not None:
             save_record(record, self.save_to)
-        return record.with_thirds()
+        return record.with_portions()
 
 
 def record_source(prompts: list[Prompt], max_new_tokens: int, task: ValidateTask) -> OracleRecord | SavedRecord:

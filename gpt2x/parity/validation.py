@@ -46,6 +46,8 @@ class Validation:
     """None if no check is bad."""
     seconds: dict[str, float]
     """Phase (reference, compare, diagnose) -> duration."""
+    named_by_structure: list[list[str]]
+    """The rules, as in subject.rename, that were found for names that are not Hugging Face's; empty if none were."""
 
     @property
     def passed(self) -> bool:
@@ -138,6 +140,7 @@ def validate(
         side_by_side=found.side_by_side,
         diagnosis=diagnosis,
         seconds=seconds,
+        named_by_structure=found.comparison.exact.named_by_structure if found.comparison else [],
     )
 
 

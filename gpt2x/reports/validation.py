@@ -15,6 +15,7 @@ from gpt2x.parity.rows import SideBySideRow, mode_text
 from gpt2x.parity.validation import Validation
 from gpt2x.paths import shown
 from gpt2x.reports import console
+from gpt2x.shell import shell_quoted
 from gpt2x.visible import visible
 
 
@@ -52,12 +53,12 @@ def tables(v: Validation) -> list[Table]:
 
 
 def answers(v: Validation) -> list[Text]:
-    """One line for each of the two questions, and for each reason why something was not checked."""
+    """One line for each of the two questions, for the names, and for each reason why something was not checked."""
     unchecked = [
         Text(visible(f"not checked      {', '.join(sites)}: {reason}"), "yellow")
         for reason, sites in _unchecked(v).items()
     ]
-    return [_same_function(v), _as_accurate(v), *unchecked]
+    return [_same_function(v), _as_accurate(v), *_names(v), *unchecked]
 
 
 def verdict(v: Validation) -> Text:
@@ -150,6 +151,15 @@ def _as_accurate(v: Validation) -> Text:
         )
     numbers = f"{value:.3g} times the reference's own error in {v.dtype}, allowed {ERROR_RATIO:g}"
     return Text.assemble("as accurate?     ", _yes(value <= ERROR_RATIO), numbers)
+
+
+def _names(v: Validation) -> list[Text]:
+    """How the subject's names were mapped, as a setting that maps them in the same way."""
+    if not v.named_by_structure:
+        return []
+    pairs = ",".join(f'["{own}","{name}"]' for own, name in v.named_by_structure)
+    setting = shell_quoted(f"subject.rename=[{pairs}]")
+    return [Text(visible(f"names            found by structure; the same as {setting}"))]
 
 
 def _unchecked(v: Validation) -> dict[str, list[str]]:

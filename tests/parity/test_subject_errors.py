@@ -164,8 +164,9 @@ class Rude(GPT2):
 
 
 def test_parameters_that_match_no_name(gpt2x: Cli, launch: Path, subjects: Path) -> None:
+    """With rules of the user's own, nothing is looked for beyond them."""
     target = f"subject.target={subjects}:renamed"
-    assert gpt2x(*SMALL, STAGES, target, "hydra.run.dir=a").code == 1
+    assert gpt2x(*SMALL, STAGES, target, "subject.rename=[[no_such_name,wpe]]", "hydra.run.dir=a").code == 1
     rows = {row["site"]: row for row in read_csv(launch / "a" / "parity.csv") if row["stage"] == "weights"}
     assert_in(rows["wpe.weight"]["status"], "missing")
     assert_in(rows["wpe.weight"]["note"], "positional.weight has its shape: subject.rename can map it")

@@ -12,7 +12,7 @@ from gpt2x.parity.diagnosis.weights import different, explained, unmatched
 from gpt2x.parity.measures import aligned, relative_difference
 from gpt2x.parity.mistakes import mistakes_in
 from gpt2x.parity.mistakes.mistake import Mistake
-from gpt2x.parity.subject.names import HEAD, whole_site
+from gpt2x.parity.subject.names import HEAD, portion_of, whole_site
 
 
 def cause_in_module(c: Comparison, site: str, checks: list[Check]) -> Cause:
@@ -39,12 +39,12 @@ def _by_trial(c: Comparison, site: str) -> Cause:
     target = aligned(c.isolated[site].cpu(), expected)
     if target is None:
         return Cause(f"it answers with the shape {list(c.isolated[site].shape)}")
-    whole, third = whole_site(site)
+    whole = whole_site(site)[0]
     own = own_module(c, whole)
     x = c.record.inputs[whole]
-    if relative_difference(_third(own(x), third), expected) > c.tolerance:
+    if relative_difference(portion_of(site, own(x)), expected) > c.tolerance:
         return Cause("gpt2x's own module differs from the reference here", known=False)
-    trials = ((mistake, _tried(own, mistake, x, third)) for mistake in mistakes_in(own))
+    trials = ((mistake, _tried(own, mistake, x, site)) for mistake in mistakes_in(own))
     return best_match(c, trials, target, expected)
 
 
@@ -56,11 +56,6 @@ def _untied_head(c: Comparison) -> Cause:
     return Cause("neither wte.weight nor the head's own weight gives these logits", known=False)
 
 
-def _tried(own: nn.Module, mistake: Mistake, x: Tensor, third: int | None) -> Tensor:
+def _tried(own: nn.Module, mistake: Mistake, x: Tensor, site: str) -> Tensor:
     with mistake.made():
-        return _third(own(x), third)
-
-
-def _third(output: Tensor, third: int | None) -> Tensor:
-    """The query's, the key's or the value's third of c_attn's output; all of it for None."""
-    return output if third is None else output.chunk(3, dim=-1)[third]
+        return portion_of(site, own(x))

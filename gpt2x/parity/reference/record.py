@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gpt2x.model.config import GPT2Config
-from gpt2x.parity.subject.names import QKV
+from gpt2x.parity.subject.names import portion_of, portions_of
 
 
 @dataclass
@@ -86,14 +86,15 @@ class Record:
     def shapes(self) -> dict[str, torch.Size]:
         return {name: tensor.shape for name, tensor in self.parameters.items()}
 
-    def with_thirds(self) -> "Record":
-        """Adds the sites c_attn.q, .k and .v, for subjects with three projections; returns the record itself."""
+    def with_portions(self) -> "Record":
+        """Adds the sites c_attn.q, .k and .v, and their heads, for subjects with such projections; returns itself."""
+        heads = int(self.facts.architecture["n_head"])
         outputs: dict[str, Tensor] = {}
         for site, whole in self.outputs.items():
             if site.endswith("c_attn"):
-                for part, output in zip(QKV, whole.chunk(3, dim=-1), strict=True):
-                    self.inputs[f"{site}.{part}"], outputs[f"{site}.{part}"] = self.inputs[site], output
-                    self.facts.site_errors[f"{site}.{part}"] = self.facts.site_errors.get(site, 0.0)
+                for part in portions_of(site, heads):
+                    self.inputs[part], outputs[part] = self.inputs[site], portion_of(part, whole)
+                    self.facts.site_errors[part] = self.facts.site_errors.get(site, 0.0)
             outputs[site] = whole
         self.outputs = outputs
         return self

@@ -8,6 +8,7 @@ from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.measures import aligned, error_ratio, relative_difference, rms
 from gpt2x.parity.stages.stage import ParityStage, StageResult
 from gpt2x.parity.subject import Subject
+from gpt2x.parity.subject.names import whole_site
 from gpt2x.parity.trace import isolate, trace
 
 
@@ -45,9 +46,9 @@ def _modules(c: Comparison, subject: Subject) -> dict[str, nn.Module]:
 
 
 def _is_compared(c: Comparison, site: str) -> bool:
-    """A subject has either c_attn or its three thirds; and it need not have dropout modules."""
-    thirds, sites = site.count("c_attn.") == 1, c.exact.sites
-    if thirds or f"{site}.q" in sites:
+    """A subject has either c_attn, its three thirds or their heads; and it need not have dropout modules."""
+    sites = c.exact.sites
+    if whole_site(site)[1] is not None or any(part.startswith(f"{site}.q") for part in sites):
         return site in sites
     return site in sites or "drop" not in site
 

@@ -14,6 +14,7 @@ from gpt2x.parity.reference.record import Record
 from gpt2x.parity.subject.code import SubjectError, subject_code
 from gpt2x.parity.subject.float64 import default_dtype
 from gpt2x.parity.subject.module import Subject
+from gpt2x.parity.subject.naming import rules_by_structure
 
 OURS = "gpt2x"  # the name of gpt2x's own model as a subject
 
@@ -57,7 +58,9 @@ def build(source: Source, checkpoint: Checkpoint, record: Record, dtype: torch.d
         for parameter in module.parameters():
             parameter.data = parameter.data.to(record.dtype)
         module.to(device=device, dtype=dtype).requires_grad_(False)
-    subject = Subject(source.name, module, record.shapes, source.asked.rename)
+    found = [] if source.asked.rename else rules_by_structure(module.eval(), record.shapes)
+    subject = Subject(source.name, module, record.shapes, source.asked.rename or found)
+    subject.named_by_structure = found
     if source.asked.weights == "copy":
         subject.copy_from(record.parameters)
     return subject

@@ -1,7 +1,8 @@
 """How a subject stores its parameters, and how they are brought into Hugging Face's layout.
 
 Hugging Face's GPT-2 stores the weights of c_attn, c_proj and c_fc as [in, out] (Conv1D). A subject may store them
-as [out, in] (nn.Linear), and may have three projections in place of c_attn.
+as [out, in] (nn.Linear), may have three projections in place of c_attn, or one per head, and may store the heads along
+a dimension of their own.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from gpt2x.checkpoints.names import is_conv1d
 from gpt2x.memory import is_out_of_memory
 from gpt2x.parity.subject.float64 import float32_is_float64
-from gpt2x.parity.subject.names import HEAD, QKV, whole_tensor
+from gpt2x.parity.subject.names import HEAD, QKV, Portion, whole_tensor
 
 _ROWS = 8  # enough to tell two products apart
 
@@ -35,26 +36,30 @@ class Layout:
 
     def expected_shape(self, name: str) -> torch.Size | None:
         """The shape in Hugging Face's layout of a parameter; None if the oracle has none of this name."""
-        whole, third = whole_tensor(name)
+        whole, portion = whole_tensor(name)
         shape = self._shapes.get("wte.weight" if name == HEAD else whole)
-        return torch.Size([*shape[:-1], shape[-1] // 3]) if shape and third is not None else shape
+        return torch.Size([*shape[:-1], shape[-1] // (3 * portion.heads)]) if shape and portion else shape
 
     def to_hf(self, name: str, tensor: Tensor) -> Tensor:
         """A tensor in the subject's layout -> the same in Hugging Face's."""
-        tensor, shape = tensor.t() if name in self._transposed else tensor, self.expected_shape(name)
-        return tensor.reshape(shape) if shape and tensor.squeeze().shape == shape else tensor
+        shape, axes = self.expected_shape(name), self._axes(name)
+        if shape and axes:
+            return tensor.permute(axes).reshape(shape)
+        tensor = tensor.t() if name in self._transposed else tensor
+        fits = shape and (tensor.squeeze().shape == shape or (len(shape) == 1 and tensor.numel() == shape[0]))
+        return tensor.reshape(shape) if shape and fits else tensor
 
     def all_to_hf(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors by name, in Hugging Face's layout; three projections joined to c_attn, the head left out."""
         named = {name: self.to_hf(name, tensor) for name, tensor in tensors.items() if name != HEAD}
-        thirds: dict[str, dict[int, str]] = {}
+        portions: dict[str, dict[Portion, str]] = {}
         for name in named:
-            whole, third = whole_tensor(name)
-            if third is not None:
-                thirds.setdefault(whole, {})[third] = name
-        for whole, parts in thirds.items():
-            if len(parts) == len(QKV):
-                named[whole] = torch.cat([named.pop(parts[third]) for third in range(len(QKV))], dim=-1)
+            whole, portion = whole_tensor(name)
+            if portion is not None:
+                portions.setdefault(whole, {})[portion] = name
+        for whole, parts in portions.items():
+            if len(parts) == len(QKV) * min(parts).heads:
+                named[whole] = torch.cat([named.pop(parts[portion]) for portion in sorted(parts)], dim=-1)
         return named
 
     def from_hf(self, name: str, tensors: Mapping[str, Tensor]) -> Tensor | None:
@@ -62,14 +67,36 @@ class Layout:
 
         None if they hold no such tensor, or one of another shape.
         """
-        whole, third = whole_tensor(name)
+        whole, portion = whole_tensor(name)
         source = tensors.get("wte.weight" if name == HEAD else whole)
         if source is None:
             return None
-        source = source if third is None else source.chunk(3, dim=-1)[third]
+        source = source if portion is None else portion.of(source)
+        parameter, axes = self._parameters[name], self._axes(name)
+        if axes:
+            inverse = [axes.index(axis) for axis in range(len(axes))]
+            return source.reshape([parameter.shape[axis] for axis in axes]).permute(inverse)
         source = source.t() if name in self._transposed else source
-        parameter = self._parameters[name]
-        return source.reshape(parameter.shape) if source.squeeze().shape == parameter.squeeze().shape else None
+        fits = source.squeeze().shape == parameter.squeeze().shape or (
+            source.ndim == 1 and source.numel() == parameter.numel()
+        )
+        return source.reshape(parameter.shape) if fits else None
+
+    def _axes(self, name: str) -> list[int] | None:
+        """The order of the dimensions in Hugging Face's layout, for a matrix that is stored as [H, C, D] or the like.
+
+        None for other tensors.
+        """
+        shape, own = self.expected_shape(name), self._parameters[name].shape
+        if shape is None or len(shape) != 2 or len(own) != 3 or 1 in own or own.numel() != shape.numel():
+            return None
+        by_inputs = ".c_attn." in name  # the heads are among the outputs; those of c_proj are among the inputs
+        width = shape[0] if by_inputs else shape[1]
+        if own.count(width) != 1:
+            return None
+        whole = list(own).index(width)
+        heads = [axis for axis in range(3) if axis != whole]
+        return [whole, *heads] if by_inputs else [*heads, whole]
 
     def _is_transposed(self, name: str) -> bool:
         """Whether the subject stores a matrix transposed, compared with Hugging Face."""

@@ -32,6 +32,8 @@ class Subject:
         self.parameters: dict[str, nn.Parameter] = {}
         self.changes_input = False
         """Whether a call has changed the ids that it was given."""
+        self.named_by_structure: list[list[str]] = []
+        """The rules by which parts that the user gave no name to have theirs."""
         self._targets: str | None = None
         """The argument with which the model answers for all positions; None if it needs none."""
         own_names: dict[str, str] = {}
@@ -41,6 +43,11 @@ class Subject:
                 raise UserError(f"subject.rename makes both {own_names[site]} and {own} to {site}")
             self.parameters[site] = parameter
             own_names[site] = own
+        # A head that is tied to wte is the head, whatever its name is.
+        tied = [site for site, each in self.parameters.items() if each is self.parameters.get("wte.weight")]
+        for site in tied:
+            if site not in ("wte.weight", HEAD):
+                self.parameters.setdefault(HEAD, self.parameters.pop(site))
         self._layout = Layout(shapes, self.parameters, self.sites)
 
     @property

@@ -1,12 +1,33 @@
 """Hugging Face's names, less the `transformer.` in front, for the modules and tensors of a model of unknown make."""
 
 import re
+from dataclasses import dataclass
+
+from torch import Tensor
 
 from gpt2x.errors import UserError
 
 HEAD = "lm_head.weight"
 QKV = ("q", "k", "v")
-"""A separate query, key or value projection is the site `h.N.attn.c_attn.q`, `.k` or `.v`: a third of c_attn."""
+"""A separate query, key or value projection is the site `h.N.attn.c_attn.q`, `.k` or `.v`: a third of c_attn.
+
+That of one head is, for example, `h.N.attn.c_attn.q.3_of_12`, where heads are counted from 0.
+"""
+_PORTION = re.compile(r"(.*c_attn)\.([qkv])(?:\.(\d+)_of_(\d+))?")
+
+
+@dataclass(frozen=True, order=True)
+class Portion:
+    """A part of c_attn's outputs: a third, or one head of it."""
+
+    third: int
+    head: int
+    heads: int
+    """1 for the whole third."""
+
+    def of(self, whole: Tensor) -> Tensor:
+        """This part of a tensor whose last dimension is that of c_attn's outputs."""
+        return whole.chunk(3, dim=-1)[self.third].chunk(self.heads, dim=-1)[self.head]
 
 
 def hf_name(own: str, rename: list[list[str]]) -> str:
@@ -23,14 +44,29 @@ def hf_name(own: str, rename: list[list[str]]) -> str:
     return own.removeprefix("transformer.")
 
 
-def whole_tensor(name: str) -> tuple[str, int | None]:
-    """`h.0.attn.c_attn.k.weight` -> (`h.0.attn.c_attn.weight`, 1); any other name -> (itself, None)."""
+def whole_tensor(name: str) -> tuple[str, Portion | None]:
+    """`h.0.attn.c_attn.k.weight` -> (`h.0.attn.c_attn.weight`, the keys); any other name -> (itself, None)."""
     module, dot, leaf = name.rpartition(".")
-    whole, third = whole_site(module)
-    return f"{whole}{dot}{leaf}", third
+    whole, portion = whole_site(module)
+    return f"{whole}{dot}{leaf}", portion
 
 
-def whole_site(site: str) -> tuple[str, int | None]:
-    """`h.0.attn.c_attn.k` -> (`h.0.attn.c_attn`, 1); any other site -> (itself, None)."""
-    whole, _, part = site.rpartition(".")
-    return (whole, QKV.index(part)) if whole.endswith("c_attn") and part in QKV else (site, None)
+def whole_site(site: str) -> tuple[str, Portion | None]:
+    """`h.0.attn.c_attn.k` -> (`h.0.attn.c_attn`, the keys); any other site -> (itself, None)."""
+    match = _PORTION.fullmatch(site)
+    if match is None:
+        return site, None
+    whole, part, head, heads = match.groups()
+    return whole, Portion(QKV.index(part), int(head or 0), int(heads or 1))
+
+
+def portions_of(site: str, heads: int) -> list[str]:
+    """The sites of c_attn's thirds, and of the heads of each."""
+    thirds = [f"{site}.{part}" for part in QKV]
+    return [*thirds, *(f"{third}.{head}_of_{heads}" for third in thirds for head in range(heads))]
+
+
+def portion_of(site: str, whole: Tensor) -> Tensor:
+    """The part of c_attn's output that is a site's; all of it for the site of the whole."""
+    portion = whole_site(site)[1]
+    return whole if portion is None else portion.of(whole)

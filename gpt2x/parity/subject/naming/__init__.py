@@ -1,0 +1,244 @@
+"""Hugging Face's names for the parts of a model that has other names, by what is certain: shapes, types and order.
+
+A part is given a name only where no other part could have it. What remains keeps its own name, and the stage weights
+reports it.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from gpt2x.parity.subject.code import SubjectError, subject_code
+from gpt2x.parity.subject.names import hf_name
+from gpt2x.parity.subject.naming.parts import Layers, Part, Sizes, layers_of, parts_of
+from gpt2x.parity.subject.naming.words import norm_of, projection
+
+Rules = list[list[str]]
+"""Pairs [regex, replacement], as subject.rename takes them."""
+_ACTIVATION = re.compile("gelu|relu|silu|swish|tanh|sigmoid|activation", re.IGNORECASE)
+
+
+def rules_by_structure(model: nn.Module, shapes: Mapping[str, torch.Size]) -> Rules:
+    """The rules that give the parts Hugging Face's names; none where all matrices have theirs already.
+
+    `shapes` are those of the reference's tensors, under Hugging Face's names less `transformer.`.
+    """
+    own = {hf_name(name, []) for name, _ in model.named_parameters(remove_duplicate=False)}
+    if own.issuperset(name for name, shape in shapes.items() if len(shape) == 2):
+        return []
+    sizes, parts = Sizes.of(shapes), parts_of(model)
+    layers = layers_of(parts, sizes.n_layer)
+    if layers is None:
+        return []
+    outside = [part for part in parts if not re.match(rf"{re.escape(layers.prefix)}\d+(\.|$)", part.path)]
+    rules = _Rules("", "")
+    _outside(outside, sizes, rules)
+    numbered = re.escape(layers.prefix)
+    counted = [[rf"^{numbered}{layers.first + i}\b", f"h.{i}"] for i in range(sizes.n_layer) if layers.first]
+    inside = _Rules(r"h\.(\d+)" if counted else rf"{numbered}(\d+)", r"h.\1")
+    _layer(model, layers, sizes, inside)
+    return rules.pairs + counted + inside.pairs + [[rf"^{inside.own}\b", inside.name]] * (not counted)
+
+
+class _Rules:
+    """Rules for the parts of one layer, or for those outside of all layers."""
+
+    def __init__(self, own: str, name: str) -> None:
+        self.own, self.name = own, name
+        self.pairs: Rules = []
+
+    def module(self, path: str, site: str) -> None:
+        """The module at `path`, and all in it, is at `site`."""
+        self.pairs.append([rf"^{self._own(path)}\b", self._name(site)])
+
+    def tensor(self, part: Part, own: str, site: str) -> None:
+        """A tensor that a module holds is `site`."""
+        path = f"{part.path}.{own}" if part.path else own
+        self.pairs.append([f"^{self._own(path)}$", self._name(site)])
+
+    def part(self, part: Part, site: str, tensors: Mapping[str, str]) -> None:
+        """A module that is the site, and those of its tensors that have other names: own name -> name."""
+        for own, name in tensors.items():
+            if own != name:
+                self.tensor(part, own, f"{site}.{name}")
+        self.module(part.path, site)
+
+    def numbered(self, stem: str, site: str, n: int) -> None:
+        """Modules for each of n heads, whose number is at the {} of the stem."""
+        before, _, after = (re.escape(each) for each in stem.partition("{}"))
+        own = rf"{self.own}\.{before}(\d+){after}"
+        self.pairs.append([rf"^{own}\b", rf"{self.name}.{site}.\2_of_{n}"])
+
+    def _own(self, path: str) -> str:
+        return rf"{self.own}\.{re.escape(path)}" if self.own else re.escape(path)
+
+    def _name(self, site: str) -> str:
+        return f"{self.name}.{site}" if self.name else site
+
+
+def _outside(parts: list[Part], sizes: Sizes, rules: _Rules) -> None:
+    """wte, wpe, ln_f and lm_head."""
+    tables = [(part, own) for part in parts if (own := part.matrix(sizes.V, sizes.C))]
+    heads = [each for each in tables if isinstance(each[0].module, nn.Linear)]
+    others = [each for each in tables if each not in heads]
+    if others:
+        _table(*others[0], "wte", rules)
+    if not heads:
+        heads = others[1:]
+    if len(heads) == 1:
+        _table(*heads[0], "lm_head", rules)
+    positions = [(part, own) for part in parts if sizes.P != sizes.V and (own := part.matrix(sizes.P, sizes.C))]
+    if len(positions) == 1:
+        _table(*positions[0], "wpe", rules)
+    norms = [(part, named) for part in parts if (named := part.norm(sizes.C)) is not None]
+    if norms:
+        rules.part(norms[-1][0], "ln_f", norms[-1][1])
+
+
+def _table(part: Part, own: str, site: str, rules: _Rules) -> None:
+    """A matrix that its module holds alone, or one among several tensors of a module."""
+    if part.path and set(part.shapes) <= {own, "bias"}:
+        rules.part(part, site, {own: "weight"})
+    else:
+        rules.tensor(part, own, f"{site}.weight")
+
+
+def _layer(model: nn.Module, layers: Layers, sizes: Sizes, rules: _Rules) -> None:
+    """What is in a layer."""
+    attention = _attention(layers.parts, sizes, rules)
+    mlp = _mlp(layers.parts, sizes, rules)
+    norms = [(part, named) for part in layers.parts if (named := part.norm(sizes.C)) is not None]
+    if len(norms) == 2:
+        first, second = (part for part, _ in norms)
+        executed = _executed(model, [first.module, second.module])
+        if executed == [second.module, first.module] or (not executed and norm_of(first.path) == 2):
+            norms.reverse()
+        for i, (part, named) in enumerate(norms, 1):
+            rules.part(part, f"ln_{i}", named)
+    for paths, site in ((attention, "attn"), (mlp, "mlp")):
+        container = _common(paths)
+        if not container:
+            continue
+        activation = _activation(model.get_submodule(f"{layers.prefix}{layers.first}.{container}"))
+        if site == "mlp" and activation:
+            rules.module(f"{container}.{activation}", "mlp.act")
+        rules.module(container, site)
+
+
+def _attention(parts: list[Part], sizes: Sizes, rules: _Rules) -> list[str]:
+    """c_attn, or its three thirds, and c_proj; returns the paths of their modules."""
+    C = sizes.C
+    heads = _heads(parts, C, rules)
+    fused = [(part, own) for part in parts if (own := part.matrix(C, 3 * C))]
+    square = [(part, own) for part in parts for own, shape in part.shapes.items() if _is_square(shape, C)]
+    found = {}
+    if len(fused) == 1:
+        found["attn.c_attn"] = fused[0]
+    else:
+        for part, own in square:
+            third = projection(f"{part.path}.{own}")
+            if third:
+                found[f"attn.c_attn.{third}"] = part, own
+    rest = [each for each in square if each not in found.values()]
+    if len(rest) == 1:
+        found["attn.c_proj"] = rest[0]
+    if "attn.c_proj" not in found or len(found) != (1 if heads else 2 if fused else 4):
+        return []
+    for site, (part, own) in found.items():
+        _linear(part, own, site, rules)
+    return heads + [part.path for part, _ in found.values()]
+
+
+def _is_square(shape: torch.Size, C: int) -> bool:
+    """[C, C], or with the heads along a dimension of their own."""
+    return shape.numel() == C * C and C in shape
+
+
+def _heads(parts: list[Part], C: int, rules: _Rules) -> list[str]:
+    """The projections of single heads, such as heads.0.key; returns the paths of their modules."""
+    families: dict[str, dict[str, list[str]]] = {"q": {}, "k": {}, "v": {}}
+    for part in parts:
+        third, number = projection(part.path), re.search(r"(?<![^._])\d+(?![^._])", part.path)
+        small = [shape for shape in part.shapes.values() if len(shape) == 2 and C in shape and shape.numel() < C * C]
+        if third and number and len(small) == 1:
+            stem = f"{part.path[: number.start()]}{{}}{part.path[number.end() :]}"
+            families[third].setdefault(stem, []).append(part.path)
+    found = {third: next(iter(family.items())) for third, family in families.items() if len(family) == 1}
+    n = len(found["q"][1]) if "q" in found else 0
+    if len(found) != len(families) or n < 2 or any(len(paths) != n for _, paths in found.values()) or C % n:
+        return []
+    for third, (stem, _) in found.items():
+        rules.numbered(stem, f"attn.c_attn.{third}", n)
+    return [path for _, paths in found.values() for path in paths]
+
+
+def _mlp(parts: list[Part], sizes: Sizes, rules: _Rules) -> list[str]:
+    """mlp.c_fc and mlp.c_proj; returns the paths of their modules."""
+    both = [
+        (part, own) for part in parts for own, shape in part.shapes.items() if sorted(shape) == [sizes.C, sizes.inner]
+    ]
+    if len(both) != 2:
+        return []
+    outputs = [part.outputs(own) for part, own in both]
+    if outputs == [sizes.C, sizes.inner]:
+        both.reverse()
+    for (part, own), site in zip(both, ("mlp.c_fc", "mlp.c_proj"), strict=True):
+        _linear(part, own, site, rules)
+    return [part.path for part, _ in both]
+
+
+def _linear(part: Part, own: str, site: str, rules: _Rules) -> None:
+    """A matrix and its bias."""
+    bias = part.bias_of(own)
+    if part.path and set(part.shapes) == {own, bias} - {None} and not list(part.module.children()):
+        rules.part(part, site, {own: "weight"} | ({bias: "bias"} if bias else {}))
+        return
+    rules.tensor(part, own, f"{site}.weight")
+    if bias:
+        rules.tensor(part, bias, f"{site}.bias")
+
+
+def _activation(mlp: nn.Module) -> str | None:
+    """The path of the only module in an MLP that is an activation by its type and has no parameters."""
+    found = [
+        path
+        for path, module in mlp.named_modules()
+        if path and _ACTIVATION.search(type(module).__name__) and next(module.parameters(), None) is None
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _common(paths: list[str]) -> str:
+    """The module that contains all of these paths, below the layer; empty if only the layer does."""
+    if not paths:
+        return ""
+    split = [path.split(".") for path in paths]
+    depth = 0
+    while all(len(path) > depth + 1 for path in split) and len({path[depth] for path in split}) == 1:
+        depth += 1
+    same = len(set(paths)) == 1
+    return paths[0] if same else ".".join(split[0][:depth])
+
+
+@torch.no_grad()
+def _executed(model: nn.Module, modules: list[nn.Module]) -> list[nn.Module]:
+    """The modules in the order in which a pass over two tokens enters them; empty where it fails, or skips one."""
+    entered: list[nn.Module] = []
+
+    def hook(module: nn.Module, args: Any) -> None:
+        if module not in entered:
+            entered.append(module)
+
+    handles = [module.register_forward_pre_hook(hook) for module in modules]
+    try:
+        with subject_code():
+            model(torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device))
+    except SubjectError:
+        return []
+    finally:
+        for handle in handles:
+            handle.remove()
+    return entered if len(entered) == len(modules) else []

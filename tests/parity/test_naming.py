@@ -1,0 +1,41 @@
+"""Models whose names are not Hugging Face's: their parts are found by structure, and compared like any others."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPO, read_csv, run_dir
+from tests.parity.conftest import Validate, summary_of
+
+STYLES = REPO / "tests" / "subjects" / "styles.py"
+CORRECT = ["Model", "PerHead", "InLibrary", "WithEinsum", "Numbered"]
+
+
+@pytest.mark.parametrize("style", CORRECT)
+def test_a_correct_model_passes(validate: Validate, launch: Path, style: str) -> None:
+    result = validate(f"{STYLES}:{style}")
+    assert result.code == 0, result.out + result.err
+    checks = read_csv(run_dir(launch, "validate") / "parity.csv")
+    sites = {row["site"] for row in checks if row["status"] == "ok"}
+    thirds = {"PerHead": ".q.2_of_3", "Model": ".k", "Numbered": ".v"}
+    assert {"h.0", "h.2.ln_1", "h.1.ln_2", "h.0.attn", "h.0.mlp", "h.0.mlp.act", "ln_f", "lm_head"} <= sites
+    assert style not in thirds or f"h.2.attn.c_attn{thirds[style]}" in sites
+    assert "unexpected" not in {row["status"] for row in checks}
+
+
+def test_a_mistake_is_named(validate: Validate, launch: Path) -> None:
+    assert validate(f"{STYLES}:Exact").code == 1
+    summary = summary_of(launch)
+    assert summary["first_divergence"] == "h.0.mlp.act"
+    assert "erf" in summary["probable_cause"]
+
+
+def test_the_mapping_is_printed_and_can_be_given(validate: Validate, launch: Path) -> None:
+    printed = validate(f"{STYLES}:PerHead").out
+    (line,) = (line for line in printed.splitlines() if line.startswith("names "))
+    *_, rename = shlex.split(line)
+    again = validate(f"{STYLES}:PerHead", rename, "hydra.run.dir=again")
+    assert again.code == 0, again.out + again.err
+    assert "\nnames " not in again.out
+    assert read_csv(launch / "again" / "parity.csv") == read_csv(run_dir(launch, "validate") / "parity.csv")
