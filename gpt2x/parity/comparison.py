@@ -1,6 +1,7 @@
 """The two sides of a validation."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
@@ -9,6 +10,7 @@ from gpt2x.model.gpt2 import GPT2
 from gpt2x.parity.measures import RELATIVE_TOLERANCE
 from gpt2x.parity.reference.record import Record
 from gpt2x.parity.subject import Subject
+from gpt2x.parity.subject.idle import idle_parameters
 from gpt2x.parity.trace import Trace
 
 
@@ -33,6 +35,11 @@ class Comparison:
     """One forward pass of the exact subject on the prompt; filled in by the stage layers."""
     isolated: dict[str, torch.Tensor] = field(default_factory=dict)
     """Site -> what the exact subject's module answers to the reference's input; filled in by the stage layers."""
+
+    @cached_property
+    def idle(self) -> dict[str, str]:
+        """Parameters of the subject that the reference lacks -> why they change nothing, for those that do not."""
+        return idle_parameters(self.exact, self.ids(self.exact))
 
     @property
     def tolerance(self) -> float:

@@ -39,3 +39,18 @@ def test_the_mapping_is_printed_and_can_be_given(validate: Validate, launch: Pat
     assert again.code == 0, again.out + again.err
     assert "\nnames " not in again.out
     assert read_csv(launch / "again" / "parity.csv") == read_csv(run_dir(launch, "validate") / "parity.csv")
+
+
+def test_weights_of_its_own(validate: Validate) -> None:
+    assert validate(f"{STYLES}:loaded", "subject.weights=own").code == 0
+
+
+def test_parameters_that_change_nothing(validate: Validate, launch: Path) -> None:
+    result = validate(f"{STYLES}:Idle")
+    assert result.code == 0, result.out
+    rows = read_csv(run_dir(launch, "validate") / "parity.csv")
+    assert {row["site"]: row["note"].rpartition(" that is ")[2] for row in rows if "GPT-2 does not" in row["note"]} == {
+        "lm_head.bias": "all zero",
+        "pooler.weight": "not used",
+        "pooler.bias": "not used",
+    }

@@ -1,9 +1,11 @@
 """Correct GPT-2s in the styles in which people write them, whose names and shapes are not Hugging Face's."""
 
 import math
+import os
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 
@@ -182,3 +184,51 @@ class Numbered(Model):
         for i in range(self.n_layer):
             x = getattr(self, f"layer_{i + 1}")(x)
         return self.unembed(self.last(x))
+
+
+class Idle(PerHead):
+    """With a bias of the head that is zero, and layers that are never called."""
+
+    def __init__(self, a: Any) -> None:
+        super().__init__(a)
+        self.unembed = nn.Linear(a.n_embd, a.vocab_size)
+        nn.init.zeros_(self.unembed.bias)
+        self.pooler = nn.Linear(a.n_embd, a.n_embd)
+
+
+def loaded(a: Any) -> Model:
+    """Queries, keys and values from c_attn of Hugging Face's file, in this model's own names and layout."""
+    model = Model(a)
+    with safe_open(os.environ["PLAIN_WEIGHTS"], "pt") as file:
+        prefix = "transformer." if "transformer.wte.weight" in file.keys() else ""  # noqa: SIM118  # not a dict
+
+        def load(parameter: Tensor, value: Tensor) -> None:
+            parameter.data.copy_(value.reshape(parameter.shape))
+
+        def read(name: str) -> Tensor:
+            tensor: Tensor = file.get_tensor(prefix + name)
+            return tensor
+
+        load(model.token_table.weight, read("wte.weight"))
+        load(model.unembed.weight, read("wte.weight"))
+        load(model.position_table, read("wpe.weight"))
+        load(model.last.gamma, read("ln_f.weight"))
+        load(model.last.beta, read("ln_f.bias"))
+        for i, layer in enumerate(model.blocks):
+            weights, biases = read(f"h.{i}.attn.c_attn.weight").chunk(3, 1), read(f"h.{i}.attn.c_attn.bias").chunk(3)
+            for linear, weight, bias in zip(
+                (layer.sa.W_query, layer.sa.W_key, layer.sa.W_value), weights, biases, strict=True
+            ):
+                load(linear.weight, weight.t())
+                load(linear.bias, bias)
+            for linear, name in (
+                (layer.sa.W_output, "attn.c_proj"),
+                (layer.ffwd.net[0], "mlp.c_fc"),
+                (layer.ffwd.net[2], "mlp.c_proj"),
+            ):
+                load(linear.weight, read(f"h.{i}.{name}.weight").t())
+                load(linear.bias, read(f"h.{i}.{name}.bias"))
+            for norm, name in ((layer.norm_a, "ln_1"), (layer.norm_b, "ln_2")):
+                load(norm.gamma, read(f"h.{i}.{name}.weight"))
+                load(norm.beta, read(f"h.{i}.{name}.bias"))
+    return model

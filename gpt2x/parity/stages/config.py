@@ -20,12 +20,16 @@ def _compare(c: Comparison) -> StageResult:
 
 
 def _parameters(c: Comparison) -> Check:
-    """An untied head that equals wte is not counted."""
+    """Neither an untied head that equals wte nor parameters that change nothing are counted."""
     ours, theirs, untied = c.subject.n_parameters, c.record.facts.n_parameters, c.subject.untied_head
     note = f"subject {ours:,}, reference {theirs:,}" if ours != theirs else f"{ours:,} in both"
     if untied is not None and head_is_wte(c):
         ours -= untied.numel()
         note += f"; its head is not tied to wte: {untied.numel():,} more parameters, with the same values"
+    idle = {id(parameter): parameter.numel() for name in c.idle for parameter in [c.exact.parameters[name]]}
+    if idle:
+        ours -= sum(idle.values())
+        note += f"; {sum(idle.values()):,} of the subject's change nothing"
     return checked(Stage.CONFIG, "model", Metric.PARAMETER_DIFFERENCE, abs(ours - theirs), 0, note)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gpt2x.checkpoints.names import dtype_name, is_conv1d
 from gpt2x.config.tasks.validate import Stage
-from gpt2x.parity.checks import Cause, Check, Metric, Status, checked, incomparable
+from gpt2x.parity.checks import Cause, Check, Metric, Status, checked, incomparable, skipped
 from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.measures import ROUNDED, rounded
 from gpt2x.parity.stages.stage import ParityStage, StageResult
@@ -21,6 +21,9 @@ def _compare(c: Comparison) -> StageResult:
     ours, theirs = c.subject.tensors(), c.record.parameters
     checks = [_tensor(c, name, ours.get(name)) for name in theirs]
     for name in c.subject.unexpected():
+        if name in c.idle:
+            checks.append(skipped(Stage.WEIGHTS, c.idle[name], name, metric=_METRIC))
+            continue
         note = "the reference has no parameter of this name"
         checks.append(incomparable(Stage.WEIGHTS, name, _METRIC, Status.UNEXPECTED, note))
     return StageResult([*checks, _head(c)])
