@@ -52,12 +52,13 @@ def tables(v: Validation) -> list[Table]:
 
 
 def answers(v: Validation) -> list[Text]:
-    """One line for each of the two questions, and for each reason why something was not checked."""
+    """One line for each note on the subject, for each of the two questions, and for each reason for a skipped check."""
+    notes = [Text(visible(f"subject          {note}")) for note in v.notes]
     unchecked = [
         Text(visible(f"not checked      {', '.join(sites)}: {reason}"), "yellow")
         for reason, sites in _unchecked(v).items()
     ]
-    return [_same_function(v), _as_accurate(v), *unchecked]
+    return [*notes, _same_function(v), _as_accurate(v), *unchecked]
 
 
 def verdict(v: Validation) -> Text:
