@@ -144,8 +144,8 @@ def validate(
 
     Args:
         module_or_target: a model that is built already (it is copied, and never changed); a class or function that
-            makes one from the architecture, or from nothing; or `path/to/file.py:name`, as for subject.target: THE
-            FILE IS EXECUTED. None validates gpt2x's own model. A model that is built in float32 keeps tensors that
+            makes one from the architecture, or from nothing; or `path/to/file.py:name`, as for subject.target: ITS
+            CODE IS EXECUTED. None validates gpt2x's own model. A model that is built in float32 keeps tensors that
             are no parameters as they were rounded then, which the comparison in float64 can notice: give its class.
         reference: the checkpoint whose weights Hugging Face's model is given: a name or a path, as for `load`, or
             what `load` returned. Its dtype and device are those of the validation.
@@ -181,9 +181,10 @@ def validate(
     }
     given = {key: value for key, value in given.items() if value is not None}
     task = build(ValidateTask, "task.", option("task", "validate") | given)
-    maker = _maker(module_or_target)
-    asked = {"target": maker.name if maker else None, "weights": weights, "rename": [list(rule) for rule in rename]}
+    target = module_or_target if isinstance(module_or_target, str) else None
+    asked = {"target": target, "weights": weights, "rename": [list(rule) for rule in rename]}
     subject = build(SubjectConfig, "subject.", asked)
+    maker = import_target(subject) if target is not None else _maker(module_or_target)
     if max_new_tokens is None:
         max_new_tokens = option("decode", "sample")["max_new_tokens"]
     decode = build(DecodeConfig, "decode.", {"max_new_tokens": max_new_tokens})
@@ -266,12 +267,10 @@ def read_runs(
     return read_tables(path, tables[table], TABLES[tables[table]], unfinished)
 
 
-def _maker(module_or_target: nn.Module | Callable[..., nn.Module] | str | None) -> Maker | None:
+def _maker(module_or_target: Any) -> Maker | None:
     """What makes the subject; None for gpt2x's own model."""
     if module_or_target is None:
         return None
-    if isinstance(module_or_target, str):
-        return import_target(module_or_target)
     if isinstance(module_or_target, nn.Module):
         return GivenModule(module_or_target)
     if callable(module_or_target):

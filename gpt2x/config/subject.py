@@ -5,20 +5,38 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from gpt2x.config.checks import choose
+from gpt2x.config.checks import at_least, choose
 from gpt2x.errors import UserError
 
 
+class _Import:
+    """The setting `import`. As it is a keyword of Python, no class body and no parameter list can hold it."""
+
+    @property
+    def import_mode(self) -> str:
+        """`definitions` or `whole`. Raises UserError if it is neither."""
+        value = str(vars(self).get("import", "definitions"))
+        choose("subject.import", value, ("definitions", "whole"))
+        return value
+
+
+_Import.__annotations__ = {"import": str}
+setattr(_Import, "import", field(default="definitions", init=False, repr=False, compare=False))
+dataclass(_Import)
+
+
 @dataclass
-class SubjectConfig:
+class SubjectConfig(_Import):
     """The model that is examined; without a target, gpt2x's own."""
 
     target: str | None = None
     weights: str = MISSING
     rename: list[list[str]] = field(default_factory=list)
+    import_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         choose("subject.weights", self.weights, ("copy", "own"))
+        at_least("subject.import_seconds", self.import_seconds, 1)
         for rule in self.rename:
             if len(rule) != 2:
                 raise UserError(f"subject.rename: {rule} is not a pair [regex, replacement]")

@@ -31,6 +31,8 @@ class Validation:
 
     subject: str
     """The name of the subject."""
+    notes: list[str]
+    """What the user should know about how the subject's model was made, one line each."""
     checkpoint: Checkpoint
     dtype: str
     """The dtype asked for."""
@@ -131,6 +133,7 @@ def validate(
             found.checks.append(diagnosis.check)
     return Validation(
         subject=source.name,
+        notes=source.notes,
         checkpoint=checkpoint,
         dtype=dtype,
         stages=names,

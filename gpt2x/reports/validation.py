@@ -53,12 +53,13 @@ def tables(v: Validation) -> list[Table]:
 
 
 def answers(v: Validation) -> list[Text]:
-    """One line for each of the two questions, for the names, and for each reason why something was not checked."""
+    """What to know of the subject, how its names were found, the two questions, and why checks were skipped."""
+    notes = [Text(visible(f"subject          {note}")) for note in v.notes]
     unchecked = [
         Text(visible(f"not checked      {', '.join(sites)}: {reason}"), "yellow")
         for reason, sites in _unchecked(v).items()
     ]
-    return [_same_function(v), _as_accurate(v), *_names(v), *unchecked]
+    return [*notes, *_names(v), _same_function(v), _as_accurate(v), *unchecked]
 
 
 def verdict(v: Validation) -> Text:

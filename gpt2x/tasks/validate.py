@@ -23,7 +23,7 @@ NUMBERS = ("relative_difference", "error_ratio", "max_abs_logit_difference", "me
 def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
     """Compares stage by stage; the verdict is in Outcome.passed. Raises UserError if the validation cannot begin."""
     prompts = read_prompts(config.prompt, prompt_file=config.prompt_file)
-    source = Source(config.subject, import_target(config.subject.target) if config.subject.target else None)
+    source = Source(config.subject, import_target(config.subject) if config.subject.target else None)
     device, dtype = find_device(config.device.name), find_dtype(config.dtype)
     outcome = Outcome(device=device)
     with progress_bar(len(task.stages) + 2) as step:  # loading and the reference, then the stages

@@ -34,7 +34,8 @@ def run(noisy: Path, launch: Path) -> Run:
 
     def run(name: str | None, *stages: Stage, **options: object) -> Validation:
         target = f"{PLAIN}:{name}" if name else None
-        source = Source(SubjectConfig(target, "copy"), import_target(target) if target else None)
+        asked = SubjectConfig(target, "copy")
+        source = Source(asked, import_target(asked) if target else None)
         weights = WeightsConfig(source="local", path=str(noisy))
         checkpoint = load_checkpoint(ModelConfig(name="auto"), weights, find_dtype("float32"), find_device("cpu"))
         reference = OracleRecord("to be, or not", [Prompt("0", "be")], 4)

@@ -26,6 +26,10 @@ class Maker(Protocol):
     def name(self) -> str:
         """The name of the subject in tables and messages."""
 
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know about how the model was made, one line each."""
+
     def build(self, config: GPT2Config, dtype: torch.dtype) -> nn.Module:
         """A new model, which will be converted to `dtype`. Raises SubjectError if the user's code fails."""
 
@@ -41,6 +45,10 @@ class Source:
     @property
     def name(self) -> str:
         return self.target.name if self.target is not None else OURS
+
+    @property
+    def notes(self) -> list[str]:
+        return self.target.notes if self.target is not None else []
 
 
 def build(source: Source, checkpoint: Checkpoint, record: Record, dtype: torch.dtype, device: torch.device) -> Subject:

@@ -50,10 +50,15 @@ def contained() -> Iterator[None]:
 
 def in_one_line(error: BaseException) -> str:
     """`KeyError: 'emb' (model.py, line 12)`: the place is the innermost one that is not in a library."""
-    libraries = ("<", sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), str(Path(__file__).parents[1]))
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]
+    frames = own_frames(error)
     place = f" ({shown(Path(frames[-1].filename))}, line {frames[-1].lineno})" if frames else ""
     if isinstance(error, SyntaxError) and error.filename:
         place = f" ({shown(Path(error.filename))}, line {error.lineno})"
     message = str(error.msg if isinstance(error, SyntaxError) else error).strip()
     return f"{type(error).__name__}: {' '.join(message.split())[:300]}{place}"
+
+
+def own_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """The places of an error's traceback that are neither in a library nor in gpt2x, the innermost one last."""
+    libraries = ("<", sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), str(Path(__file__).parents[1]))
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]

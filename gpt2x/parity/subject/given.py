@@ -26,6 +26,10 @@ class GivenFactory:
     def name(self) -> str:
         return _name(self.make)
 
+    @property
+    def notes(self) -> list[str]:
+        return []
+
     def build(self, config: GPT2Config, dtype: torch.dtype) -> nn.Module:
         """The subject's model, which nobody else has. A function may return one that exists already: it is copied.
 
@@ -45,6 +49,10 @@ class GivenModule:
     @property
     def name(self) -> str:
         return _name(type(self.module))
+
+    @property
+    def notes(self) -> list[str]:
+        return []
 
     def build(self, config: GPT2Config, dtype: torch.dtype) -> nn.Module:
         """A copy of the model, in the dtype that the model has. Raises UserError if it cannot be copied."""

@@ -1,26 +1,26 @@
 """subject.target: from `path/to/file.py:name` or `package.module:name` to a function that makes a model.
 
-Importing a file executes it. There is no other way to get at the model in it.
+Importing executes the file, or the part of it that makes the model: there is no other way to get at the model in it.
 """
 
-import importlib
-import importlib.util
 import inspect
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
+from gpt2x.config.subject import SubjectConfig
 from gpt2x.errors import UserError, nearest
 from gpt2x.memory import is_out_of_memory
 from gpt2x.model.config import GPT2Config
 from gpt2x.parity.subject.code import SubjectError, contained, in_one_line, subject_code
+from gpt2x.parity.subject.importing.confined import TimeIsUpError, offline, own_arguments, running, time_limit
+from gpt2x.parity.subject.importing.load import Loaded, load_file, load_module
+from gpt2x.parity.subject.importing.placeholder import Placeholder
 from gpt2x.paths import expanded, shown
 
 # Hugging Face's name -> the names that people use for it, as found in nanoGPT, minGPT, the book "Build a Large
@@ -61,20 +61,28 @@ class Architecture(dict[str, Any]):
 class Target:
     """What subject.target names: a class or function that makes the subject's model."""
 
-    name: str
-    """The text of subject.target."""
+    asked: SubjectConfig
     make: Callable[..., Any]
-    root: Path
-    """The folder that its sibling modules are imported from."""
+    loaded: Loaded
+
+    @property
+    def name(self) -> str:
+        """The text of subject.target."""
+        return str(self.asked.target)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out when the file was imported."""
+        return self.loaded.notes
 
     def build(self, config: GPT2Config, dtype: torch.dtype) -> nn.Module:
         """The subject's model. Raises SubjectError if its code fails or returns anything but an nn.Module.
 
         For float64 the file is imported again, as it may make constants when it is imported.
         """
-        make = import_target(self.name).make if dtype == torch.float64 else self.make
-        with _importable(self.root):
-            return call(make, config)
+        target = import_target(self.asked) if dtype == torch.float64 else self
+        with target.loaded.finder.active(), own_arguments(self.name):
+            return call(target.make, config)
 
 
 def call(make: Callable[..., Any], config: GPT2Config) -> nn.Module:
@@ -89,81 +97,43 @@ def call(make: Callable[..., Any], config: GPT2Config) -> nn.Module:
     return module
 
 
-def import_target(target: str) -> Target:
-    """Imports the file or module, which executes it. Raises UserError if it cannot be imported or lacks the name."""
-    where, _, name = target.rpartition(":")
+def import_target(asked: SubjectConfig) -> Target:
+    """Imports what subject.target names. Raises UserError if it cannot be imported, or lacks the name."""
+    where, _, name = str(asked.target).rpartition(":")
+    setting = f"subject.target={asked.target}"
     if not where or not all(part.isidentifier() for part in name.split(".")):
-        raise UserError(f"subject.target={target}: write path/to/file.py:name or package.module:name")
-    file, root, dotted = _located(where, target)
-    _forget_last()
-    before = set(sys.modules)
+        raise UserError(f"{setting}: write path/to/file.py:name or package.module:name")
+    file = expanded(where, "subject.target").resolve() if where.endswith(".py") else None
+    if file is not None and not file.is_file():
+        raise UserError(f"{setting}: no file {shown(file)}")
+    lazy = asked.import_mode == "definitions"
     try:
-        with _importable(root), contained():
-            module = _from_file(file) if file and "." not in dotted else importlib.import_module(dotted)
+        with contained(), own_arguments(where), time_limit(asked.import_seconds), offline() if lazy else nullcontext():
+            loaded = load_file(file, lazy=lazy) if file else load_module(where, lazy=lazy)
+            with loaded.finder.active():
+                make = _found(loaded.module, name, f"{setting}: no %r in {where}")
+    except TimeIsUpError as error:
+        limit = f"subject.import_seconds={asked.import_seconds:g}"
+        raise UserError(f"{setting}: the import is not done after {limit}; it was at {running(error)}") from None
     except (Exception, SystemExit) as error:
-        if is_out_of_memory(error):
+        if isinstance(error, UserError) or is_out_of_memory(error):
             raise
-        raise UserError(f"subject.target={target}: cannot be imported: {in_one_line(error)}") from error
-    finally:
-        _imported.update(
-            key for key in set(sys.modules) - before if _lies_in(root, getattr(sys.modules[key], "__file__", None))
-        )
-    make: Any = module
-    for part in name.split("."):
-        if not hasattr(make, part):
-            raise UserError(f"subject.target={target}: no {part!r} in {where}{nearest(part, dir(make))}")
-        make = getattr(make, part)
+        raise UserError(f"{setting}: cannot be imported: {in_one_line(error)}") from error
+    if isinstance(make, Placeholder):
+        raise UserError(f"{setting}: cannot be imported: {make.why}")
     if isinstance(make, nn.Module) or not callable(make):
-        raise UserError(f"subject.target={target}: a {type(make).__name__}; name a class, or a function that makes it")
-    return Target(target, make, root)
+        raise UserError(f"{setting}: a {type(make).__name__}; name a class, or a function that makes it")
+    return Target(asked, make, loaded)
 
 
-def _located(where: str, target: str) -> tuple[Path | None, Path, str]:
-    """The file (None for a module), the folder to import from, and the dotted name of the module in it."""
-    if not where.endswith(".py"):
-        return None, Path.cwd(), where
-    file = expanded(where, "subject.target").resolve()
-    if not file.is_file():
-        raise UserError(f"subject.target={target}: no file {shown(file)}")
-    root, dotted = file.parent, file.stem
-    while (root / "__init__.py").is_file():  # a file inside a package is imported as a part of the package
-        dotted, root = f"{root.name}.{dotted}", root.parent
-    return file, root, dotted
-
-
-# Names of the modules that the last subject imported. The next subject's siblings may have the same names.
-_imported: set[str] = set()
-
-
-def _forget_last() -> None:
-    for name in _imported:
-        sys.modules.pop(name, None)
-    _imported.clear()
-    importlib.invalidate_caches()
-
-
-def _from_file(file: Path) -> ModuleType:
-    # The prefix keeps a subject in `tokenizers.py` from taking the place of the library of that name.
-    spec = importlib.util.spec_from_file_location(f"_subject_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look up the module that they are defined in
-    spec.loader.exec_module(module)
-    return module
-
-
-@contextmanager
-def _importable(root: Path) -> Iterator[None]:
-    sys.path.insert(0, str(root))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(root))
-
-
-def _lies_in(root: Path, file: str | None) -> bool:
-    return file is not None and Path(file).is_relative_to(root) and "site-packages" not in file
+def _found(module: ModuleType, name: str, missing: str) -> Any:
+    """The object of a dotted name in a module. Raises UserError with the message `missing` % part if there is none."""
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise UserError(missing % part + nearest(part, dir(found)))
+        found = getattr(found, part)
+    return found
 
 
 def _takes_an_argument(make: Callable[..., Any]) -> bool:

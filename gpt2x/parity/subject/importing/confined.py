@@ -1,0 +1,63 @@
+"""Keeps a file that is being imported from gpt2x's arguments, from standard input and the network, and to a time."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+from unittest.mock import patch
+
+from gpt2x.parity.subject.code import own_frames
+from gpt2x.paths import shown
+
+
+class TimeIsUpError(BaseException):
+    """Code ran for longer than allowed. Not an Exception, so that the code does not catch it."""
+
+
+@contextmanager
+def own_arguments(file: str) -> Iterator[None]:
+    """The file sees a command line without arguments, and an empty standard input."""
+    with Path(os.devnull).open() as nothing, patch.object(sys, "argv", [file]), patch.object(sys, "stdin", nothing):
+        yield
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Connections fail at once."""
+
+    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+        raise OSError("a file that is imported may not use the network")
+
+    with patch.object(socket.socket, "connect", refuse), patch.object(socket, "getaddrinfo", refuse):
+        yield
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raises TimeIsUpError in the code within if it takes longer. Only the main thread can be interrupted so."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise TimeIsUpError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # again each second, should the code catch the exception
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def running(error: TimeIsUpError) -> str:
+    """`train.py, line 88: for step in range(max_steps):` for the statement of the user's file that was running."""
+    frames = [frame for frame in own_frames(error) if frame.name == "<module>"] or own_frames(error)
+    return f"{shown(Path(frames[-1].filename))}, line {frames[-1].lineno}: {frames[-1].line}" if frames else "an import"
