@@ -14,6 +14,7 @@ from gpt2x.memory import available_memory, check_room_for
 from gpt2x.parity.reference.ask import ask_oracle
 from gpt2x.parity.reference.record import Record
 from gpt2x.parity.reference.saved import check_savable, load_record, save_record
+from gpt2x.parity.reference.sound import check_finite
 from gpt2x.parity.stages import STAGES
 from gpt2x.paths import expanded
 from gpt2x.prompts import Prompt, read_prompts
@@ -30,8 +31,10 @@ class SavedRecord:
         return False
 
     def get(self, checkpoint: Checkpoint, stages: Collection[Stage], copies: int) -> Record:
-        """Raises UserError if the file cannot be read, or was made with other weights."""
-        return load_record(self.path, checkpoint).with_portions()
+        """Raises UserError if the file cannot be read, was made with other weights, or holds NaN."""
+        record = load_record(self.path, checkpoint)
+        check_finite(record, checkpoint.weights)
+        return record.with_portions()
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class OracleRecord:
         """The answers that the stages need, in float64 or, if that does not fit in memory, in the checkpoint's dtype.
 
         `copies` models in the checkpoint's dtype will be in memory beside the checkpoint. Raises UserError if a
-        prompt does not fit in the context, or the record cannot be saved.
+        prompt does not fit in the context, the reference's logits are not finite or change from run to run, or the
+        record cannot be saved.
         """
         if self.save_to is not None:
             check_savable(self.save_to)
@@ -69,6 +73,7 @@ class OracleRecord:
             wanted.discard(Stage.GRADIENTS)
         exact = torch.float64 if fits else checkpoint.model.lm_head.weight.dtype
         record = ask_oracle(checkpoint, self.prompt, self.gen_prompts, self.max_new_tokens, wanted, exact)
+        check_finite(record, checkpoint.weights)
         if self.save_to is not None:
             save_record(record, self.save_to)
         return record.with_portions()

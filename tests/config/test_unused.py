@@ -38,6 +38,7 @@ from tests.conftest import REPO, Cli, Refused, assert_in, read_csv
         (["task=benchmark", "decode=greedy"], ["decode", "task=benchmark"]),
         (["task=train", "task.data=x", "prompt=x"], ["prompt", "task=train", "task=validate and task=generate"]),
         (["task=train", "task.data=x", "dtype=float32"], ["dtype", "task=train"]),
+        (["task=generate", "subject.target=model.py:GPT2"], ["subject.target", "task=generate", "task=validate"]),
     ],
 )
 def test_it_is_refused(refused: Refused, args: list[str], words: list[str]) -> None:

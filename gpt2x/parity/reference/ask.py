@@ -12,6 +12,7 @@ from gpt2x.parity.measures import rms
 from gpt2x.parity.reference.losses import context_losses, loss_of, one_thread, sample
 from gpt2x.parity.reference.oracle import load_oracle, oracle_greedy, oracle_parameters, oracle_tokenize
 from gpt2x.parity.reference.record import Facts, Generation, Record, architecture_of
+from gpt2x.parity.reference.sound import check_repeatable
 from gpt2x.parity.subject.module import Subject
 from gpt2x.parity.texts import TEXTS
 from gpt2x.parity.trace import isolate, trace
@@ -33,7 +34,7 @@ def ask_oracle(
     """The oracle's answers for a checkpoint, in the checkpoint's dtype and in `exact`.
 
     `wanted` are stages: answers that none of them needs are left out. Raises UserError if transformers cannot load
-    the checkpoint.
+    the checkpoint, or answers differently when it is asked again.
     """
     weight = checkpoint.model.lm_head.weight
     dtype, device = weight.dtype, weight.device
@@ -53,6 +54,8 @@ def ask_oracle(
     input_ids = torch.tensor([facts.ids], device=exact_device)
     logits: list[Tensor] = []
     seen = trace(lambda: logits.append(oracle.logits(input_ids)), _modules(oracle))
+    with torch.no_grad():
+        check_repeatable(logits[0], oracle.logits(input_ids), exact)
     facts.sites = list(seen.outputs)
     gradients: dict[str, Tensor] = {}
     losses = torch.empty(0)

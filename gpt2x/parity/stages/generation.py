@@ -10,6 +10,7 @@ from gpt2x.parity.checks import Check, Metric, Mode, Status, Verdict
 from gpt2x.parity.comparison import Comparison, device_of, gpt2_of
 from gpt2x.parity.measures import ERROR_RATIO, RELATIVE_TOLERANCE, first_difference
 from gpt2x.parity.reference.record import Generation
+from gpt2x.parity.reference.sound import is_finite
 from gpt2x.parity.rows import SideBySideRow
 from gpt2x.parity.stages.stage import Need, ParityStage, StageResult
 
@@ -74,6 +75,9 @@ def _token(c: Comparison, ids: list[int], where: int) -> str:
 GENERATION = ParityStage(
     Stage.GENERATION,
     _compare,
-    (Need(lambda c: bool(c.record.facts.generations), "the saved reference has none"),),
+    (
+        Need(lambda c: bool(c.record.facts.generations), "the saved reference has none"),
+        Need(lambda c: is_finite(c.record.logits_in_dtype), "the reference's logits in this dtype are not finite"),
+    ),
     asks_oracle=True,
 )

@@ -1,5 +1,7 @@
 """The stage gradients: the gradient of the batch's loss by parameter."""
 
+import math
+
 from torch import Tensor
 
 from gpt2x.config.tasks.validate import Stage
@@ -46,6 +48,8 @@ def _gradient(c: Comparison, name: str, actual: Tensor | None) -> Check:
         note = f"subject {list(actual.shape)}"
         return incomparable(Stage.GRADIENTS, name, _METRIC, Status.SHAPE_MISMATCH, note)
     norm = c.record.facts.gradient_norms[name]
+    if not math.isfinite(norm):
+        return skipped(Stage.GRADIENTS, "the reference's own gradient is not finite", name)
     by_norm = abs(actual.norm().item() - norm) / (norm or 1.0)
     value = max(relative_difference(sample(actual), c.record.gradients[name]), by_norm)
     return checked(Stage.GRADIENTS, name, _METRIC, value, c.tolerance)

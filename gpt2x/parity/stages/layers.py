@@ -1,5 +1,7 @@
 """The stage layers: every module with a Hugging Face name, on the reference's input and on the subject's own."""
 
+import math
+
 from torch import Tensor, nn
 
 from gpt2x.config.tasks.validate import Stage
@@ -78,6 +80,9 @@ def _rounding(c: Comparison, site: str, output: Tensor) -> list[Check]:
     actual = aligned(output, expected)
     if reference_error is None or actual is None:  # another size is reported by _output
         return []
+    if not math.isfinite(reference_error):
+        why = f"the reference itself is not finite in {c.record.facts.dtype}"
+        return [skipped(Stage.LAYERS, why, site, Mode.ISOLATED, Metric.ERROR_RATIO, c.dtype)]
     error = rms(actual.cpu().double() - expected)
     ratio = error_ratio(error, reference_error, rms(expected), c.record.dtype)
     return [informational(Stage.LAYERS, site, Metric.ERROR_RATIO, ratio, mode=Mode.ISOLATED, dtype=c.dtype)]
