@@ -160,9 +160,9 @@ def validate(
         max_new_tokens: for these texts, per text.
 
     Returns:
-        A Validation: `passed`, `first_divergence`, `probable_cause`, `checks` (the columns of parity.csv; differences
-        are relative to the reference's largest value, unless the metric says otherwise) and `heat_map()`. A notebook
-        shows the verdict, the place, the cause and the heat map.
+        A Validation: `passed`, `first_divergence`, `probable_cause`, `causes` (all causes: the columns of causes.csv),
+        `checks` (the columns of parity.csv; differences are relative to the reference's largest value, unless the
+        metric says otherwise) and `heat_map()`. A notebook shows the verdict, the place, the causes and the heat map.
 
     Raises:
         UserError: the validation cannot begin, for example because the model has another size than the reference.
@@ -243,7 +243,7 @@ def read_runs(
 
     Args:
         folder: `runs`, the folder of a sweep, or that of one run.
-        table: generations, tokens, summary, parity, side_by_side, train, evaluation, benchmark or timing.
+        table: generations, tokens, summary, causes, parity, side_by_side, train, evaluation, benchmark or timing.
         unfinished: also read runs that are running, failed or were killed, and add their status as `run.status`.
 
     Returns:

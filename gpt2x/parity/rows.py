@@ -1,4 +1,4 @@
-"""The rows of parity.csv, side_by_side.csv and summary.csv. Importing it never imports torch."""
+"""The rows of parity.csv, causes.csv, side_by_side.csv and summary.csv. Importing it never imports torch."""
 
 from dataclasses import dataclass
 
@@ -21,6 +21,32 @@ class ParityRow:
     status: str
     """ok | mismatch | missing | unexpected | shape_mismatch | nonfinite | skipped."""
     note: str
+
+
+@dataclass(frozen=True)
+class CauseRow:
+    """causes.csv: one row per cause; none if the subject is right."""
+
+    order: int
+    """From 1: causes in modules in the reference's order of execution, then between modules, then at the logits."""
+    sites: str
+    """Where it holds, joined by commas: `h.*.mlp.act` for all layers, `h.0.attn` or `h.2..4.attn` for some; `input of`
+    a module that receives wrong values; the name of a wrong tensor; `stage: site` outside the modules."""
+    cause: str
+    """The mistake; numbers, if it is unknown."""
+    known: bool
+    stage: str
+    """With mode, metric, value and tolerance: the check, as in parity.csv, that shows it at the first of the sites."""
+    mode: str
+    metric: str
+    value: float | None
+    tolerance: float | None
+    difference_before: float | None
+    """The largest difference between the logits of the subject and of gpt2x's own model in which all causes above are
+    made (a module of unknown cause is replaced in the subject instead), divided by the largest logit. It is infinite
+    if only one of them has NaN."""
+    difference_after: float | None
+    """The same with this cause made as well: it vanishes with the last cause. Empty if it cannot be computed."""
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from gpt2x.errors import UserError
 from gpt2x.parity.checks import Cause, Check, Metric, Status, Verdict, incomparable, skipped
 from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.diagnosis.diagnose import diagnose
-from gpt2x.parity.diagnosis.result import Diagnosis
+from gpt2x.parity.diagnosis.result import CommonCause, Diagnosis
 from gpt2x.parity.measures import RELATIVE_TOLERANCE
 from gpt2x.parity.record_source import OracleRecord, SavedRecord
 from gpt2x.parity.reference.record import Record
-from gpt2x.parity.rows import SideBySideRow, SummaryRow
+from gpt2x.parity.rows import CauseRow, SideBySideRow, SummaryRow, mode_text
 from gpt2x.parity.stages import STAGES
 from gpt2x.parity.stages.stage import ParityStage
 from gpt2x.parity.subject import SubjectError
@@ -68,6 +68,27 @@ class Validation:
     @property
     def probable_cause(self) -> str:
         return str(self.diagnosis.cause) if self.diagnosis else ""
+
+    @property
+    def causes(self) -> list[CauseRow]:
+        """All causes, in the order in which they were found; empty if no check is bad."""
+        found = self.diagnosis.causes if self.diagnosis else []
+        return [
+            CauseRow(
+                order=order,
+                sites=", ".join(each.sites),
+                cause=each.cause.text,
+                known=each.cause.known,
+                stage=each.check.stage,
+                mode=mode_text(each.check),
+                metric=each.check.metric or "",
+                value=each.check.value,
+                tolerance=each.check.tolerance,
+                difference_before=each.difference_before,
+                difference_after=each.difference_after,
+            )
+            for order, each in enumerate(found, 1)
+        ]
 
     def logits(self, dtype: str, metric: Metric) -> float | None:
         """A value that compares the logits as they are (not centred); None if it was not computed."""
@@ -200,12 +221,16 @@ def _diagnose(found: _Found) -> Diagnosis:
     first = next(check for check in found.checks if check.bad)
     site = f"{first.stage}: {first.site}"
     if first.metric is Metric.RAISES:
-        return Diagnosis(site, first, Cause(first.note))
+        return _single(site, first, Cause(first.note))
     assert found.comparison is not None  # without it, the only bad check is the one above
     try:
         return diagnose(found.comparison, [check for check in found.checks if check.metric is not Metric.RAISES])
     except SubjectError as error:
-        return Diagnosis(site, first, Cause(str(error), known=False))
+        return _single(site, first, Cause(str(error), known=False))
+
+
+def _single(site: str, check: Check, cause: Cause) -> Diagnosis:
+    return Diagnosis(site, check, cause, [CommonCause([site], cause, check)])
 
 
 @contextmanager

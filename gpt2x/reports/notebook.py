@@ -9,11 +9,10 @@ from rich.console import Group
 
 from gpt2x.errors import UserError
 from gpt2x.parity import validation
-from gpt2x.parity.rows import ParityRow, parity_row
+from gpt2x.parity.rows import CauseRow, ParityRow, parity_row
 from gpt2x.reports.heat_map import has_heat_map, heat_map
-from gpt2x.reports.validation import answers, tables, verdict
+from gpt2x.reports.validation import answers, causes, headline, tables, verdict
 from gpt2x.runs.tables import to_frame
-from gpt2x.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Validation:
-    """What gpt2x.validate found. A notebook shows the verdict, the place, the cause and the heat map."""
+    """What gpt2x.validate found. A notebook shows the verdict, the place, the causes and the heat map."""
 
     def __init__(self, found: validation.Validation) -> None:
         self._found = found
@@ -42,6 +41,11 @@ class Validation:
         return self._found.probable_cause
 
     @property
+    def causes(self) -> "DataFrame":
+        """One row per cause, all of them, in the order in which they were found: the columns of causes.csv."""
+        return to_frame(CauseRow, self._found.causes)
+
+    @property
     def checks(self) -> "DataFrame":
         """One row per comparison: the columns of parity.csv."""
         return to_frame(ParityRow, map(parity_row, self._found.checks))
@@ -56,19 +60,19 @@ class Validation:
         return heat_map(self._found)
 
     def __repr__(self) -> str:
-        return verdict(self._found).plain
+        return headline(self._found).plain
 
     def __rich__(self) -> Group:
-        return Group(*tables(self._found), *answers(self._found), verdict(self._found))
+        return Group(headline(self._found), *tables(self._found), *answers(self._found))
 
     def _repr_html_(self) -> str:
         """For notebooks. All text is escaped, as it may come from the model that was validated."""
         v = self._found
         word, _, rest = verdict(v).plain.partition("  ")
         colour = "green" if v.passed else "firebrick"
-        facts = {"model": v.subject, "place": v.first_divergence, "cause": visible(v.probable_cause)}
+        facts = {"model": v.subject, "place": v.first_divergence, "causes": "\n".join(causes(v))}
         rows = "".join(
-            f'<tr><th style="text-align: left">{escape(name)}</th><td style="text-align: left">{escape(fact)}</td></tr>'
+            f'<tr><th style="text-align: left">{escape(name)}</th><td style="text-align: left">{_lines(fact)}</td></tr>'
             for name, fact in facts.items()
             if fact
         )
@@ -82,6 +86,10 @@ class Validation:
             alternative = escape(f"The error of each module of {v.subject}")
             parts.append(f'<img src="data:image/png;base64,{_png(heat_map(v))}" alt="{alternative}">')
         return "\n".join(parts)
+
+
+def _lines(text: str) -> str:
+    return "<br>".join(map(escape, text.splitlines()))
 
 
 def _png(figure: "Figure") -> str:

@@ -1,5 +1,6 @@
-"""What validate prints: a table of the stages, both models' texts, the two questions, and the verdict."""
+"""What validate prints: the verdict, all causes, a table of the stages, both models' texts, the two questions."""
 
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,9 @@ from gpt2x.paths import shown
 from gpt2x.reports import console
 from gpt2x.shell import shell_quoted
 from gpt2x.visible import visible
+
+_WIDTH = 80  # columns of the causes
+_MOST_SITES = 4  # of a cause
 
 
 @contextmanager
@@ -37,6 +41,7 @@ def progress_bar(n_steps: int) -> Iterator[Callable[[str], None]]:
 def show(v: Validation, picture: Path | None) -> None:
     """Prints a validation, with the path of its heat map."""
     out = console.out
+    out.print(headline(v), soft_wrap=True)
     for table in tables(v):
         out.print(table)
     for line in answers(v):
@@ -44,7 +49,6 @@ def show(v: Validation, picture: Path | None) -> None:
     if picture is not None:
         link = Text(shown(picture), f"link {picture.resolve().as_uri()}")
         out.print(Text.assemble("heat map         ", link), soft_wrap=True)
-    out.print(verdict(v), soft_wrap=True)
 
 
 def tables(v: Validation) -> list[Table]:
@@ -60,6 +64,36 @@ def answers(v: Validation) -> list[Text]:
         for reason, sites in _unchecked(v).items()
     ]
     return [*notes, *_names(v), _same_function(v), _as_accurate(v), *unchecked]
+
+
+def headline(v: Validation) -> Text:
+    """The verdict, and one paragraph of 80 columns per cause."""
+    return Text("\n").join([verdict(v), *map(Text, causes(v))])
+
+
+def causes(v: Validation) -> list[str]:
+    """One paragraph per cause, with its number."""
+    found = v.diagnosis.causes if v.diagnosis else []
+    return [
+        "\n".join(
+            textwrap.wrap(
+                visible(f"{_some(each.sites)}: {each.cause}"),
+                _WIDTH,
+                initial_indent=f"{number:>3}. ",
+                subsequent_indent=" " * 5,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        )
+        for number, each in enumerate(found, 1)
+    ]
+
+
+def _some(sites: list[str]) -> str:
+    """The first sites, and how many more there are."""
+    shown = sites if len(sites) <= _MOST_SITES else sites[: _MOST_SITES - 1]
+    rest = f" and {len(sites) - len(shown)} more" if len(sites) > len(shown) else ""
+    return ", ".join(shown) + rest
 
 
 def verdict(v: Validation) -> Text:
@@ -199,7 +233,7 @@ def _failed(v: Validation) -> str:
         found.append(f"{_number(check.value)} against {_number(check.tolerance)}")
     elif check.value is not None:
         found.append(_number(check.value))
-    return f"first divergence: {', '.join(found)}; probable cause: {v.diagnosis.cause}"
+    return f"first divergence: {', '.join(found)}"
 
 
 def _yes(yes: bool) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from gpt2x.config.tasks.generate import SCORES
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.decoding.rows import GenerationRow, TokenRow
 from gpt2x.evaluation.rows import EvaluationRow
-from gpt2x.parity.rows import ParityRow, SideBySideRow, SummaryRow
+from gpt2x.parity.rows import CauseRow, ParityRow, SideBySideRow, SummaryRow
 from gpt2x.prompts import PROMPT_FILES
 from gpt2x.runs.collect import JOBS
 from gpt2x.runs.tables import TimingRow
@@ -64,7 +64,12 @@ class Task:
 ALL = (
     Task(
         "validate",
-        {"summary.csv": SummaryRow, "parity.csv": ParityRow, "side_by_side.csv": SideBySideRow},
+        {
+            "summary.csv": SummaryRow,
+            "causes.csv": CauseRow,
+            "parity.csv": ParityRow,
+            "side_by_side.csv": SideBySideRow,
+        },
         saves_memory="a smaller model, a shorter prompt or fewer task.stages",
         files=("parity.png",),
         inputs=("prompt_file", "task.reference"),

@@ -7,7 +7,7 @@ from gpt2x.config.schema import Config
 from gpt2x.config.tasks.validate import Stage, ValidateTask
 from gpt2x.device import find_device, find_dtype
 from gpt2x.parity.record_source import record_source
-from gpt2x.parity.rows import ParityRow, SideBySideRow, SummaryRow, parity_row
+from gpt2x.parity.rows import CauseRow, ParityRow, SideBySideRow, SummaryRow, parity_row
 from gpt2x.parity.subject import import_target
 from gpt2x.parity.subject.build import Source
 from gpt2x.parity.validation import validate
@@ -36,6 +36,7 @@ def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
     outcome.passed = found.passed
     outcome.timings |= found.seconds
     write_rows(run_dir / "parity.csv", ParityRow, map(parity_row, found.checks))
+    write_rows(run_dir / "causes.csv", CauseRow, found.causes)
     write_rows(run_dir / "side_by_side.csv", SideBySideRow, found.side_by_side)
     picture = run_dir / "parity.png" if has_heat_map(found) else None
     if picture is not None:

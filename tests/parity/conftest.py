@@ -12,6 +12,7 @@ PLAIN = REPO / "tests" / "subjects" / "plain.py"
 
 Checkpoints = Callable[..., Path]
 Validate = Callable[..., Result]
+Run = Callable[..., Any]  # gpt2x.parity.validation.Validation; importing it imports torch
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +62,36 @@ def validate(gpt2x: Cli, noisy: Path, monkeypatch: pytest.MonkeyPatch) -> Valida
 def summary_of(launch: Path) -> dict[str, str]:
     (summary,) = read_csv(run_dir(launch, "validate") / "summary.csv")
     return summary
+
+
+@pytest.fixture
+def run(noisy: Path, launch: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """validate() with a function that makes a model, the name of one in tests/subjects/plain.py, or gpt2x's own model.
+
+    In an empty launch directory.
+    """
+    from gpt2x.checkpoints.load import load_checkpoint
+    from gpt2x.config.model import ModelConfig
+    from gpt2x.config.subject import SubjectConfig
+    from gpt2x.config.tasks.validate import Stage
+    from gpt2x.config.weights import WeightsConfig
+    from gpt2x.device import find_device, find_dtype
+    from gpt2x.parity.record_source import OracleRecord
+    from gpt2x.parity.subject import import_target
+    from gpt2x.parity.subject.build import Source
+    from gpt2x.parity.subject.given import GivenFactory
+    from gpt2x.parity.validation import validate
+    from gpt2x.prompts import Prompt
+
+    monkeypatch.setenv("PLAIN_WEIGHTS", str(noisy / "model.safetensors"))
+
+    def run(subject: str | Callable[..., Any] | None, *stages: Stage, weights: str = "copy", **options: Any) -> Any:
+        asked = SubjectConfig(f"{PLAIN}:{subject}" if isinstance(subject, str) else None, weights)
+        maker = import_target(asked) if isinstance(subject, str) else subject and GivenFactory(subject)
+        source = Source(asked, maker)
+        local = WeightsConfig(source="local", path=str(noisy))
+        checkpoint = load_checkpoint(ModelConfig(name="auto"), local, find_dtype("float32"), find_device("cpu"))
+        reference = OracleRecord("to be, or not", [Prompt("0", "be")], 4)
+        return validate(checkpoint, source, reference, dtype="float32", stages=stages or tuple(Stage), **options)
+
+    return run

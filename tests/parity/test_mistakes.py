@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.parity.mistakes import MISTAKES, mistakes_in
+from gpt2x.parity.mistakes.mistake import made
 from gpt2x.parity.mistakes.wiring import wiring_mistakes
 
 CONFIG = GPT2Config(vocab_size=60, n_positions=16, n_embd=48, n_layer=3, n_head=3)
@@ -38,7 +39,7 @@ def test_every_mistake_in_a_module_shows_and_is_undone(model: GPT2, site: str) -
     mistakes = list(mistakes_in(module))
     assert len(mistakes) >= 6
     for mistake in mistakes:
-        with mistake.made():
+        with made([mistake]):
             assert not same(module(x), expected), mistake.cause
         assert torch.equal(module(x), expected), mistake.cause
 
@@ -50,7 +51,7 @@ def test_every_mistake_in_the_wiring_shows_and_is_undone(model: GPT2, inside: bo
     assert mistakes[0].cause == "layers skipped or repeated: h.0, h.2"
     assert (len(mistakes) > 200) == inside
     for mistake in mistakes:
-        with mistake.made():
+        with made([mistake]):
             assert not same(model(IDS), expected), mistake.cause
         assert torch.equal(model(IDS), expected), mistake.cause
 
@@ -58,7 +59,7 @@ def test_every_mistake_in_the_wiring_shows_and_is_undone(model: GPT2, inside: bo
 def test_a_mistake_is_undone_after_an_error(model: GPT2) -> None:
     expected = model(IDS)
     for mistake in wiring_mistakes(model.transformer, [2, 1, 0], inside=False):
-        with pytest.raises(RuntimeError), mistake.made():
+        with pytest.raises(RuntimeError), made([mistake]):
             raise RuntimeError
     assert torch.equal(model(IDS), expected)
 

@@ -2,46 +2,17 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from gpt2x.checkpoints.load import load_checkpoint
-from gpt2x.config.model import ModelConfig
-from gpt2x.config.subject import SubjectConfig
 from gpt2x.config.tasks.validate import Stage
-from gpt2x.config.weights import WeightsConfig
-from gpt2x.device import find_device, find_dtype
 from gpt2x.parity.checks import Cause, Check, Metric, Mode, Status, checked, incomparable, informational, skipped
-from gpt2x.parity.record_source import OracleRecord
 from gpt2x.parity.rows import parity_row
 from gpt2x.parity.stages import STAGES
-from gpt2x.parity.subject import import_target
-from gpt2x.parity.subject.build import Source
-from gpt2x.parity.validation import Validation, validate
-from gpt2x.prompts import Prompt
 from tests.conftest import REPO
-from tests.parity.conftest import PLAIN
-
-Run = Callable[..., Validation]
-
-
-@pytest.fixture
-def run(noisy: Path, launch: Path) -> Run:
-    """validate() with a subject of tests/subjects/plain.py, or gpt2x's own model, in an empty launch directory."""
-
-    def run(name: str | None, *stages: Stage, **options: object) -> Validation:
-        target = f"{PLAIN}:{name}" if name else None
-        asked = SubjectConfig(target, "copy")
-        source = Source(asked, import_target(asked) if target else None)
-        weights = WeightsConfig(source="local", path=str(noisy))
-        checkpoint = load_checkpoint(ModelConfig(name="auto"), weights, find_dtype("float32"), find_device("cpu"))
-        reference = OracleRecord("to be, or not", [Prompt("0", "be")], 4)
-        return validate(checkpoint, source, reference, dtype="float32", stages=stages or tuple(Stage), **options)
-
-    return run
+from tests.parity.conftest import Run
 
 
 def test_the_registry_has_every_stage_in_order() -> None:

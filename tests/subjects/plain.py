@@ -127,14 +127,30 @@ class GPT2(nn.Module):
 # Mistakes in methods
 
 
-def mistake(kind: type[nn.Module], **attributes: Any) -> Callable[[Any], GPT2]:
-    """A GPT-2 in which all modules of a kind have other attributes or methods."""
+def mistake(kind: type[nn.Module], layers: Iterable[int] | None = None, **attributes: Any) -> Callable[..., GPT2]:
+    """A GPT-2, or the model that is given, in which all modules of a kind have other attributes or methods.
+
+    With `layers`, only those in some blocks.
+    """
+
+    def make(a: Any, model: GPT2 | None = None) -> GPT2:
+        model = model or GPT2(a)
+        wholes = [model] if layers is None else [model.h[i] for i in layers]
+        for part in [part for whole in wholes for part in whole.modules() if isinstance(part, kind)]:
+            for name, value in attributes.items():
+                setattr(part, name, MethodType(value, part) if callable(value) else value)
+        return model
+
+    return make
+
+
+def several(*makes: Callable[..., GPT2]) -> Callable[[Any], GPT2]:
+    """A GPT-2 with several mistakes."""
 
     def make(a: Any) -> GPT2:
         model = GPT2(a)
-        for part in [part for part in model.modules() if isinstance(part, kind)]:
-            for name, value in attributes.items():
-                setattr(part, name, MethodType(value, part) if callable(value) else value)
+        for each in makes:
+            each(a, model)
         return model
 
     return make
@@ -242,29 +258,29 @@ probabilities = mistake(GPT2, head=lambda m, x: m.lm_head(x).softmax(-1))
 # Mistakes in what the model is made of
 
 
-def no_qkv_bias(a: Any) -> GPT2:
-    model = GPT2(a)
+def no_qkv_bias(a: Any, model: GPT2 | None = None) -> GPT2:
+    model = model or GPT2(a)
     for block in model.h:
         block.attn.c_attn.bias = None
     return model
 
 
-def no_norm_bias(a: Any) -> GPT2:
-    model = GPT2(a)
+def no_norm_bias(a: Any, model: GPT2 | None = None) -> GPT2:
+    model = model or GPT2(a)
     for norm in [part for part in model.modules() if isinstance(part, Norm)]:
         norm.forward = MethodType(lambda m, x: F.layer_norm(x, m.weight.shape, m.weight, None, m.eps), norm)
         norm.bias = None
     return model
 
 
-def bias_in_head(a: Any) -> GPT2:
-    model = GPT2(a)
+def bias_in_head(a: Any, model: GPT2 | None = None) -> GPT2:
+    model = model or GPT2(a)
     model.lm_head.bias = nn.Parameter(torch.ones(a.vocab_size).cumsum(0))
     return model
 
 
-def identity_for_ln_2(a: Any) -> GPT2:
-    model = GPT2(a)
+def identity_for_ln_2(a: Any, model: GPT2 | None = None) -> GPT2:
+    model = model or GPT2(a)
     for block in model.h:
         block.ln_2 = nn.Identity()
     return model

@@ -232,3 +232,14 @@ def loaded(a: Any) -> Model:
                 load(norm.gamma, read(f"h.{i}.{name}.weight"))
                 load(norm.beta, read(f"h.{i}.{name}.bias"))
     return model
+
+
+class Lecture(PerHead):
+    """With ReLU, and projections without biases."""
+
+    def __init__(self, a: Any) -> None:
+        super().__init__(a)
+        for layer in self.blocks:
+            layer.ffwd.net[1] = nn.ReLU()
+            for head in layer.sa.heads:
+                head.key, head.query, head.value = (nn.Linear(a.n_embd, a.n_embd // a.n_head, bias=False) for _ in "qkv")

@@ -1,30 +1,48 @@
-"""Why the logits are wrong though every module, and what every module receives, is right."""
+"""Mistakes that are made with the logits, after the last module."""
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor
 
 from gpt2x.checkpoints.names import dtype_name
-from gpt2x.parity.checks import Cause
-from gpt2x.parity.comparison import Comparison
-from gpt2x.parity.diagnosis.trial import best_match, factor_between
-from gpt2x.parity.diagnosis.wiring import rewired_logits
-from gpt2x.parity.measures import ROUNDED, relative_difference, rounded
+from gpt2x.model.gpt2 import GPT2
+from gpt2x.parity.diagnosis.trial import factor_between
+from gpt2x.parity.measures import ROUNDED, centred, relative_difference, rounded
+from gpt2x.parity.mistakes.mistake import Mistake
 
 
-def cause_at_the_end(c: Comparison) -> Cause:
-    expected = c.record.logits  # [T, V]
-    actual = c.exact.logits(c.ids(c.exact))[0].cpu()
-    if relative_difference(actual, expected) <= c.tolerance:
-        return Cause("the prompt's logits agree", known=False)
+def _log_softmax(logits: Tensor) -> Tensor:
+    return logits.log_softmax(-1)
+
+
+def cause_at_the_end(own: GPT2, actual: Tensor, expected: Tensor, tolerance: float) -> Mistake | None:
+    """What was done to the expected logits [T, V] to get the actual ones; None if nothing that is known."""
+
+    def wrong(cause: str, change: Callable[[Tensor], Tensor]) -> Mistake:
+        head = own.lm_head
+        return Mistake(cause, {head: lambda x: change(type(head).forward(head, x))})
+
     off = actual - expected
-    largest = c.tolerance * expected.abs().max()
+    largest = tolerance * expected.abs().max()
     if (off - off[:, :1]).abs().max() <= largest:
-        return Cause("a constant is added at each position, which softmax does not see")
+        if relative_difference(actual, expected.log_softmax(-1)) <= tolerance:
+            return wrong("log-probabilities, which softmax does not see: a log_softmax at the end", _log_softmax)
+        if relative_difference(actual, centred(expected)) <= tolerance:
+            return wrong("logits less their mean at each position, which softmax does not see", centred)
+        constants = off[:, :1]
+        return wrong(
+            "a constant is added at each position, which softmax does not see", lambda logits: logits + constants
+        )
     factor = factor_between(actual, expected)
-    if relative_difference(actual, factor * expected) <= c.tolerance:
-        return Cause(f"logits scaled by {factor:.12g}")
+    if factor and relative_difference(actual, factor * expected) <= tolerance:
+        return wrong(f"logits scaled by {factor:.12g}", lambda logits: logits * factor)
     if len(off) > 1 and (off - off[:1]).abs().max() <= largest:
-        return Cause("a bias is added to the logits")
-    if relative_difference(actual, expected.softmax(-1)) <= c.tolerance:
-        return Cause("probabilities instead of logits: a softmax at the end")
+        bias = off[0]
+        return wrong("a bias is added to the logits", lambda logits: logits + bias)
+    if relative_difference(actual, expected.softmax(-1)) <= tolerance:
+        return wrong("probabilities instead of logits: a softmax at the end", lambda logits: logits.softmax(-1))
     for half in ROUNDED:
-        if relative_difference(actual, rounded(expected, half)) <= c.tolerance:
-            return Cause(f"logits rounded to {dtype_name(half)}")
-    return best_match(c, rewired_logits(c), actual, expected)
+        if relative_difference(actual, rounded(expected, half)) <= tolerance:
+            return wrong(f"logits rounded to {dtype_name(half)}", partial(rounded, dtype=half))
+    return None

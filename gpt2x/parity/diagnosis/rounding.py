@@ -3,7 +3,7 @@
 from gpt2x.config.tasks.validate import Stage
 from gpt2x.parity.checks import Cause, Check, Metric, Status
 from gpt2x.parity.comparison import Comparison
-from gpt2x.parity.diagnosis.result import Diagnosis
+from gpt2x.parity.diagnosis.result import Divergence
 from gpt2x.parity.measures import ERROR_RATIO
 
 
@@ -15,16 +15,16 @@ def is_of_rounding(c: Comparison, check: Check) -> bool:
     return in_dtype or check.metric is Metric.ERROR_RATIO or check.stage is Stage.GENERATION
 
 
-def least_accurate(checks: list[Check], bad: list[Check]) -> Diagnosis:
+def least_accurate(checks: list[Check], bad: list[Check]) -> Divergence:
     """The first module whose rounding error is too large, given that all bad checks are about rounding."""
     if bad[0].stage is Stage.GENERATION:
-        return Diagnosis(f"{Stage.GENERATION}: {bad[0].site}", bad[0], Cause(bad[0].note))
+        return Divergence(f"{Stage.GENERATION}: {bad[0].site}", bad[0], Cause(bad[0].note))
     ratios = [check for check in checks if check.stage is Stage.LAYERS and check.metric is Metric.ERROR_RATIO]
     for check in ratios:
         if not (check.value or 0.0) <= ERROR_RATIO:
-            return Diagnosis(check.site, check, _cause(check))
+            return Divergence(check.site, check, _cause(check))
     last = next((check for check in bad if check.metric is Metric.ERROR_RATIO), bad[0])
-    return Diagnosis("logits: lm_head", last, _cause(last))
+    return Divergence("logits: lm_head", last, _cause(last))
 
 
 def _cause(check: Check) -> Cause:

@@ -1,39 +1,57 @@
 """Comparing the outputs of known mistakes with the subject's output."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from gpt2x.parity.checks import Cause
-from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.measures import relative_difference
-from gpt2x.parity.mistakes.mistake import Mistake
+from gpt2x.parity.mistakes.mistake import Mistake, can_be_joined
 
 # A trial explains the subject if it comes this much closer to it than the reference does. In float64 the
 # tolerance alone decides; where tolerances are wide, being within them is not yet an explanation.
 _CLOSER = 0.1
 
+T = TypeVar("T")
 
-def best_match(c: Comparison, trials: Iterable[tuple[Mistake, Tensor]], target: Tensor, expected: Tensor) -> Cause:
-    """The mistake whose output is the subject's output `target`, where the reference has `expected`."""
-    off = distance(target, expected)
-    largest = min(c.tolerance, _CLOSER * off)
-    causes: dict[float, str] = {}
-    for mistake, output in trials:
-        value = distance(output, target)
-        if value <= largest:
-            causes.setdefault(value, mistake.cause)
-    if causes:
-        # Several mistakes may differ by rounding only. The first is named: a mistake of the whole before one of its
-        # parts.
-        nearest = max(10 * min(causes), 1e-14)
-        return Cause(next(cause for value, cause in causes.items() if value <= nearest))
+
+def matches(trials: Iterable[tuple[T, Tensor]], target: Tensor, expected: Tensor, tolerance: float) -> list[T]:
+    """Those trials whose output is the subject's output `target`, where the reference has `expected`; in their order.
+
+    Several mistakes may differ by rounding only; those that differ from the nearest by more are left out.
+    """
+    largest = _largest(target, expected, tolerance)
+    found = [(trial, value) for trial, output in trials if (value := distance(output, target)) <= largest]
+    if not found:
+        return []
+    nearest = max(10 * min(value for _, value in found), 1e-14)
+    return [trial for trial, value in found if value <= nearest]
+
+
+def pairs_of(mistakes: Sequence[Mistake]) -> Iterator[tuple[Mistake, Mistake]]:
+    """The pairs that can be made at once; those without a rounding first, none with two."""
+    pairs = [pair for pair in combinations(mistakes, 2) if can_be_joined(*pair)]
+    for n_roundings in (0, 1):
+        yield from (pair for pair in pairs if sum(each.rounds for each in pair) == n_roundings)
+
+
+def is_mostly_nan(target: Tensor) -> bool:
+    """Whether so little is finite that several mistakes may give the same."""
+    return target.isfinite().double().mean().item() < 0.5
+
+
+def unmatched_cause(target: Tensor, expected: Tensor, tolerance: float) -> Cause:
+    """The factor between two tensors, if it is all that differs; else unknown, with the distance between them."""
     factor = factor_between(target, expected)
-    if distance(target, factor * expected) <= largest:
+    if math.isfinite(factor) and distance(target, factor * expected) <= _largest(target, expected, tolerance):
         return Cause(f"the right values times {factor:.12g}")
-    numbers = f"none of the mistakes tried gives this output, which is {off:.3g} of the reference's scale away"
-    return Cause(numbers, known=False)
+    off = distance(target, expected)
+    how_far = f"{off:.3g} of the reference's scale away" if math.isfinite(off) else "not finite"
+    return Cause(f"none of the mistakes tried gives this output, which is {how_far}", known=False)
 
 
 def factor_between(actual: Tensor, expected: Tensor) -> float:
@@ -46,3 +64,7 @@ def distance(actual: Tensor, expected: Tensor) -> float:
     if actual.shape != expected.shape or not torch.equal(actual.isnan(), expected.isnan()):
         return float("inf")
     return relative_difference(actual.nan_to_num(), expected.nan_to_num())
+
+
+def _largest(target: Tensor, expected: Tensor, tolerance: float) -> float:
+    return min(tolerance, _CLOSER * distance(target, expected))

@@ -1,45 +1,169 @@
-"""Why a module receives wrong values though no module is wrong: mistakes between modules, made one at a time."""
+"""Why modules receive wrong values though no module is wrong: mistakes between modules, made until all is explained."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from gpt2x.parity.checks import Cause
+from gpt2x.config.tasks.validate import Stage
+from gpt2x.model.gpt2 import GPT2
+from gpt2x.parity.checks import Cause, Check, Metric, Mode, Status
 from gpt2x.parity.comparison import Comparison
-from gpt2x.parity.diagnosis.own import module_at, own_model
-from gpt2x.parity.diagnosis.trial import best_match
-from gpt2x.parity.measures import aligned
-from gpt2x.parity.mistakes.mistake import Mistake
+from gpt2x.parity.diagnosis.end import cause_at_the_end
+from gpt2x.parity.diagnosis.own import module_at
+from gpt2x.parity.diagnosis.repaired import RepairedSubject
+from gpt2x.parity.diagnosis.result import Divergence
+from gpt2x.parity.diagnosis.trial import distance, is_mostly_nan, matches, pairs_of, unmatched_cause
+from gpt2x.parity.measures import aligned, relative_difference
+from gpt2x.parity.mistakes.mistake import Mistake, can_be_joined, made
 from gpt2x.parity.mistakes.wiring import wiring_mistakes
 from gpt2x.parity.reference.record import Record
 from gpt2x.parity.subject.names import whole_site
 from gpt2x.parity.trace import Trace, trace
 
 _EMBEDDINGS = ("wte", "wpe")
+# As in modules.py: trying a pair takes about one multiplication per parameter of the model and token of the prompt.
+_PAIRS_WORK = 1e12
 
 
-def cause_of_wrong_input(c: Comparison, site: str) -> Cause:
-    """The wiring mistake in gpt2x's own model that sends the subject's values into a module."""
-    expected = _arriving(c.record, site)[site]
-    target = aligned(_arriving(c.propagated, site)[site].cpu(), expected)
-    if target is None:
-        return Cause(f"it receives the shape {list(c.propagated.inputs[site].shape)}")
-    whole = whole_site(site)[0]
-    return best_match(c, _arrivals(c, whole), target, expected)
+@dataclass
+class WiringSearch:
+    """Compares what the subject's modules receive with what gpt2x's own receive, in the order of the subject's calls.
+
+    At the first difference mistakes are tried in gpt2x's own model, on top of those found before. If nothing matches,
+    the module is given what it should receive. So all differences are found, up to the logits.
+    """
+
+    c: Comparison
+    own: GPT2
+    subject: RepairedSubject
+    """With gpt2x's own modules in the place of those that are wrong in themselves."""
+    checks: list[Check]
+    inside: bool
+    """Whether mistakes inside blocks are tried as well, because the subject's blocks have not been examined."""
+    found: list[Divergence] = field(default_factory=list)
+    _done: set[str] = field(default_factory=set)
+
+    def run(self) -> list[Divergence]:
+        """All causes between modules, and then at the logits."""
+        while True:
+            seen, logits = self.subject.trace()
+            sites = _outermost(seen.calls)
+            expected, expected_logits = self._expected(sites)
+            wrong = self._first_wrong(sites, seen, expected)
+            if wrong is None:
+                break
+            self._done.add(wrong.site)
+            self._explain_input(wrong, seen, expected)
+        if not distance(logits, expected_logits) <= self.c.tolerance:
+            self._explain_logits(seen, logits, expected_logits)
+        return self.found
+
+    def _first_wrong(self, sites: list[str], seen: Trace, expected: Trace | Record) -> Check | None:
+        """The check of the first module that receives other values than it should; those done before are left out."""
+        for site in sites:
+            if site in seen.inputs and site in expected.inputs and site not in self._done:
+                right = expected.inputs[site]
+                actual = aligned(seen.inputs[site], right)
+                value = float("inf") if actual is None else relative_difference(actual, right)
+                same = actual is not None and distance(actual, right) <= self.c.tolerance
+                if not same:
+                    return _mismatch(self.c, Stage.LAYERS, site, value, Mode.INPUT)
+        return None
+
+    def _explain_input(self, check: Check, seen: Trace, expected: Trace | Record) -> None:
+        site = check.site
+        right = _arriving(expected, site)[site]
+        target = aligned(_arriving(seen, site)[site], right)
+        place = f"input of {site}"
+        if target is None:
+            cause = Cause(f"it receives the shape {list(seen.inputs[site].shape)}")
+        else:
+            whole = whole_site(site)[0]
+            mistakes = self._by_trial(seen, target, right, whole)
+            if mistakes:
+                self.found += [Divergence(place, check, Cause(mistake.cause), mistake) for mistake in mistakes]
+                return
+            cause = unmatched_cause(target, right, self.c.tolerance)
+        self.found.append(Divergence(place, check, cause, right_input=expected.inputs[site]))
+        self.subject = self.subject.giving(site, expected.inputs[site])
+
+    def _explain_logits(self, seen: Trace, logits: Tensor, expected: Tensor) -> None:
+        """Every module is right, and so is what it receives, as far as modules can be seen."""
+        bad = [check for check in self.checks if check.bad and check.stage is Stage.LOGITS]
+        value = relative_difference(logits, expected)
+        check = bad[0] if bad else _mismatch(self.c, Stage.LOGITS, "lm_head", value)
+        place = f"{Stage.LOGITS}: lm_head"
+        at_the_end = cause_at_the_end(self.own, logits, expected, self.c.tolerance)
+        mistakes = [at_the_end] if at_the_end is not None else self._by_trial(seen, logits, expected)
+        if mistakes:
+            self.found += [Divergence(place, check, Cause(mistake.cause), mistake) for mistake in mistakes]
+        else:
+            self.found.append(Divergence(place, check, unmatched_cause(logits, expected, self.c.tolerance)))
+
+    def _by_trial(self, seen: Trace, target: Tensor, expected: Tensor, site: str | None = None) -> tuple[Mistake, ...]:
+        """One wiring mistake or two that give the input of a site, or the logits for None; none if nothing matches."""
+        blocks = [call for call in seen.calls if call.startswith("h.") and call.count(".") == 1]
+        calls = [int(block.removeprefix("h.")) for block in blocks]
+        made_before = self._mistakes()
+        mistakes = [
+            each
+            for each in wiring_mistakes(self.own.transformer, calls, self.inside)
+            if all(can_be_joined(each, other) for other in made_before)
+        ]
+        trials: list[tuple[Mistake, ...]] = [(each,) for each in mistakes]
+        fitting = matches(self._outputs(trials, site), target, expected, self.c.tolerance)
+        if is_mostly_nan(target):
+            fitting = fitting if len({each.cause for each, *_ in fitting}) == 1 else []
+        elif not fitting:
+            pairs = list(pairs_of(mistakes))
+            n_parameters = self.c.record.facts.n_parameters
+            if len(pairs) * len(self.c.record.facts.ids) * n_parameters <= _PAIRS_WORK:
+                fitting = matches(self._outputs(pairs, site), target, expected, self.c.tolerance)
+        # Of those that send the same values into the site, the right one explains the most of what follows.
+        return max(fitting, key=lambda trial: self._progress(trial, seen)) if len(fitting) > 1 else (*fitting, ())[0]
+
+    def _outputs(
+        self, trials: Sequence[tuple[Mistake, ...]], site: str | None
+    ) -> Iterator[tuple[tuple[Mistake, ...], Tensor]]:
+        """Each trial with what it sends into the site, or with its logits for None."""
+        for trial in trials:
+            seen, logits = self._run([*self._mistakes(), *trial], [site] if site else [])
+            arriving = _arriving(seen, site) if site else {}
+            if site is None or site in arriving:
+                yield trial, logits if site is None else arriving[site]
+
+    def _progress(self, trial: tuple[Mistake, ...], seen: Trace) -> int:
+        """The number of modules that receive right values in their order, with these mistakes made as well."""
+        sites = _outermost(seen.calls)
+        expected, _ = self._run([*self._mistakes(), *trial], sites)
+        wrong = self._first_wrong(sites, seen, expected)
+        return len(sites) if wrong is None else sites.index(wrong.site)
+
+    def _expected(self, sites: list[str]) -> tuple[Trace | Record, Tensor]:
+        """What the modules should receive, and the logits: the reference's, or those that the mistakes found give."""
+        if not self._mistakes():
+            return self.c.record, self.c.record.logits
+        return self._run(self._mistakes(), sites)
+
+    def _mistakes(self) -> list[Mistake]:
+        return [each.mistake for each in self.found if each.mistake is not None]
+
+    def _run(self, mistakes: list[Mistake], sites: list[str]) -> tuple[Trace, Tensor]:
+        """gpt2x's own model with these mistakes: the trace of the sites, and the logits [T, V]."""
+        modules = {site: module_at(self.own, whole_site(site)[0]) for site in sites}
+        ids = torch.tensor([self.c.record.facts.ids])
+        logits: list[Tensor] = []
+        with made(mistakes):
+            seen = trace(lambda: logits.append(self.own(ids)), modules)
+        return seen, logits[0][0]
 
 
-def rewired_logits(c: Comparison) -> Iterator[tuple[Mistake, Tensor]]:
-    """Each wiring mistake with its logits [T, V]."""
-    for mistake, logits, _ in _rewired(c):
-        yield mistake, logits
-
-
-def _arrivals(c: Comparison, site: str) -> Iterator[tuple[Mistake, Tensor]]:
-    """Each wiring mistake with what it sends into a site."""
-    for mistake, _, seen in _rewired(c, site):
-        if site in seen.inputs:
-            yield mistake, _arriving(seen, site)[site]
+def _outermost(calls: list[str]) -> list[str]:
+    """The sites that were called, each once, in their order, without those inside another site that was called."""
+    called = dict.fromkeys(calls)
+    return [site for site in called if not any(site.startswith(f"{other}.") for other in called)]
 
 
 def _arriving(seen: Trace | Record, site: str) -> dict[str, Tensor]:
@@ -47,16 +171,6 @@ def _arriving(seen: Trace | Record, site: str) -> dict[str, Tensor]:
     return seen.outputs if site in _EMBEDDINGS else seen.inputs
 
 
-def _rewired(c: Comparison, site: str | None = None) -> Iterator[tuple[Mistake, Tensor, Trace]]:
-    """Runs gpt2x's own model with each wiring mistake: logits [T, V], and the trace of the site."""
-    model = own_model(c)
-    ids = torch.tensor([c.record.facts.ids])
-    modules = {site: module_at(model, site)} if site else {}
-    blocks = [call for call in c.propagated.calls if call.startswith("h.") and call.count(".") == 1]
-    calls = [int(block.removeprefix("h.")) for block in blocks]
-    inside_blocks = not any("h." in site for site in c.isolated)
-    logits: list[Tensor] = []
-    for mistake in wiring_mistakes(model.transformer, calls, inside_blocks):
-        with mistake.made():
-            seen = trace(lambda: logits.append(model(ids)), modules)
-        yield mistake, logits.pop()[0], seen
+def _mismatch(c: Comparison, stage: Stage, site: str, value: float, mode: Mode | None = None) -> Check:
+    metric = Metric.RELATIVE_DIFFERENCE
+    return Check(stage, Status.MISMATCH, site, metric, mode, value=value, tolerance=c.tolerance)

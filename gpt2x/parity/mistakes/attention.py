@@ -103,8 +103,8 @@ def _attend(
     return m.c_proj(y) if project else y
 
 
-def _wrong(cause: str, **steps: Any) -> WrongForward[Attention]:
-    return WrongForward(cause, partial(_attend, **steps))
+def _wrong(cause: str, rounds: bool = False, **steps: Any) -> WrongForward[Attention]:
+    return WrongForward(cause, partial(_attend, **steps), rounds=rounds)
 
 
 def _rounded_steps(half: torch.dtype) -> tuple[WrongForward[Attention], ...]:
@@ -115,7 +115,9 @@ def _rounded_steps(half: torch.dtype) -> tuple[WrongForward[Attention], ...]:
         "heads": "change_heads",
     }
     to_half = partial(rounded, dtype=half)
-    return tuple(_wrong(f"{what} rounded to {dtype_name(half)}", **{step: to_half}) for what, step in steps.items())
+    return tuple(
+        _wrong(f"{what} rounded to {dtype_name(half)}", rounds=True, **{step: to_half}) for what, step in steps.items()
+    )
 
 
 _STRICT = "causal mask off by one: a token does not see itself"

@@ -22,16 +22,19 @@ def _identity(x: Tensor) -> Tensor:
     return x
 
 
-def _with_norms(m: Block, x: Tensor, *_: Any, norm_1: str | None, norm_2: str | None) -> Tensor:
-    """The block with other norms, by name; None for none."""
+def _in_steps(
+    m: Block,
+    x: Tensor,
+    *_: Any,
+    norm_1: str | None = "ln_1",
+    norm_2: str | None = "ln_2",
+    around_attn: bool = True,
+    around_mlp: bool = True,
+) -> Tensor:
+    """A block in steps; a mistake replaces one or two of them. Norms are given by name; None for none."""
     norms = [_identity if name is None else m.get_submodule(name) for name in (norm_1, norm_2)]
-    x = x + m.attn(norms[0](x))
-    return x + m.mlp(norms[1](x))
-
-
-def _with_residuals(m: Block, x: Tensor, *_: Any, around_attn: bool, around_mlp: bool) -> Tensor:
-    y = m.attn(m.ln_1(x)) + (x if around_attn else 0)
-    return m.mlp(m.ln_2(y)) + (y if around_mlp else 0)
+    x = m.attn(norms[0](x)) + (x if around_attn else 0)
+    return m.mlp(norms[1](x)) + (x if around_mlp else 0)
 
 
 def _residual_of_normed(m: Block, x: Tensor, *_: Any, at_attn: bool, at_mlp: bool) -> Tensor:
@@ -58,24 +61,24 @@ def _mlp_first(m: Block, x: Tensor) -> Tensor:
 
 
 _CAUSES: tuple[tuple[str, Forward], ...] = (
-    ("residual left out around attention", partial(_with_residuals, around_attn=False, around_mlp=True)),
-    ("residual left out around the MLP", partial(_with_residuals, around_attn=True, around_mlp=False)),
+    ("residual left out around attention", partial(_in_steps, around_attn=False)),
+    ("residual left out around the MLP", partial(_in_steps, around_mlp=False)),
     (
         "residual around the MLP taken from before attention",
         _whole_prompt(lambda m, x: x + m.mlp(m.ln_2(x + m.attn(m.ln_1(x))))),
     ),
-    ("residuals left out around attention and the MLP", partial(_with_residuals, around_attn=False, around_mlp=False)),
+    ("residuals left out around attention and the MLP", partial(_in_steps, around_attn=False, around_mlp=False)),
     ("post-norm instead of pre-norm", _whole_prompt(_post_norm)),
     ("norm after each branch instead of before it", _whole_prompt(_norm_of_branch)),
+    ("norm skipped: ln_1", partial(_in_steps, norm_1=None)),
+    ("norm skipped: ln_2", partial(_in_steps, norm_2=None)),
+    ("norms skipped: ln_1 and ln_2", partial(_in_steps, norm_1=None, norm_2=None)),
     (
         "norms swapped: ln_2 before attention, ln_1 before the MLP",
-        partial(_with_norms, norm_1="ln_2", norm_2="ln_1"),
+        partial(_in_steps, norm_1="ln_2", norm_2="ln_1"),
     ),
-    ("ln_1 used for both norms", partial(_with_norms, norm_1="ln_1", norm_2="ln_1")),
-    ("ln_2 used for both norms", partial(_with_norms, norm_1="ln_2", norm_2="ln_2")),
-    ("norm skipped: ln_1", partial(_with_norms, norm_1=None, norm_2="ln_2")),
-    ("norm skipped: ln_2", partial(_with_norms, norm_1="ln_1", norm_2=None)),
-    ("norms skipped: ln_1 and ln_2", partial(_with_norms, norm_1=None, norm_2=None)),
+    ("ln_1 used for both norms", partial(_in_steps, norm_2="ln_1")),
+    ("ln_2 used for both norms", partial(_in_steps, norm_1="ln_2")),
     ("residual taken after ln_1 instead of before it", partial(_residual_of_normed, at_attn=True, at_mlp=False)),
     ("residual taken after ln_2 instead of before it", partial(_residual_of_normed, at_attn=False, at_mlp=True)),
     (

@@ -1,5 +1,6 @@
 """Mistakes in linear layers: no bias, and other layouts of the weight, which is [out, in]."""
 
+from collections.abc import Callable
 from functools import partial
 from itertools import permutations
 
@@ -25,22 +26,40 @@ def _is_c_attn(m: nn.Linear) -> bool:
     return m.out_features == 3 * m.in_features
 
 
-def _reordered(m: nn.Linear, x: Tensor, order: tuple[int, ...]) -> Tensor:
-    thirds = F.linear(x, m.weight, m.bias).chunk(3, -1)
+def _own(weight: Tensor) -> Tensor:
+    return weight
+
+
+# The numbers of a Conv1D weight, [in, out], read in their order in memory as [out, in].
+def _reshaped(weight: Tensor) -> Tensor:
+    return weight.t().reshape(weight.shape)
+
+
+def _multiply(
+    m: nn.Linear,
+    x: Tensor,
+    change: Callable[[Tensor], Tensor] = _own,
+    with_bias: bool = True,
+    order: tuple[int, ...] | None = None,
+) -> Tensor:
+    """A linear layer in steps; a mistake replaces one of them. `order` is that of the thirds of c_attn's output."""
+    y = F.linear(x, change(m.weight), m.bias if with_bias else None)
+    if order is None:
+        return y
+    thirds = y.chunk(3, -1)
     return torch.cat([thirds[i] for i in order], -1)
 
 
 IN_LINEAR: tuple[WrongForward[nn.Linear], ...] = (
-    WrongForward("missing bias", lambda m, x: x @ m.weight.t(), applies=lambda m: m.bias is not None),
-    WrongForward("untransposed matrix", lambda m, x: F.linear(x, m.weight.t(), m.bias), applies=_is_square),
-    # The numbers of a Conv1D weight, [in, out], read in their order in memory as [out, in].
+    WrongForward("missing bias", partial(_multiply, with_bias=False), applies=lambda m: m.bias is not None),
+    WrongForward("untransposed matrix", partial(_multiply, change=torch.t), applies=_is_square),
     WrongForward(
         "matrix reshaped instead of transposed",
-        lambda m, x: F.linear(x, m.weight.t().reshape(m.weight.shape), m.bias),
+        partial(_multiply, change=_reshaped),
         applies=lambda m: not _is_square(m),
     ),
     *(
-        WrongForward(cause, partial(_reordered, order=order), applies=_is_c_attn)
+        WrongForward(cause, partial(_multiply, order=order), applies=_is_c_attn)
         for cause, order in WRONG_ORDERS.items()
     ),
 )

@@ -1,8 +1,8 @@
-"""What a mistake is: the types that the lists in this package are made of."""
+"""What a mistake is: the types that the lists in this package are made of, and how several are made at once."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -20,27 +20,67 @@ class Mistake:
     """A mistake in particular modules of gpt2x's own model: its cause in words, and how it is made."""
 
     cause: str
-    forwards: Mapping[nn.Module, Forward]
+    forwards: Mapping[nn.Module, Forward] = field(default_factory=dict)
     """Module -> the forward function that replaces its own."""
     layers: tuple[Transformer, list[int]] | None = None
     """A transformer, and the indices of the blocks that it runs, in this order; None if it runs its own."""
+    weights: Mapping[nn.Parameter, Tensor] = field(default_factory=dict)
+    """Parameter -> the values that replace its own."""
+    rounds: bool = False
+    """Whether it only passes values through a smaller dtype."""
 
-    @contextmanager
-    def made(self) -> Iterator[None]:
-        """Inside the context the modules make the mistake; afterwards they are as they were."""
-        for module, forward in self.forwards.items():
-            module.forward = forward
-        if self.layers is not None:
-            transformer, calls = self.layers
-            h = transformer.h
-            transformer.h = nn.ModuleList([h[i] for i in calls])
-        try:
-            yield
-        finally:
-            for module in self.forwards:
-                del module.forward
-            if self.layers is not None:
-                transformer.h = h
+    def concerns(self, whole: nn.Module) -> bool:
+        """Whether it changes what is inside a module."""
+        return not (
+            self.forwards.keys().isdisjoint(whole.modules()) and self.weights.keys().isdisjoint(whole.parameters())
+        )
+
+
+def can_be_joined(a: Mistake, b: Mistake) -> bool:
+    """Whether both can be made at once: in different modules, or in different steps of the same forward function."""
+    if a.layers is not None and b.layers is not None:
+        return False
+    return all(_joined(a.forwards[module], b.forwards[module]) for module in a.forwards.keys() & b.forwards.keys())
+
+
+@contextmanager
+def made(mistakes: Sequence[Mistake]) -> Iterator[None]:
+    """Inside the context gpt2x's own modules make all of the mistakes; afterwards they are as they were.
+
+    Raises ValueError if two of them cannot be joined.
+    """
+    forwards: dict[nn.Module, Forward] = {}
+    for mistake in mistakes:
+        for module, forward in mistake.forwards.items():
+            joined = _joined(forwards[module], forward) if module in forwards else forward
+            if joined is None:
+                raise ValueError(f"{mistake.cause}: another mistake replaces the same forward function")
+            forwards[module] = joined
+    weights = {parameter: new for mistake in mistakes for parameter, new in mistake.weights.items()}
+    before = {parameter: parameter.data for parameter in weights}
+    blocks = [(*mistake.layers, mistake.layers[0].h) for mistake in mistakes if mistake.layers is not None]
+    for module, forward in forwards.items():
+        module.forward = forward
+    for parameter, new in weights.items():
+        parameter.data = new
+    for transformer, calls, h in blocks:
+        transformer.h = nn.ModuleList([h[i] for i in calls])
+    try:
+        yield
+    finally:
+        for module in forwards:
+            del module.forward
+        for parameter, old in before.items():
+            parameter.data = old
+        for transformer, _, h in blocks:
+            transformer.h = h
+
+
+def _joined(a: Forward, b: Forward) -> Forward | None:
+    """One forward function that makes both mistakes; None if they are not different steps of the same function."""
+    if isinstance(a, partial) and isinstance(b, partial) and a.func is b.func and a.args == b.args:
+        return partial(a, **b.keywords) if a.keywords.keys().isdisjoint(b.keywords) else None
+    return None
 
 
 @dataclass(frozen=True)
@@ -50,10 +90,16 @@ class WrongForward(Generic[M]):
     cause: str
     """In words. `{m.eps:g}` and the like are replaced by the module's own numbers."""
     forward: Forward
-    """forward(module, *the arguments of its own forward) -> what the mistake makes of them."""
+    """forward(module, *the arguments of its own forward) -> what the mistake makes of them.
+
+    Mistakes that are `partial` of one function, with different keywords, can be made in one module at once.
+    """
     applies: Callable[[M], bool] = lambda _: True
     """Whether a module can have this mistake at all."""
+    rounds: bool = False
+    """Whether it only passes values through a smaller dtype: such mistakes are not tried in pairs."""
 
     def in_module(self, module: M, place: str = "") -> Mistake:
         """The mistake in one module; `place` is added to its cause."""
-        return Mistake(self.cause.format(m=module) + place, {module: partial(self.forward, module)})
+        forwards: dict[nn.Module, Forward] = {module: partial(self.forward, module)}
+        return Mistake(self.cause.format(m=module) + place, forwards, rounds=self.rounds)

@@ -1,58 +1,75 @@
 """Mistakes in LayerNorm: other epsilons, variances, axes, and no weight or bias. x [B, T, C] -> [B, T, C]."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gpt2x.parity.mistakes.mistake import WrongForward
 
 _EPSILONS = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 
 
+Spread = Callable[[Tensor, float, int], Tensor]
+"""(values, eps, axis) -> what the values are divided by, with 1 on the axis."""
+
+
+def _root(x: Tensor, eps: float, axis: int) -> Tensor:
+    return (x.var(axis, keepdim=True, correction=0) + eps).sqrt()
+
+
+def _root_of_unbiased(x: Tensor, eps: float, axis: int) -> Tensor:
+    return (x.var(axis, keepdim=True) + eps).sqrt()
+
+
+def _std(x: Tensor, eps: float, axis: int) -> Tensor:
+    return x.std(axis, keepdim=True, correction=0) + eps
+
+
+def _unbiased_std(x: Tensor, eps: float, axis: int) -> Tensor:
+    return x.std(axis, keepdim=True) + eps
+
+
+def _root_mean_square(x: Tensor, eps: float, axis: int) -> Tensor:
+    return (x.square().mean(axis, keepdim=True) + eps).sqrt()
+
+
+def _normalise(
+    m: nn.LayerNorm,
+    x: Tensor,
+    eps: float | None = None,
+    spread: Spread = _root,
+    centre: bool = True,
+    axis: int = -1,
+    with_weight: bool = True,
+    with_bias: bool = True,
+) -> Tensor:
+    """LayerNorm in steps; a mistake replaces one or two of them. `eps` None is the module's own."""
+    y = (x - x.mean(axis, keepdim=True) if centre else x) / spread(x, m.eps if eps is None else eps, axis)
+    y = y * m.weight if with_weight else y
+    return y + m.bias if with_bias else y
+
+
+def _wrong(cause: str, **steps: Any) -> WrongForward[nn.LayerNorm]:
+    return WrongForward(cause, partial(_normalise, **steps))
+
+
 def _other_eps(eps: float) -> WrongForward[nn.LayerNorm]:
     return WrongForward(
-        f"LayerNorm eps {eps:g} instead of {{m.eps:g}}",
-        lambda m, x: F.layer_norm(x, m.normalized_shape, m.weight, m.bias, eps),
-        applies=lambda m: m.eps != eps,
+        f"LayerNorm eps {eps:g} instead of {{m.eps:g}}", partial(_normalise, eps=eps), applies=lambda m: m.eps != eps
     )
-
-
-def _centred(x: Tensor, axis: int = -1) -> Tensor:
-    return x - x.mean(axis, keepdim=True)
 
 
 IN_NORM: tuple[WrongForward[nn.LayerNorm], ...] = (
     *(_other_eps(eps) for eps in _EPSILONS),
     WrongForward("norm skipped", lambda m, x: x),
-    WrongForward(
-        "LayerNorm divides by std + eps instead of sqrt(variance + eps)",
-        lambda m, x: _centred(x) / (x.std(-1, keepdim=True, correction=0) + m.eps) * m.weight + m.bias,
-    ),
-    WrongForward(
-        "LayerNorm with the unbiased variance (n - 1)",
-        lambda m, x: _centred(x) / (x.var(-1, keepdim=True) + m.eps).sqrt() * m.weight + m.bias,
-    ),
-    WrongForward(
-        "LayerNorm with the unbiased variance (n - 1), and std + eps",
-        lambda m, x: _centred(x) / (x.std(-1, keepdim=True) + m.eps) * m.weight + m.bias,
-    ),
-    WrongForward(
-        "RMS norm instead of LayerNorm",
-        lambda m, x: x / (x.square().mean(-1, keepdim=True) + m.eps).sqrt() * m.weight + m.bias,
-    ),
-    WrongForward(
-        "missing bias: LayerNorm without it",
-        lambda m, x: F.layer_norm(x, m.normalized_shape, m.weight, None, m.eps),
-    ),
-    WrongForward(
-        "missing weight: LayerNorm without it",
-        lambda m, x: F.layer_norm(x, m.normalized_shape, None, m.bias, m.eps),
-    ),
-    WrongForward(
-        "LayerNorm without weight and bias",
-        lambda m, x: F.layer_norm(x, m.normalized_shape, None, None, m.eps),
-    ),
-    WrongForward(
-        "LayerNorm over the positions instead of the width",
-        lambda m, x: _centred(x, 1) / (x.var(1, keepdim=True, correction=0) + m.eps).sqrt() * m.weight + m.bias,
-    ),
+    _wrong("LayerNorm divides by std + eps instead of sqrt(variance + eps)", spread=_std),
+    _wrong("LayerNorm with the unbiased variance (n - 1)", spread=_root_of_unbiased),
+    _wrong("LayerNorm with the unbiased variance (n - 1), and std + eps", spread=_unbiased_std),
+    _wrong("RMS norm instead of LayerNorm", spread=_root_mean_square, centre=False),
+    _wrong("missing bias: LayerNorm without it", with_bias=False),
+    _wrong("missing weight: LayerNorm without it", with_weight=False),
+    _wrong("LayerNorm without weight and bias", with_weight=False, with_bias=False),
+    _wrong("LayerNorm over the positions instead of the width", axis=1),
 )

@@ -28,8 +28,8 @@ def _takes_floats(m: nn.Module) -> bool:
 def _roundings(half: torch.dtype) -> tuple[WrongForward[nn.Module], ...]:
     name = dtype_name(half)
     return (
-        WrongForward(f"output rounded to {name}", partial(round_output, half=half)),
-        WrongForward(f"input rounded to {name}", partial(_round_input, half=half), applies=_takes_floats),
+        WrongForward(f"output rounded to {name}", partial(round_output, half=half), rounds=True),
+        WrongForward(f"input rounded to {name}", partial(_round_input, half=half), applies=_takes_floats, rounds=True),
     )
 
 

@@ -24,6 +24,7 @@ class _WrongWiring:
     cause: str
     forwards: Callable[[Transformer], dict[nn.Module, Forward]]
     """Transformer -> forward functions that take the place of its modules' own."""
+    rounds: bool = False
 
 
 def _lookup(m: nn.Embedding, factor: float = 1.0) -> Forward:
@@ -71,10 +72,10 @@ def _rounding(half: torch.dtype) -> tuple[_WrongWiring, ...]:
         return {module: partial(round_output, module, half=half) for module in modules}
 
     return (
-        _WrongWiring(f"embeddings rounded to {name}", lambda t: {t.drop: partial(rounded, dtype=half)}),
-        _WrongWiring(f"final hidden states rounded to {name}", lambda t: output_of(t.ln_f)),
-        _WrongWiring(f"residual stream rounded to {name} between all layers", lambda t: output_of(*t.h)),
-        _WrongWiring(f"residual stream rounded to {name} after h.0", lambda t: output_of(t.h[0])),
+        _WrongWiring(f"embeddings rounded to {name}", lambda t: {t.drop: partial(rounded, dtype=half)}, rounds=True),
+        _WrongWiring(f"final hidden states rounded to {name}", lambda t: output_of(t.ln_f), rounds=True),
+        _WrongWiring(f"residual stream rounded to {name} between all layers", lambda t: output_of(*t.h), rounds=True),
+        _WrongWiring(f"residual stream rounded to {name} after h.0", lambda t: output_of(t.h[0]), rounds=True),
     )
 
 
@@ -109,7 +110,7 @@ def wiring_mistakes(transformer: Transformer, calls: list[int], inside: bool) ->
         kind = "layers out of order" if sorted(calls) == layers else "layers skipped or repeated"
         yield Mistake(f"{kind}: {ran}", {}, (transformer, calls))
     for wrong in IN_WIRING:
-        yield Mistake(wrong.cause, wrong.forwards(transformer))
+        yield Mistake(wrong.cause, wrong.forwards(transformer), rounds=wrong.rounds)
     for same in zip(*(mistakes_in(block, parts=inside) for block in transformer.h), strict=True):
         forwards = {module: forward for each in same for module, forward in each.forwards.items()}
-        yield Mistake(same[0].cause, forwards)
+        yield Mistake(same[0].cause, forwards, rounds=same[0].rounds)

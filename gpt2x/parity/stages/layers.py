@@ -35,8 +35,8 @@ def _compare(c: Comparison) -> StageResult:
         elif site not in c.isolated:
             checks.append(skipped(Stage.LAYERS, "the subject does not call it", site, Mode.ISOLATED))
         else:
-            checks.append(_output(c, site, Mode.ISOLATED, c.isolated[site]))
-            checks.append(_output(c, site, Mode.PROPAGATED, c.propagated.outputs[site]))
+            checks.append(output_check(c, site, Mode.ISOLATED, c.isolated[site]))
+            checks.append(output_check(c, site, Mode.PROPAGATED, c.propagated.outputs[site]))
             if site in in_dtype:
                 checks += _rounding(c, site, in_dtype[site])
     same_function = relative_difference(logits[0][0], c.record.logits) <= c.tolerance
@@ -63,7 +63,8 @@ def _elsewhere(check: Check) -> Check:
     return skipped(check.stage, why, check.site, check.mode, check.metric)
 
 
-def _output(c: Comparison, site: str, mode: Mode, output: Tensor) -> Check:
+def output_check(c: Comparison, site: str, mode: Mode, output: Tensor) -> Check:
+    """Whether a module's output is the reference's, in the exact dtype."""
     expected = c.record.outputs[site]
     actual = aligned(output, expected)
     if actual is None:
@@ -78,7 +79,7 @@ def _rounding(c: Comparison, site: str, output: Tensor) -> list[Check]:
     reference_error = c.record.facts.site_errors.get(site)
     expected = c.record.outputs[site].double()
     actual = aligned(output, expected)
-    if reference_error is None or actual is None:  # another size is reported by _output
+    if reference_error is None or actual is None:  # another size is reported by output_check
         return []
     if not math.isfinite(reference_error):
         why = f"the reference itself is not finite in {c.record.facts.dtype}"

@@ -1,0 +1,121 @@
+"""GPT-2s with several mistakes at once, made of those in plain.py."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tests.subjects import plain
+from tests.subjects.plain import GPT2, MLP, Activation, Block, Norm, mistake
+
+
+def several(*makes: Callable[..., GPT2]) -> Callable[[Any], GPT2]:
+    """A GPT-2 with several mistakes."""
+
+    def make(a: Any) -> GPT2:
+        model = GPT2(a)
+        for each in makes:
+            each(a, model)
+        return model
+
+    return make
+
+
+def no_fc_bias(a: Any, model: GPT2) -> GPT2:
+    for block in model.h:
+        block.mlp.c_fc.bias = None
+    return model
+
+
+class Three(nn.Module):
+    """c_attn as three projections."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(width, width, bias=name != "q") for name in "qkv")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.q(x), self.k(x), self.v(x)], -1)
+
+
+def no_query_bias(a: Any, model: GPT2) -> GPT2:
+    """Three projections, of which one has no bias."""
+    for block in model.h:
+        width = block.attn.c_attn.in_features
+        block.attn.c_attn = Three(width)
+        block.attn.c_attn.in_features = width
+    return model
+
+
+def silu_nearly(layers: list[int] | None = None) -> Callable[..., GPT2]:
+    """An activation that no list of mistakes has."""
+    return mistake(Activation, layers, forward=lambda m, x: F.silu(x) + 0.02 * x)
+
+
+def erf(layers: list[int]) -> Callable[..., GPT2]:
+    return mistake(Activation, layers, forward=lambda m, x: F.gelu(x))
+
+
+def own_with(name: str, *makes: Callable[..., GPT2]) -> Callable[[Any], GPT2]:
+    """A model that loads its weights wrongly, and makes other mistakes besides."""
+
+    def make(a: Any) -> GPT2:
+        model = getattr(plain, name)(a)
+        for each in makes:
+            each(a, model)
+        return model
+
+    return make
+
+
+def in_one_piece(m: MLP, x: Tensor) -> Tensor:
+    """An MLP that calls none of its modules, with the exact GELU and without the first bias."""
+    return F.gelu(x @ m.c_fc.weight.t()) @ m.c_proj.weight.t() + m.c_proj.bias
+
+
+def halved(m: Block, x: Tensor) -> Tensor:
+    """A block for an MLP that makes twice what GPT-2's makes."""
+    x = x + m.attn(m.ln_1(x))
+    return x + m.mlp(m.ln_2(x)) / 2
+
+
+unbiased = mistake(Norm, eps=1e-3, forward=lambda m, x: plain.layer_norm(m, x, x.var(-1, keepdim=True)))
+only_scaled_tokens = mistake(GPT2, embed=lambda m, ids, p: m.wte(ids) * math.sqrt(m.wte.embedding_dim))
+twice_the_mlp = (
+    mistake(MLP, forward=lambda m, x: 2 * m.c_proj(m.act(m.c_fc(x)))),
+    mistake(Block, forward=halved),
+)
+
+# In different modules, and between modules
+act_and_ln_f = several(plain.act_erf, plain.no_ln_f)
+bias_act_positions = several(plain.act_erf, plain.no_qkv_bias, plain.positions_later)
+four = several(plain.act_relu, plain.scale_width, plain.no_residual_mlp, plain.embedding_scaled)
+five = several(plain.act_sigmoid, plain.norm_unbiased, plain.scale_none, plain.no_qkv_bias, plain.no_ln_f)
+five_to_the_logits = several(erf([0, 2]), no_fc_bias, plain.mask_none, plain.positions_earlier, plain.logits_scaled)
+# Two in one module
+scale_and_mask = several(plain.scale_none, plain.mask_ahead)
+mlp_in_one_piece = mistake(MLP, forward=in_one_piece)
+eps_and_variance = several(unbiased)
+heads_and_rounding = several(plain.heads_interleaved, plain.weights_fp16)
+# Two between the same modules, or one after the other
+embeddings = several(only_scaled_tokens)
+positions_and_ln_f = several(plain.positions_later, plain.no_ln_f)
+order_and_rounding = several(plain.layers_swapped, plain.residual_fp16)
+# In some layers only
+one_layer = several(erf([1]), plain.positions_later)
+# What makes numbers useless
+with_nan = several(plain.mask_strict_inf, plain.eps_1e6, plain.layers_swapped)
+with_dropout = several(plain.eps_1e6, plain.dropout_attention, plain.no_ln_f)
+nan_and_dropout = several(plain.mask_strict_inf, plain.dropout_embedding)
+# With something unknown
+unknown_after_known = several(plain.scale_none, silu_nearly())
+unknown_before_known = several(silu_nearly([1]), plain.no_ln_f)
+unknown_input = several(plain.act_erf, mistake(GPT2, norm=lambda m, x: m.ln_f(x).tanh()), plain.logits_scaled)
+# Other structures, and weights
+thirds = several(no_query_bias, plain.scale_none)
+other_parts = several(*twice_the_mlp, plain.no_ln_f)
+log_softmax = several(plain.norm_rms, plain.logits_shifted)
+own_weights_and_code = own_with("own_bias_forgotten", plain.act_erf, plain.no_ln_f)
