@@ -135,17 +135,17 @@ def _attention(parts: list[Part], sizes: Sizes, rules: _Rules) -> list[str]:
     fused = [(part, own) for part in parts if (own := part.matrix(C, 3 * C))]
     square = [(part, own) for part in parts for own, shape in part.shapes.items() if _is_square(shape, C)]
     found = {}
-    if len(fused) == 1:
+    for part, own in square:
+        third = projection(f"{part.path}.{own}")
+        if third:
+            found[f"attn.c_attn.{third}"] = part, own
+    if not found and len(fused) == 1:
         found["attn.c_attn"] = fused[0]
-    else:
-        for part, own in square:
-            third = projection(f"{part.path}.{own}")
-            if third:
-                found[f"attn.c_attn.{third}"] = part, own
+    n_projections = 0 if heads else len(found)
     rest = [each for each in square if each not in found.values()]
     if len(rest) == 1:
         found["attn.c_proj"] = rest[0]
-    if "attn.c_proj" not in found or len(found) != (1 if heads else 2 if fused else 4):
+    if "attn.c_proj" not in found or n_projections not in ((0,) if heads else (1, 3)):
         return []
     for site, (part, own) in found.items():
         _linear(part, own, site, rules)
