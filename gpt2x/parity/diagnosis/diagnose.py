@@ -60,10 +60,11 @@ def _in_model(c: Comparison, checks: list[Check]) -> tuple[list[Divergence], lis
         subject, isolated = steady, steady.isolated()
     search = ModuleSearch(c, own, subject, isolated, checks)
     found += search.run()
-    if search.finished:
-        inside = not any("h." in site for site in isolated)
-        found += WiringSearch(c, own, search.subject.replacing(*search.wrong), checks, inside).run()
-        found = _with_unmatched(found, checks)
+    if not search.finished:
+        return found, [_alone(each) for each in found]
+    inside = not any("h." in site for site in isolated)
+    found += WiringSearch(c, own, search.subject.replacing(*search.wrong), checks, inside).run()
+    found = _with_unmatched(found, checks)
     causes = common_causes(whole, found)
     last = causes[-1].difference_after if causes else None
     if last is not None and last > c.tolerance and all(each.cause.known for each in causes):

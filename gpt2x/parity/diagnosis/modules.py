@@ -81,18 +81,17 @@ class ModuleSearch:
         if target is None:
             self._add(site, check, Cause(f"it answers with the shape {list(self.isolated[site].shape)}"))
             return
+        if not relative_difference(self._output(site, []), expected) <= self.c.tolerance:
+            cause = Cause("gpt2x's own module differs from the reference here", known=False)
+            self.found.append(Divergence(site, check, cause))
+            self.finished = False
+            return
         explained = distance(self._output(site, self._inside(site)), target) <= self.c.tolerance
         if not output_check(self.c, site, Mode.ISOLATED, self.original[site]).bad:
             if check.bad or not explained:
                 self._withdraw(site)
             return
         if explained:
-            return
-        if relative_difference(self._output(site, []), expected) > self.c.tolerance:
-            self.found.append(
-                Divergence(site, check, Cause("gpt2x's own module differs from the reference here", known=False))
-            )
-            self.finished = False
             return
         self._explain(site, check, target)
 
