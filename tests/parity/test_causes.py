@@ -62,6 +62,11 @@ CASES = {
     "embeddings": ["input of drop: position embedding left out", "input of drop: embedding scaled by sqrt(n_embd)"],
     "positions_and_ln_f": [LATER, LN_F],
     "order_and_rounding": [SWAPPED, "input of h.2: residual stream rounded to float16 between all layers"],
+    "block_and_rounding": [
+        "h.*: post-norm instead of pre-norm",
+        "input of h.1: residual stream rounded to float16 between all layers",
+    ],
+    "eps_and_ln_f_twice": [f"h.*.ln_1, h.*.ln_2, ln_f: {EPS}", "input of lm_head: ln_f applied twice"],
     "one_layer": ["h.1.mlp.act: exact (erf) GELU instead of tanh", LATER],
     "with_nan": [f"h.*.ln_1, h.*.ln_2, ln_f: {EPS}", STRICT, SWAPPED],
     "with_dropout": ["h.0.attn: dropout active in eval mode", f"h.*.ln_1, h.*.ln_2: {EPS}", LN_F],

@@ -104,6 +104,9 @@ heads_and_rounding = several(plain.heads_interleaved, plain.weights_fp16)
 embeddings = several(only_scaled_tokens)
 positions_and_ln_f = several(plain.positions_later, plain.no_ln_f)
 order_and_rounding = several(plain.layers_swapped, plain.residual_fp16)
+# One around the other
+block_and_rounding = several(plain.post_norm, plain.residual_fp16)
+eps_and_ln_f_twice = several(plain.eps_1e6, mistake(GPT2, norm=lambda m, x: m.ln_f(m.ln_f(x))))
 # In some layers only
 one_layer = several(erf([1]), plain.positions_later)
 # What makes numbers useless

@@ -9,7 +9,7 @@ from gpt2x.checkpoints.names import dtype_name
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.parity.diagnosis.trial import factor_between
 from gpt2x.parity.measures import ROUNDED, centred, relative_difference, rounded
-from gpt2x.parity.mistakes.mistake import Mistake
+from gpt2x.parity.mistakes.mistake import Around, Mistake
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
@@ -20,8 +20,7 @@ def cause_at_the_end(own: GPT2, actual: Tensor, expected: Tensor, tolerance: flo
     """What was done to the expected logits [T, V] to get the actual ones; None if nothing that is known."""
 
     def wrong(cause: str, change: Callable[[Tensor], Tensor]) -> Mistake:
-        head = own.lm_head
-        return Mistake(cause, {head: lambda x: change(type(head).forward(head, x))})
+        return Mistake(cause, {own.lm_head: Around(own.lm_head, lambda head, x: change(head(x)))})
 
     off = actual - expected
     largest = tolerance * expected.abs().max()

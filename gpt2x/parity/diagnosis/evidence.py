@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from gpt2x.parity.diagnosis.own import module_at
 from gpt2x.parity.diagnosis.repaired import RepairedSubject
 from gpt2x.parity.diagnosis.result import CommonCause, Divergence
 from gpt2x.parity.diagnosis.trial import distance
-from gpt2x.parity.mistakes.mistake import made
+from gpt2x.parity.mistakes.mistake import can_be_joined, made
 from gpt2x.parity.subject.names import whole_site
 from gpt2x.parity.trace import trace
 
@@ -35,7 +36,8 @@ def common_causes(subject: RepairedSubject, divergences: list[Divergence]) -> li
     before = _difference(subject, explained)
     for (known, text), group in groups.items():
         explained += group
-        after = _difference(subject, explained) if all(_is_explained(subject, each) for each in group) else None
+        can_be_computed = all(_is_explained(subject, each) for each in group) and _are_joinable(explained)
+        after = _difference(subject, explained) if can_be_computed else None
         cause = Cause(text) if known and len({each.cause.text for each in group}) > 1 else group[0].cause
         sites = common_sites([each.place for each in group], n_layer)
         causes.append(CommonCause(sites, cause, group[0].check, before, after))
@@ -90,6 +92,11 @@ def _is_explained(subject: RepairedSubject, each: Divergence) -> bool:
     """Whether the logits can be computed without this difference between the two models."""
     is_made = each.mistake is not None or each.right_input is not None or each.random
     return is_made or each.site in subject.c.record.outputs
+
+
+def _are_joinable(explained: list[Divergence]) -> bool:
+    mistakes = [each.mistake for each in explained if each.mistake is not None]
+    return all(can_be_joined(a, b) for a, b in combinations(mistakes, 2))
 
 
 def _difference(subject: RepairedSubject, explained: list[Divergence]) -> float:

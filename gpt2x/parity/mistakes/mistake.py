@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -13,6 +13,18 @@ from gpt2x.model.gpt2 import Transformer
 Forward = Callable[..., Tensor]
 
 M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Around:
+    """A change around the forward function of a module: its own, or one that makes another mistake."""
+
+    module: nn.Module
+    change: Forward
+    """change(forward function, *its arguments) -> what the module answers."""
+
+    def __call__(self, *args: Any) -> Tensor:
+        return self.change(partial(type(self.module).forward, self.module), *args)
 
 
 @dataclass(frozen=True)
@@ -37,10 +49,11 @@ class Mistake:
 
 
 def can_be_joined(a: Mistake, b: Mistake) -> bool:
-    """Whether both can be made at once: in different modules, or in different steps of the same forward function."""
+    """Whether both can be made: in different modules, in different steps of a function, or one around another."""
     if a.layers is not None and b.layers is not None:
         return False
-    return all(_joined(a.forwards[module], b.forwards[module]) for module in a.forwards.keys() & b.forwards.keys())
+    both = a.forwards.keys() & b.forwards.keys()
+    return all(_joined(a.forwards[module], b.forwards[module]) is not None for module in both)
 
 
 @contextmanager
@@ -77,7 +90,11 @@ def made(mistakes: Sequence[Mistake]) -> Iterator[None]:
 
 
 def _joined(a: Forward, b: Forward) -> Forward | None:
-    """One forward function that makes both mistakes; None if they are not different steps of the same function."""
+    """One forward function that makes both mistakes; None if there is none."""
+    if isinstance(b, Around):
+        return partial(b.change, a)
+    if isinstance(a, Around):
+        return partial(a.change, b)
     if isinstance(a, partial) and isinstance(b, partial) and a.func is b.func and a.args == b.args:
         return partial(a, **b.keywords) if a.keywords.keys().isdisjoint(b.keywords) else None
     return None
@@ -92,8 +109,11 @@ class WrongForward(Generic[M]):
     forward: Forward
     """forward(module, *the arguments of its own forward) -> what the mistake makes of them.
 
-    Mistakes that are `partial` of one function, with different keywords, can be made in one module at once.
+    Mistakes that are `partial` of one function, with different keywords, can be made in one module at once. If
+    `around` is true, the first argument is the forward function that the module has otherwise.
     """
+    around: bool = False
+    """Whether it changes only what goes into the module or comes out of it, so that other mistakes can be made too."""
     applies: Callable[[M], bool] = lambda _: True
     """Whether a module can have this mistake at all."""
     rounds: bool = False
@@ -101,5 +121,5 @@ class WrongForward(Generic[M]):
 
     def in_module(self, module: M, place: str = "") -> Mistake:
         """The mistake in one module; `place` is added to its cause."""
-        forwards: dict[nn.Module, Forward] = {module: partial(self.forward, module)}
-        return Mistake(self.cause.format(m=module) + place, forwards, rounds=self.rounds)
+        forward = Around(module, self.forward) if self.around else partial(self.forward, module)
+        return Mistake(self.cause.format(m=module) + place, {module: forward}, rounds=self.rounds)

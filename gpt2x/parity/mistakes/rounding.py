@@ -8,17 +8,16 @@ from torch import Tensor, nn
 
 from gpt2x.checkpoints.names import dtype_name
 from gpt2x.parity.measures import ROUNDED, rounded
-from gpt2x.parity.mistakes.mistake import WrongForward
+from gpt2x.parity.mistakes.mistake import Forward, WrongForward
 
 
-def round_output(m: nn.Module, x: Tensor, *rest: Any, half: torch.dtype) -> Tensor:
-    """The module's own output, rounded to `half`."""
-    return rounded(type(m).forward(m, x, *rest), half)
+def round_output(forward: Forward, *args: Any, half: torch.dtype) -> Tensor:
+    """The output of a forward function, rounded to `half`."""
+    return rounded(forward(*args), half)
 
 
-def _round_input(m: nn.Module, x: Tensor, *rest: Any, half: torch.dtype) -> Tensor:
-    y: Tensor = type(m).forward(m, rounded(x, half), *rest)
-    return y
+def _round_input(forward: Forward, x: Tensor, *rest: Any, half: torch.dtype) -> Tensor:
+    return forward(rounded(x, half), *rest)
 
 
 def _takes_floats(m: nn.Module) -> bool:
@@ -28,8 +27,14 @@ def _takes_floats(m: nn.Module) -> bool:
 def _roundings(half: torch.dtype) -> tuple[WrongForward[nn.Module], ...]:
     name = dtype_name(half)
     return (
-        WrongForward(f"output rounded to {name}", partial(round_output, half=half), rounds=True),
-        WrongForward(f"input rounded to {name}", partial(_round_input, half=half), applies=_takes_floats, rounds=True),
+        WrongForward(f"output rounded to {name}", partial(round_output, half=half), around=True, rounds=True),
+        WrongForward(
+            f"input rounded to {name}",
+            partial(_round_input, half=half),
+            around=True,
+            applies=_takes_floats,
+            rounds=True,
+        ),
     )
 
 

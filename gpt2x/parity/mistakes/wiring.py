@@ -7,13 +7,12 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gpt2x.checkpoints.names import dtype_name
 from gpt2x.model.gpt2 import Transformer
-from gpt2x.parity.measures import ROUNDED, rounded
+from gpt2x.parity.measures import ROUNDED
 from gpt2x.parity.mistakes import mistakes_in
-from gpt2x.parity.mistakes.mistake import Forward, Mistake
+from gpt2x.parity.mistakes.mistake import Around, Forward, Mistake
 from gpt2x.parity.mistakes.rounding import round_output
 
 
@@ -22,29 +21,24 @@ class _WrongWiring:
     """A wrong way to connect modules: an entry of the list below."""
 
     cause: str
-    forwards: Callable[[Transformer], dict[nn.Module, Forward]]
-    """Transformer -> forward functions that take the place of its modules' own."""
+    changes: Callable[[Transformer], dict[nn.Module, Forward]]
+    """Transformer -> changes around the forward functions of its modules; see Around."""
     rounds: bool = False
 
 
-def _lookup(m: nn.Embedding, factor: float = 1.0) -> Forward:
-    """The embedding, times a factor."""
-    return lambda ids: F.embedding(ids, m.weight) * factor
+def _times(factor: float) -> Forward:
+    return lambda embed, ids: embed(ids) * factor
 
 
-def _nothing(m: nn.Embedding) -> Forward:
-    return lambda ids: F.embedding(ids, torch.zeros_like(m.weight))
-
-
-def _norm(m: nn.LayerNorm, x: Tensor) -> Tensor:
-    return F.layer_norm(x, m.normalized_shape, m.weight, m.bias, m.eps)
+def _nothing(embed: Forward, ids: Tensor) -> Tensor:
+    return torch.zeros_like(embed(ids))
 
 
 def _positions(cause: str, move: Callable[[Tensor], Tensor]) -> _WrongWiring:
     """wpe looks up other positions, the last one for those beyond its end."""
     return _WrongWiring(
         cause,
-        lambda t: {t.wpe: lambda p: F.embedding(move(p).clamp(0, t.config.n_positions - 1), t.wpe.weight)},
+        lambda t: {t.wpe: lambda embed, p: embed(move(p).clamp(0, t.config.n_positions - 1))},
     )
 
 
@@ -55,11 +49,11 @@ def _scaled(how: str, power: float) -> tuple[_WrongWiring, ...]:
         return math.sqrt(t.config.n_embd) if power == 0.5 else t.config.n_embd**power
 
     return (
-        _WrongWiring(f"embedding {how}", lambda t: {t.wte: _lookup(t.wte, factor(t))}),
-        _WrongWiring(f"position embedding {how}", lambda t: {t.wpe: _lookup(t.wpe, factor(t))}),
+        _WrongWiring(f"embedding {how}", lambda t: {t.wte: _times(factor(t))}),
+        _WrongWiring(f"position embedding {how}", lambda t: {t.wpe: _times(factor(t))}),
         _WrongWiring(
             f"sum of the embeddings {how}",
-            lambda t: {t.wte: _lookup(t.wte, factor(t)), t.wpe: _lookup(t.wpe, factor(t))},
+            lambda t: {t.wte: _times(factor(t)), t.wpe: _times(factor(t))},
         ),
     )
 
@@ -69,10 +63,10 @@ def _rounding(half: torch.dtype) -> tuple[_WrongWiring, ...]:
     name = dtype_name(half)
 
     def output_of(*modules: nn.Module) -> dict[nn.Module, Forward]:
-        return {module: partial(round_output, module, half=half) for module in modules}
+        return {module: partial(round_output, half=half) for module in modules}
 
     return (
-        _WrongWiring(f"embeddings rounded to {name}", lambda t: {t.drop: partial(rounded, dtype=half)}, rounds=True),
+        _WrongWiring(f"embeddings rounded to {name}", lambda t: output_of(t.drop), rounds=True),
         _WrongWiring(f"final hidden states rounded to {name}", lambda t: output_of(t.ln_f), rounds=True),
         _WrongWiring(f"residual stream rounded to {name} between all layers", lambda t: output_of(*t.h), rounds=True),
         _WrongWiring(f"residual stream rounded to {name} after h.0", lambda t: output_of(t.h[0]), rounds=True),
@@ -85,14 +79,14 @@ IN_WIRING: tuple[_WrongWiring, ...] = (
     _positions("positions shifted: they begin at 2 (padding_idx + 1)", lambda p: p + 2),
     _positions("positions all 0", lambda p: p * 0),
     _positions("positions counted from the end", lambda p: p.flip(-1)),
-    _WrongWiring("position embedding left out", lambda t: {t.wpe: _nothing(t.wpe)}),
-    _WrongWiring("position embedding added twice", lambda t: {t.wpe: _lookup(t.wpe, 2.0)}),
-    _WrongWiring("token embedding left out", lambda t: {t.wte: _nothing(t.wte)}),
+    _WrongWiring("position embedding left out", lambda t: {t.wpe: _nothing}),
+    _WrongWiring("position embedding added twice", lambda t: {t.wpe: _times(2.0)}),
+    _WrongWiring("token embedding left out", lambda t: {t.wte: _nothing}),
     *_scaled("scaled by sqrt(n_embd)", 0.5),
     *_scaled("divided by sqrt(n_embd)", -0.5),
-    _WrongWiring("norm skipped: ln_f", lambda t: {t.ln_f: lambda x: x}),
-    _WrongWiring("ln_f applied twice", lambda t: {t.ln_f: lambda x: _norm(t.ln_f, _norm(t.ln_f, x))}),
-    _WrongWiring("norm of the embeddings that GPT-2 has not: ln_f", lambda t: {t.drop: lambda x: t.ln_f(x)}),
+    _WrongWiring("norm skipped: ln_f", lambda t: {t.ln_f: lambda _, x: x}),
+    _WrongWiring("ln_f applied twice", lambda t: {t.ln_f: lambda norm, x: norm(norm(x))}),
+    _WrongWiring("norm of the embeddings that GPT-2 has not: ln_f", lambda t: {t.drop: lambda _, x: t.ln_f(x)}),
     *(mistake for half in ROUNDED for mistake in _rounding(half)),
 )
 
@@ -110,7 +104,8 @@ def wiring_mistakes(transformer: Transformer, calls: list[int], inside: bool) ->
         kind = "layers out of order" if sorted(calls) == layers else "layers skipped or repeated"
         yield Mistake(f"{kind}: {ran}", {}, (transformer, calls))
     for wrong in IN_WIRING:
-        yield Mistake(wrong.cause, wrong.forwards(transformer), rounds=wrong.rounds)
+        changes = wrong.changes(transformer).items()
+        yield Mistake(wrong.cause, {module: Around(module, change) for module, change in changes}, rounds=wrong.rounds)
     for same in zip(*(mistakes_in(block, parts=inside) for block in transformer.h), strict=True):
         forwards = {module: forward for each in same for module, forward in each.forwards.items()}
         yield Mistake(same[0].cause, forwards, rounds=same[0].rounds)
