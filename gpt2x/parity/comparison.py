@@ -1,6 +1,7 @@
 """The two sides of a validation."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 
@@ -10,6 +11,18 @@ from gpt2x.parity.measures import RELATIVE_TOLERANCE
 from gpt2x.parity.reference.record import Record
 from gpt2x.parity.subject import Subject
 from gpt2x.parity.trace import Trace
+
+
+class Compared(Protocol):
+    """What trials of mistakes need to know of a comparison."""
+
+    @property
+    def record(self) -> Record:
+        """The reference's answers."""
+
+    @property
+    def tolerance(self) -> float:
+        """The largest relative difference of two results of the same function."""
 
 
 @dataclass

@@ -42,7 +42,7 @@ def _by_trial(c: Comparison, site: str) -> Cause:
     whole, third = whole_site(site)
     own = own_module(c, whole)
     x = c.record.inputs[whole]
-    if relative_difference(_third(own(x), third), expected) > c.tolerance:
+    if relative_difference(third_of(own(x), third), expected) > c.tolerance:
         return Cause("gpt2x's own module differs from the reference here", known=False)
     trials = ((mistake, _tried(own, mistake, x, third)) for mistake in mistakes_in(own))
     return best_match(c, trials, target, expected)
@@ -58,9 +58,9 @@ def _untied_head(c: Comparison) -> Cause:
 
 def _tried(own: nn.Module, mistake: Mistake, x: Tensor, third: int | None) -> Tensor:
     with mistake.made():
-        return _third(own(x), third)
+        return third_of(own(x), third)
 
 
-def _third(output: Tensor, third: int | None) -> Tensor:
+def third_of(output: Tensor, third: int | None) -> Tensor:
     """The query's, the key's or the value's third of c_attn's output; all of it for None."""
     return output if third is None else output.chunk(3, dim=-1)[third]

@@ -8,10 +8,10 @@ from gpt2x.checkpoints.load import model_of
 from gpt2x.checkpoints.names import is_conv1d
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
-from gpt2x.parity.comparison import Comparison
+from gpt2x.parity.comparison import Compared
 
 
-def own_model(c: Comparison, names: Collection[str] | None = None) -> GPT2:
+def own_model(c: Compared, names: Collection[str] | None = None) -> GPT2:
     """gpt2x's own model in the exact dtype on the CPU.
 
     With `names`, only these tensors hold the reference's values; the others take no memory.
@@ -24,7 +24,7 @@ def own_model(c: Comparison, names: Collection[str] | None = None) -> GPT2:
     return model_of(state, GPT2Config(**c.record.facts.architecture))
 
 
-def own_module(c: Comparison, site: str) -> nn.Module:
+def own_module(c: Compared, site: str) -> nn.Module:
     """One module of gpt2x's own model; the rest of that model takes no memory."""
     prefix = "wte." if site == "lm_head" else f"{site}."
     return module_at(own_model(c, [name for name in c.record.parameters if name.startswith(prefix)]), site)

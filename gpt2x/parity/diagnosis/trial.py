@@ -12,13 +12,13 @@ from gpt2x.parity.mistakes.mistake import Mistake
 
 # A trial explains the subject if it comes this much closer to it than the reference does. In float64 the
 # tolerance alone decides; where tolerances are wide, being within them is not yet an explanation.
-_CLOSER = 0.1
+CLOSER = 0.1
 
 
 def best_match(c: Comparison, trials: Iterable[tuple[Mistake, Tensor]], target: Tensor, expected: Tensor) -> Cause:
     """The mistake whose output is the subject's output `target`, where the reference has `expected`."""
     off = distance(target, expected)
-    largest = min(c.tolerance, _CLOSER * off)
+    largest = min(c.tolerance, CLOSER * off)
     causes: dict[float, str] = {}
     for mistake, output in trials:
         value = distance(output, target)
