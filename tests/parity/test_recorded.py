@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gpt2x.config.tasks.validate import Stage
+from gpt2x.parity.checks import Cause
 from gpt2x.parity.recorded.comparison import UNANSWERED
+from gpt2x.parity.recorded.trials import Trial, named
 from gpt2x.parity.subject import import_target
 from gpt2x.parity.subject.target import Architecture
 from gpt2x.parity.trace import trace
@@ -82,6 +85,7 @@ def test_the_same_function_passes_in_its_dtype(record: Record, compare: Compare,
     result = compare(f"dtype={dtype}")
     assert result.code == 0, result.out + result.err
     layers, logits = rows_of(launch, "layers"), rows_of(launch, "logits")
+    assert not list(launch.rglob("parity.png"))  # its modules are not compared on the reference's input
     assert {row["status"] for row in layers} == {"ok"}  # all modules are recorded
     assert len(layers) == 3 + 1 + 3 * 10
     tolerance = {"float64": 1e-9, "float32": 1e-5, "bfloat16": 0.05}[dtype]
@@ -152,6 +156,21 @@ def test_mistakes_that_a_recording_does_not_tell_apart_are_named_together(
     assert compare().code == 1
     cause = summary_of(launch)["probable_cause"]
     assert_in(cause, "unknown: 5 mistakes explain it equally well", "norm skipped: ln_1", "post-norm")
+
+
+def test_a_few_mistakes_that_fit_equally_well_are_all_named() -> None:
+    expected, target = torch.full((2, 3), 1.0).double(), torch.full((2, 3), 2.0).double()
+    facts = SimpleNamespace(tolerance=1e-5, rounding=1e-7, record=SimpleNamespace(exact=torch.float64))
+
+    def cause(*trials: tuple[str, float]) -> Cause | None:
+        made = [Trial(name, target + off, target + off) for name, off in trials]
+        return named(facts, made, target, expected)  # type: ignore[arg-type]
+
+    assert cause(("far", 1e-3), ("within the tolerance, but not within rounding", 2e-6)) is None
+    assert cause(("a", 1e-8)) == Cause("a")
+    assert cause(("a", 1e-8), ("the same function", 1e-8)) == Cause("a")
+    assert cause(("a", 1e-8), ("b", 2e-8)) == Cause("a, or b: the recording does not tell which")
+    assert cause(("a", 1e-8), ("too far to be as likely", 2e-7)) == Cause("a")
 
 
 def test_a_module_that_ends_elsewhere_is_not_wrong_where_the_logits_agree(
