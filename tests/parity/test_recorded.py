@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import gpt2x
 from gpt2x.config.tasks.validate import Stage
 from gpt2x.parity.checks import Cause
 from gpt2x.parity.recorded.comparison import UNANSWERED
@@ -293,3 +294,12 @@ def test_other_weights_are_a_verdict(record: Record, compare: Compare, checkpoin
     result = compare(weights=checkpoints(seed=1))
     assert result.code == 1
     assert "first divergence: wte" in result.out
+
+
+def test_from_python(record: Record, noisy: Path) -> None:
+    record("act_erf")
+    found = gpt2x.validate("a.safetensors", reference=str(noisy), stages=["layers", "logits"])
+    assert (found.passed, found.first_divergence) == (False, "h.0.mlp.act")
+    assert_in(found.probable_cause, "exact (erf) GELU")
+    with pytest.raises(gpt2x.UserError, match="a recording has no heat map"):
+        found.heat_map()
