@@ -29,6 +29,8 @@ from gpt2x.evaluation.rows import EvaluationRow
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.parity import validation
 from gpt2x.parity.record_source import record_source
+from gpt2x.parity.recorded.recording import read_recording
+from gpt2x.parity.recorded.validation import validate_recording
 from gpt2x.parity.subject import import_target
 from gpt2x.parity.subject.build import Maker, Source
 from gpt2x.parity.subject.given import GivenFactory, GivenModule, check_size
@@ -145,8 +147,10 @@ def validate(
     Args:
         module_or_target: a model that is built already (it is copied, and never changed); a class or function that
             makes one from the architecture, or from nothing; or `path/to/file.py:name`, as for subject.target: ITS
-            CODE IS EXECUTED. None validates gpt2x's own model. A model that is built in float32 keeps tensors that
-            are no parameters as they were rounded then, which the comparison in float64 can notice: give its class.
+            CODE IS EXECUTED. Or `FILE.safetensors`, in which any program has recorded what it answers (it is read, not
+            executed; gpt2x/parity/recorded/README.md): its token ids take the place of `prompt`. None validates gpt2x's
+            own model. A model that is built in float32 keeps tensors that are no parameters as they were rounded then,
+            which the comparison in float64 can notice: give its class.
         reference: the checkpoint whose weights Hugging Face's model is given: a name or a path, as for `load`, or
             what `load` returned. Its dtype and device are those of the validation.
         saved_reference: a FILE.safetensors that task.save_reference wrote with these weights; transformers is then
@@ -181,20 +185,29 @@ def validate(
     }
     given = {key: value for key, value in given.items() if value is not None}
     task = build(ValidateTask, "task.", option("task", "validate") | given)
-    target = module_or_target if isinstance(module_or_target, str) else None
-    asked = {"target": target, "weights": weights, "rename": [list(rule) for rule in rename]}
+    recorded = isinstance(module_or_target, str) and module_or_target.endswith(".safetensors")
+    asked = {
+        "target": module_or_target if isinstance(module_or_target, str) else None,
+        "weights": weights,
+        "rename": [list(rule) for rule in rename],
+        "kind": "recorded" if recorded else "module",
+    }
     subject = build(SubjectConfig, "subject.", asked)
-    maker = import_target(subject) if target is not None else _maker(module_or_target)
+    recording = read_recording(str(module_or_target), subject.rename) if recorded else None
+    maker = None if recorded else _maker(module_or_target, subject)
     if max_new_tokens is None:
         max_new_tokens = option("decode", "sample")["max_new_tokens"]
     decode = build(DecodeConfig, "decode.", {"max_new_tokens": max_new_tokens})
-    source = record_source(read_prompts(shared()["prompt"] if prompt is None else prompt), decode.max_new_tokens, task)
+    prompts = read_prompts(shared()["prompt"] if prompt is None else prompt)
+    source = record_source(prompts, decode.max_new_tokens, task, recording.ids if recording else None)
     checkpoint = checkpoint_of(reference)
     if isinstance(reference, (GPT2, tuple)):  # the stages change the mode and the gradients of gpt2x's own model
         checkpoint = replace(checkpoint, model=copy.deepcopy(checkpoint.model))
     if isinstance(maker, GivenModule):
         check_size(maker, subject.rename, checkpoint.model.config)
     chosen = [Stage(name) for name in task.stages]
+    if recording is not None:
+        return Validation(validate_recording(checkpoint, recording, source, stages=chosen))
     found = validation.validate(checkpoint, Source(subject, maker), source, dtype=checkpoint.dtype, stages=chosen)
     return Validation(found)
 
@@ -267,10 +280,12 @@ def read_runs(
     return read_tables(path, tables[table], TABLES[tables[table]], unfinished)
 
 
-def _maker(module_or_target: Any) -> Maker | None:
+def _maker(module_or_target: Any, subject: SubjectConfig) -> Maker | None:
     """What makes the subject; None for gpt2x's own model."""
     if module_or_target is None:
         return None
+    if isinstance(module_or_target, str):
+        return import_target(subject)
     if isinstance(module_or_target, nn.Module):
         return GivenModule(module_or_target)
     if callable(module_or_target):

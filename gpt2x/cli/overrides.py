@@ -28,6 +28,7 @@ _CONTRADICTIONS = (
     *combinations(("prompt", *PROMPT_FILES, SWEEP_PROMPTS), 2),
     ("prompt_id", SWEEP_PROMPTS),
     *(("task.reference", key) for key in _RECORDED),
+    *(("subject=recorded", key) for key in ("prompt", "prompt_file")),
 )
 _EXAMPLES = {"sweep": "sweep=nucleus", "retries": "retries=2", "fail_fast": "fail_fast=true", "rerun": "rerun=stale"}
 _SWEPT = "hydra.sweeper.params."
@@ -74,7 +75,7 @@ def checked(overrides: Sequence[str], multirun: bool) -> list[str]:
     if not is_sweep and "hydra/sweeper" in keys:
         raise UserError("hydra/sweeper is for a sweep: add -m")
     for one, other in _CONTRADICTIONS:
-        if {one, other} <= keys:
+        if {one, other} <= keys.union(result):
             raise UserError(f"{one} and {other} contradict each other: give one of them")
     return result
 

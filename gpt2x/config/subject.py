@@ -1,4 +1,4 @@
-"""The group `subject`: the model that task=validate examines."""
+"""The group `subject`: the model, or the recorded answers of one, that task=validate examines."""
 
 import re
 from dataclasses import dataclass, field
@@ -27,16 +27,27 @@ dataclass(_Import)
 
 @dataclass
 class SubjectConfig(_Import):
-    """The model that is examined; without a target, gpt2x's own."""
+    """The model that is examined; without a target, gpt2x's own.
+
+    Its kind is `module`, code that makes a torch.nn.Module, or `recorded`, a file of what any program has answered.
+    """
 
     target: str | None = None
     weights: str = MISSING
     rename: list[list[str]] = field(default_factory=list)
     import_seconds: float = 60.0
+    kind: str = "module"
 
     def __post_init__(self) -> None:
+        choose("subject.kind", self.kind, ("module", "recorded"))
         choose("subject.weights", self.weights, ("copy", "own"))
         at_least("subject.import_seconds", self.import_seconds, 1)
+        if self.kind == "module" and (self.target or "").endswith(".safetensors"):
+            raise UserError(f"subject.target={self.target}: a file of recorded answers; add subject=recorded")
+        if self.kind == "recorded" and self.target is None:
+            raise UserError("subject=recorded: name the recording by subject.target=FILE.safetensors")
+        if self.kind == "recorded" and self.weights == "own":
+            raise UserError("subject.weights=own: a recording holds no weights; leave it out")
         for rule in self.rename:
             if len(rule) != 2:
                 raise UserError(f"subject.rename: {rule} is not a pair [regex, replacement]")

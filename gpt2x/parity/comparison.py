@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import torch
 
@@ -12,6 +13,18 @@ from gpt2x.parity.reference.record import Record
 from gpt2x.parity.subject import Subject
 from gpt2x.parity.subject.idle import idle_parameters
 from gpt2x.parity.trace import Trace
+
+
+class Compared(Protocol):
+    """What trials of mistakes need to know of a comparison."""
+
+    @property
+    def record(self) -> Record:
+        """The reference's answers."""
+
+    @property
+    def tolerance(self) -> float:
+        """The largest relative difference of two results of the same function."""
 
 
 @dataclass

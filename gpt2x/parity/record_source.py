@@ -41,7 +41,8 @@ class SavedRecord:
 class OracleRecord:
     """What transformers answers now."""
 
-    prompt: str
+    prompt: str | list[int]
+    """A text, or the token ids of one."""
     gen_prompts: list[Prompt]
     """Texts that the stage generation continues."""
     max_new_tokens: int
@@ -62,32 +63,40 @@ class OracleRecord:
         if self.save_to is not None:
             check_savable(self.save_to)
         tokenizer, n_positions = checkpoint.tokenizer, checkpoint.model.config.n_positions
-        n_tokens = len(encode_fitting(tokenizer, self.prompt, 0, n_positions, "prompt"))
+        if isinstance(self.prompt, str):
+            prompt, ids = self.prompt, encode_fitting(tokenizer, self.prompt, 0, n_positions, "prompt")
+        else:
+            prompt, ids = tokenizer.decode(self.prompt), self.prompt
         wanted = {stage.name for stage in STAGES if stage.asks_oracle and (stage.name in stages or self.save_to)}
         if Stage.GENERATION in wanted:
             for each in self.gen_prompts:
                 encode_fitting(tokenizer, each.text, self.max_new_tokens, n_positions, "task.gen_prompt")
         check_room_for("transformers")
-        fits, gradients_fit = fits_in_memory(checkpoint, n_tokens, copies)
+        fits, gradients_fit = fits_in_memory(checkpoint, len(ids), copies)
         if not gradients_fit:
             wanted.discard(Stage.GRADIENTS)
         exact = torch.float64 if fits else checkpoint.model.lm_head.weight.dtype
-        record = ask_oracle(checkpoint, self.prompt, self.gen_prompts, self.max_new_tokens, wanted, exact)
+        record = ask_oracle(checkpoint, prompt, ids, self.gen_prompts, self.max_new_tokens, wanted, exact)
         check_finite(record, checkpoint.weights)
         if self.save_to is not None:
             save_record(record, self.save_to)
         return record.with_portions()
 
 
-def record_source(prompts: list[Prompt], max_new_tokens: int, task: ValidateTask) -> OracleRecord | SavedRecord:
-    """Where these settings say that the record comes from. Raises UserError if there is not exactly one prompt."""
+def record_source(
+    prompts: list[Prompt], max_new_tokens: int, task: ValidateTask, ids: list[int] | None = None
+) -> OracleRecord | SavedRecord:
+    """Where these settings say that the record comes from. `ids`, if given, take the place of the prompt.
+
+    Raises UserError if there is not exactly one prompt.
+    """
     if task.reference is not None:
         return SavedRecord(expanded(task.reference, "task.reference"))
-    if len(prompts) != 1:
+    if ids is None and len(prompts) != 1:
         raise UserError("prompt: validate compares the logits of one prompt; give more texts as task.gen_prompt")
     save_to = expanded(task.save_reference, "task.save_reference") if task.save_reference is not None else None
     gen_prompts = read_prompts(task.gen_prompt, key="task.gen_prompt")
-    return OracleRecord(prompts[0].text, gen_prompts, max_new_tokens, save_to)
+    return OracleRecord(prompts[0].text if ids is None else ids, gen_prompts, max_new_tokens, save_to)
 
 
 def fits_in_memory(checkpoint: Checkpoint, n_tokens: int, copies: int) -> tuple[bool, bool]:

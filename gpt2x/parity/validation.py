@@ -36,19 +36,21 @@ class Validation:
     checkpoint: Checkpoint
     dtype: str
     """The dtype asked for."""
+    exact: str
+    """The dtype in which the subject is compared for the same function: the record's, or that of a recording."""
     stages: list[Stage]
     """The stages that were asked for, in their order."""
     record: Record
     """The reference's answers."""
     n_parameters: int
-    """The number of the subject's parameters; 0 if it could not be built."""
+    """The number of the subject's parameters; 0 if it could not be built, or is a recording."""
     checks: list[Check]
     side_by_side: list[SideBySideRow]
     diagnosis: Diagnosis | None
     """None if no check is bad."""
     seconds: dict[str, float]
     """Phase (reference, compare, diagnose) -> duration."""
-    named_by_structure: list[list[str]]
+    named_by_structure: list[list[str]] = field(default_factory=list)
     """The rules, as in subject.rename, that were found for names that are not Hugging Face's; empty if none were."""
 
     @property
@@ -59,7 +61,7 @@ class Validation:
     @property
     def tolerance(self) -> float:
         """The largest relative difference, in the exact dtype, of the same function."""
-        return RELATIVE_TOLERANCE[self.record.exact]
+        return RELATIVE_TOLERANCE[find_dtype(self.exact)]
 
     @property
     def first_divergence(self) -> str:
@@ -98,8 +100,8 @@ class Validation:
         return None
 
     def summary(self) -> SummaryRow:
-        exact = self.record.facts.exact
-        relative_difference = self.logits(exact, Metric.RELATIVE_DIFFERENCE) if exact == "float64" else None
+        in_float64 = self.exact == "float64"
+        relative_difference = self.logits(self.exact, Metric.RELATIVE_DIFFERENCE) if in_float64 else None
         return SummaryRow(
             model=self.checkpoint.name,
             weights=self.checkpoint.weights,
@@ -140,15 +142,15 @@ def validate(
     seconds: dict[str, float] = {}
     if dtype == "int8" and source.target is not None:
         raise UserError("dtype=int8 is only for gpt2x's own model; leave subject.target out")
-    with _timed("reference", seconds):
+    with timed("reference", seconds):
         progress("asking the reference")
         record = reference.get(checkpoint, names, copies=1 if source.target is None else 2)
-    with _timed("compare", seconds):
+    with timed("compare", seconds):
         found = _compare(source, checkpoint, record, dtype, chosen, reference.live, progress)
     diagnosis = None
     if any(check.bad for check in found.checks):
         progress("looking for the cause")
-        with _timed("diagnose", seconds):
+        with timed("diagnose", seconds):
             diagnosis = _diagnose(found)
         if diagnosis.check not in found.checks:
             found.checks.append(diagnosis.check)
@@ -157,6 +159,7 @@ def validate(
         notes=source.notes,
         checkpoint=checkpoint,
         dtype=dtype,
+        exact=record.facts.exact,
         stages=names,
         record=record,
         n_parameters=found.comparison.subject.n_parameters if found.comparison else 0,
@@ -234,7 +237,8 @@ def _single(site: str, check: Check, cause: Cause) -> Diagnosis:
 
 
 @contextmanager
-def _timed(phase: str, seconds: dict[str, float]) -> Iterator[None]:
+def timed(phase: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Records how long a phase takes."""
     start = time.perf_counter()
     yield
     seconds[phase] = time.perf_counter() - start

@@ -26,7 +26,7 @@ _LIGHT = 0.6  # the part of the range of the colours from which on black is easi
 
 def has_heat_map(v: "Validation") -> bool:
     """Whether there is anything to draw."""
-    return any(check.stage is Stage.LAYERS and check.value is not None for check in v.checks)
+    return any(row.value is not None for row in isolated_rows([parity_row(check) for check in v.checks]))
 
 
 def save_heat_map(v: "Validation", path: Path) -> None:

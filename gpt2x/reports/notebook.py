@@ -56,7 +56,7 @@ class Validation:
         The unit is the reference's largest value. Raises UserError without the stage layers, which measures them.
         """
         if not has_heat_map(self._found):
-            raise UserError("heat_map: no module was compared; add 'layers' to stages")
+            raise UserError("heat_map: no module was compared; add 'layers' to stages (a recording has no heat map)")
         return heat_map(self._found)
 
     def __repr__(self) -> str:

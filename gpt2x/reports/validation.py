@@ -162,13 +162,14 @@ def _texts(v: Validation, texts: SideBySideRow) -> Table:
 
 
 def _same_function(v: Validation) -> Text:
-    exact = v.record.facts.exact
+    exact = v.exact
     value = v.logits(exact, Metric.RELATIVE_DIFFERENCE)
     if value is None:
         return Text("same function?   not checked", "yellow")
     numbers = f"{value:.2g} of the reference's scale in {exact}, allowed {v.tolerance:g}"
     if exact != "float64":
-        numbers += "; float64 does not fit in memory, so this is a tolerance for the dtype"
+        why = "float64 does not fit in memory" if exact == v.record.facts.exact else f"recorded in {exact}"
+        numbers += f"; {why}, so this is a tolerance for the dtype"
     return Text.assemble("same function?   ", _yes(value <= v.tolerance), numbers)
 
 
@@ -208,9 +209,9 @@ def _unchecked(v: Validation) -> dict[str, list[str]]:
 
 
 def _passed(v: Validation) -> str:
-    if v.logits(v.record.facts.exact, Metric.RELATIVE_DIFFERENCE) is None:
+    if v.logits(v.exact, Metric.RELATIVE_DIFFERENCE) is None:
         return f"nothing wrong in {', '.join(v.stages)}; whether {v.subject} computes what it should was not asked"
-    found = [f"{v.n_parameters:,} parameters"]
+    found = [f"{v.n_parameters:,} parameters"] if v.n_parameters else []
     difference = v.logits(v.dtype, Metric.MAX_ABS_DIFFERENCE)
     if difference is not None:
         found.append(f"logits within {difference:.2g} in {v.dtype}")

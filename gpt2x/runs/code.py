@@ -22,7 +22,8 @@ def code_of(settings: Mapping[str, Any]) -> dict[str, str]:
     """
     subject = {}
     with suppress(OSError):  # the name of a module, rather than of a file; or a file that is not there
-        file = Path(str(settings.get(_SUBJECT) or "").rpartition(":")[0]).expanduser()
+        target = str(settings.get(_SUBJECT) or "")
+        file = Path(target.rpartition(":")[0] or target).expanduser()  # a recording has no name after its file
         subject[_SUBJECT] = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     return _gpt2x() | subject
 

@@ -4,9 +4,12 @@ from pathlib import Path
 
 from gpt2x.checkpoints.load import load_checkpoint
 from gpt2x.config.schema import Config
+from gpt2x.config.subject import SubjectConfig
 from gpt2x.config.tasks.validate import Stage, ValidateTask
 from gpt2x.device import find_device, find_dtype
 from gpt2x.parity.record_source import record_source
+from gpt2x.parity.recorded.recording import Recording, read_recording
+from gpt2x.parity.recorded.validation import validate_recording
 from gpt2x.parity.rows import CauseRow, ParityRow, SideBySideRow, SummaryRow, parity_row
 from gpt2x.parity.subject import import_target
 from gpt2x.parity.subject.build import Source
@@ -23,16 +26,20 @@ NUMBERS = ("relative_difference", "error_ratio", "max_abs_logit_difference", "me
 def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
     """Compares stage by stage; the verdict is in Outcome.passed. Raises UserError if the validation cannot begin."""
     prompts = read_prompts(config.prompt, prompt_file=config.prompt_file)
-    source = Source(config.subject, import_target(config.subject) if config.subject.target else None)
+    subject = _subject(config.subject)
     device, dtype = find_device(config.device.name), find_dtype(config.dtype)
     outcome = Outcome(device=device)
     with progress_bar(len(task.stages) + 2) as step:  # loading and the reference, then the stages
         step("loading weights")
         with outcome.timed("load"):
             checkpoint = outcome.checkpoint = load_checkpoint(config.model, config.weights, dtype, device)
-        reference = record_source(prompts, config.decode.max_new_tokens, task)
         stages = [Stage(name) for name in task.stages]
-        found = validate(checkpoint, source, reference, dtype=config.dtype, stages=stages, progress=step)
+        if isinstance(subject, Recording):
+            reference = record_source(prompts, config.decode.max_new_tokens, task, subject.ids)
+            found = validate_recording(checkpoint, subject, reference, stages=stages, progress=step)
+        else:
+            reference = record_source(prompts, config.decode.max_new_tokens, task)
+            found = validate(checkpoint, subject, reference, dtype=config.dtype, stages=stages, progress=step)
     outcome.passed = found.passed
     outcome.timings |= found.seconds
     write_rows(run_dir / "parity.csv", ParityRow, map(parity_row, found.checks))
@@ -46,3 +53,12 @@ def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
     write_rows(run_dir / "summary.csv", SummaryRow, [summary])
     show(found, picture)
     return outcome
+
+
+def _subject(asked: SubjectConfig) -> Source | Recording:
+    """Raises UserError if the target cannot be imported, or the recording cannot be read."""
+    if asked.target is None:
+        return Source(asked, None)
+    return (
+        read_recording(asked.target, asked.rename) if asked.kind == "recorded" else Source(asked, import_target(asked))
+    )

@@ -47,6 +47,7 @@ COMMANDS = [
     if command
 ]
 FILES = re.findall(r"^```yaml (conf/.*?)\n(.*?)^```$", PAGES["conf/README.md"], re.DOTALL | re.MULTILINE)
+SCRIPTS = re.findall(r"^```python (\S+\.py)\n(.*?)^```$", "\n".join(PAGES.values()), re.DOTALL | re.MULTILINE)
 SET_UP = ("make ", "python3 -m venv", "source ", "pip install")  # .ci/run runs these
 ON_SLURM = [each for each in COMMANDS if "hydra/launcher=submitit_slurm" in each[1]]  # tests/cluster/ runs these
 TO_RUN = {  # each command once, whichever of the pages have it
@@ -67,6 +68,8 @@ def test_command(page: str, command: str, launch: Path) -> None:
     (launch / "data").symlink_to(REPO / "data")
     for file, text in FILES:
         (launch / file).parent.mkdir(parents=True)
+        (launch / file).write_text(text, encoding="utf-8")
+    for file, text in SCRIPTS:
         (launch / file).write_text(text, encoding="utf-8")
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     env |= {"PLAIN_WEIGHTS": str(NANO / "model.safetensors")}

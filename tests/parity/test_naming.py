@@ -31,6 +31,16 @@ def test_a_mistake_is_named(validate: Validate, launch: Path) -> None:
     assert "erf" in summary["probable_cause"]
 
 
+def test_every_mistake_of_a_lecture_is_listed(validate: Validate, launch: Path) -> None:
+    assert validate(f"{STYLES}:Lecture").code == 1
+    causes = read_csv(run_dir(launch, "validate") / "causes.csv")
+    assert [(row["sites"], row["cause"]) for row in causes] == [
+        ("h.*.attn.c_attn.q.*_of_3, h.*.attn.c_attn.k.*_of_3, h.*.attn.c_attn.v.*_of_3", "missing bias"),
+        ("h.*.mlp.act", "ReLU instead of tanh GELU"),
+    ]
+    assert float(causes[-1]["difference_after"]) < 1e-9
+
+
 def test_the_mapping_is_printed_and_can_be_given(validate: Validate, launch: Path) -> None:
     printed = validate(f"{STYLES}:PerHead").out
     (line,) = (line for line in printed.splitlines() if line.startswith("names "))

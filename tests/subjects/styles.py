@@ -242,4 +242,6 @@ class Lecture(PerHead):
         for layer in self.blocks:
             layer.ffwd.net[1] = nn.ReLU()
             for head in layer.sa.heads:
-                head.key, head.query, head.value = (nn.Linear(a.n_embd, a.n_embd // a.n_head, bias=False) for _ in "qkv")
+                head.key, head.query, head.value = (
+                    nn.Linear(a.n_embd, a.n_embd // a.n_head, bias=False) for _ in "qkv"
+                )

@@ -1,6 +1,7 @@
 """Causes that hold at several places, said once, with what each of them changes in the logits."""
 
 import re
+from collections import Counter
 from dataclasses import replace
 from itertools import combinations
 
@@ -17,6 +18,7 @@ from gpt2x.parity.subject.names import whole_site
 from gpt2x.parity.trace import trace
 
 _LAYER = re.compile(r"\bh\.(\d+)\b")
+_HEAD = re.compile(r"(?<=c_attn\.[qkv]\.)\d+(?=_of_\d+)")
 
 
 def common_causes(subject: RepairedSubject, divergences: list[Divergence]) -> list[CommonCause]:
@@ -51,11 +53,20 @@ def common_sites(sites: list[str], n_layer: int) -> list[str]:
     for site in dict.fromkeys(sites):
         layer = _layer_of(site)
         layers.setdefault(_starred(site), []).extend([] if layer is None else [layer])
-    return [
-        starred if len(in_layers) in (0, n_layer) else starred.replace("h.*", run, 1)
-        for starred, in_layers in layers.items()
-        for run in (_runs(in_layers) if 0 < len(in_layers) < n_layer else [""])
-    ]
+    return _with_all_heads(
+        [
+            starred if len(in_layers) in (0, n_layer) else starred.replace("h.*", run, 1)
+            for starred, in_layers in layers.items()
+            for run in (_runs(in_layers) if 0 < len(in_layers) < n_layer else [""])
+        ]
+    )
+
+
+def _with_all_heads(sites: list[str]) -> list[str]:
+    """`h.*.attn.c_attn.q.*_of_12` in the place of that many sites, where all of them are there."""
+    named = {site: _HEAD.sub("*", site) for site in sites}
+    whole = {star for star, n in Counter(named.values()).items() if star.endswith(f"_of_{n}")}
+    return list(dict.fromkeys(star if star in whole else site for site, star in named.items()))
 
 
 def _runs(layers: list[int]) -> list[str]:

@@ -6,10 +6,10 @@ from gpt2x.checkpoints.load import model_of
 from gpt2x.checkpoints.names import is_conv1d
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
-from gpt2x.parity.comparison import Comparison
+from gpt2x.parity.comparison import Compared
 
 
-def own_model(c: Comparison) -> GPT2:
+def own_model(c: Compared) -> GPT2:
     """gpt2x's own model in the exact dtype on the CPU."""
     state = {
         f"transformer.{name}": (tensor.t() if is_conv1d(name) else tensor).to("cpu", c.record.exact)

@@ -14,7 +14,7 @@ from gpt2x.parity.mistakes.mistake import Mistake, can_be_joined
 
 # A trial explains the subject if it comes this much closer to it than the reference does. In float64 the
 # tolerance alone decides; where tolerances are wide, being within them is not yet an explanation.
-_CLOSER = 0.1
+CLOSER = 0.1
 
 T = TypeVar("T")
 
@@ -67,4 +67,4 @@ def distance(actual: Tensor, expected: Tensor) -> float:
 
 
 def _largest(target: Tensor, expected: Tensor, tolerance: float) -> float:
-    return min(tolerance, _CLOSER * distance(target, expected))
+    return min(tolerance, CLOSER * distance(target, expected))

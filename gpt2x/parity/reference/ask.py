@@ -26,12 +26,13 @@ _CONTEXT, _CONTEXT_WORK = 64, 1.5e11
 def ask_oracle(
     checkpoint: Checkpoint,
     prompt: str,
+    ids: list[int],
     gen_prompts: list[Prompt],
     max_new_tokens: int,
     wanted: Collection[str],
     exact: torch.dtype,
 ) -> Record:
-    """The oracle's answers for a checkpoint, in the checkpoint's dtype and in `exact`.
+    """The oracle's answers for a checkpoint, in the checkpoint's dtype and in `exact`; `ids` are those of the prompt.
 
     `wanted` are stages: answers that none of them needs are left out. Raises UserError if transformers cannot load
     the checkpoint, or answers differently when it is asked again.
@@ -41,7 +42,7 @@ def ask_oracle(
     model = load_oracle(checkpoint, dtype, device)
     parameters = oracle_parameters(model)
     oracle = Subject("transformers", model, {name: tensor.shape for name, tensor in parameters.items()}, [])
-    facts = _facts(checkpoint, oracle, prompt, max_new_tokens, exact)
+    facts = _facts(checkpoint, oracle, prompt, ids, max_new_tokens, exact)
     with torch.no_grad():
         in_dtype = oracle.logits(torch.tensor([facts.ids], device=device))[0].cpu().double()
     if "generation" in wanted:
@@ -76,7 +77,9 @@ def ask_oracle(
     return Record(facts, parameters, logits[0][0].cpu(), in_dtype, inputs, outputs, gradients, losses)
 
 
-def _facts(checkpoint: Checkpoint, oracle: Subject, prompt: str, max_new_tokens: int, exact: torch.dtype) -> Facts:
+def _facts(
+    checkpoint: Checkpoint, oracle: Subject, prompt: str, ids: list[int], max_new_tokens: int, exact: torch.dtype
+) -> Facts:
     texts = {"prompt": prompt} | TEXTS
     return Facts(
         transformers=version("transformers"),
@@ -84,7 +87,7 @@ def _facts(checkpoint: Checkpoint, oracle: Subject, prompt: str, max_new_tokens:
         dtype=dtype_name(checkpoint.model.lm_head.weight.dtype),
         exact=dtype_name(exact),
         prompt=prompt,
-        ids=checkpoint.tokenizer.encode(prompt),
+        ids=ids,
         n_parameters=oracle.n_parameters,
         max_new_tokens=max_new_tokens,
         texts=dict(zip(texts, oracle_tokenize(checkpoint.tokenizer_dir, list(texts.values())), strict=True)),

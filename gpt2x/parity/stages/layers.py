@@ -40,7 +40,7 @@ def _compare(c: Comparison) -> StageResult:
             if site in in_dtype:
                 checks += _rounding(c, site, in_dtype[site])
     same_function = relative_difference(logits[0][0], c.record.logits) <= c.tolerance
-    return StageResult([_elsewhere(check) for check in checks] if same_function and not c.ours else checks)
+    return StageResult([elsewhere(check) for check in checks] if same_function and not c.ours else checks)
 
 
 def _modules(c: Comparison, subject: Subject) -> dict[str, nn.Module]:
@@ -55,7 +55,7 @@ def _is_compared(c: Comparison, site: str) -> bool:
     return site in sites or "drop" not in site
 
 
-def _elsewhere(check: Check) -> Check:
+def elsewhere(check: Check) -> Check:
     """Where the logits agree, no module is wrong: a module that differs begins or ends at another place."""
     if not check.bad or check.metric is Metric.ERROR_RATIO:
         return check
