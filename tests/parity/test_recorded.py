@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import gpt2x
+from gpt2x.config.subject import SubjectConfig
 from gpt2x.config.tasks.validate import Stage
 from gpt2x.parity.checks import Cause
 from gpt2x.parity.recorded.comparison import UNANSWERED
@@ -46,7 +47,7 @@ def record(noisy: Path, launch: Path) -> Record:
         from gpt2x.checkpoints.architecture import read_config
 
         file = load_file(noisy / "model.safetensors")
-        make = import_target(f"{PLAIN}:{name}").make
+        make = import_target(SubjectConfig(f"{PLAIN}:{name}", "copy")).make
         model = make(Architecture(read_config(noisy))).eval()
         for own, parameter in model.named_parameters():
             tensor = file[f"transformer.{own}"]
