@@ -119,7 +119,7 @@ BROKEN = [
     ("act_erf", "h.0.mlp.act", "exact (erf) GELU", "exact (erf) GELU"),
     ("erf_in_mlp", "h.0.mlp.c_proj", "exact (erf) GELU", "exact (erf) GELU"),
     ("norm_rms", "h.0.ln_1", "RMS norm", "RMS norm"),
-    ("eps_1e12", "h.0.ln_1", "LayerNorm eps 1e-12", "LayerNorm eps 1e-12"),
+    ("eps_1e12", "h.0.ln_1", *["unknown: ... mistakes explain it equally well ... LayerNorm eps 1e-12"] * 2),
     ("scale_none", "h.0.attn.c_proj", "not scaled", "not scaled"),
     ("no_ln_1", "h.0.attn.c_attn", "norm skipped: ln_1", "norm skipped: ln_1"),
     ("positions_later", "wpe", "they begin at 1", "they begin at 1"),
@@ -143,7 +143,8 @@ def test_where_and_why_a_recording_diverges(
     for folder, place, cause in (("all", site, words), ("logits", "logits: lm_head", from_logits)):
         (summary,) = read_csv(launch / folder / "summary.csv")
         assert summary["first_divergence"] == place
-        assert_in(summary["probable_cause"], cause)
+        assert_in(summary["probable_cause"], *cause.split(" ... "))
+        assert summary["probable_cause"].startswith("unknown") == cause.startswith("unknown")
 
 
 def test_mistakes_that_a_recording_does_not_tell_apart_are_named_together(
