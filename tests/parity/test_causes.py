@@ -61,6 +61,7 @@ CASES = {
     ],
     "embeddings": ["input of drop: position embedding left out", "input of drop: embedding scaled by sqrt(n_embd)"],
     "positions_and_ln_f": [LATER, LN_F],
+    "one_rounding_and_ln_f": ["input of h.1: residual stream rounded to float16 after h.0", LN_F],
     "order_and_rounding": [SWAPPED, "input of h.2: residual stream rounded to float16 between all layers"],
     "block_and_rounding": [
         "h.*: post-norm instead of pre-norm",

@@ -82,6 +82,14 @@ def halved(m: Block, x: Tensor) -> Tensor:
     return x + m.mlp(m.ln_2(x)) / 2
 
 
+def rounded_once(m: GPT2, ids: Tensor) -> Tensor:
+    """A GPT-2 that rounds the residual stream after the first block only."""
+    x = m.drop(m.embed(ids, m.positions(ids)))
+    for i, block in enumerate(m.blocks()):
+        x = block(x) if i else plain.half(block(x), torch.float16)
+    return m.head(m.norm(x))
+
+
 unbiased = mistake(Norm, eps=1e-3, forward=lambda m, x: plain.layer_norm(m, x, x.var(-1, keepdim=True)))
 only_scaled_tokens = mistake(GPT2, embed=lambda m, ids, p: m.wte(ids) * math.sqrt(m.wte.embedding_dim))
 twice_the_mlp = (
@@ -103,6 +111,7 @@ heads_and_rounding = several(plain.heads_interleaved, plain.weights_fp16)
 # Two between the same modules, or one after the other
 embeddings = several(only_scaled_tokens)
 positions_and_ln_f = several(plain.positions_later, plain.no_ln_f)
+one_rounding_and_ln_f = several(mistake(GPT2, forward=rounded_once), plain.no_ln_f)
 order_and_rounding = several(plain.layers_swapped, plain.residual_fp16)
 # One around the other
 block_and_rounding = several(plain.post_norm, plain.residual_fp16)
