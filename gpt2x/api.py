@@ -144,7 +144,7 @@ def validate(
 
     Args:
         module_or_target: a model that is built already (it is copied, and never changed); a class or function that
-            makes one from the architecture, or from nothing; or `path/to/file.py:name`, as for subject.target: ITS
+            makes one from sizes, a config or nothing; or `path/to/file.py:name`, as for subject.target: ITS
             CODE IS EXECUTED. None validates gpt2x's own model. A model that is built in float32 keeps tensors that
             are no parameters as they were rounded then, which the comparison in float64 can notice: give its class.
         reference: the checkpoint whose weights Hugging Face's model is given: a name or a path, as for `load`, or

@@ -1,15 +1,22 @@
 """task=validate: is this GPT-2 the real GPT-2; if not, which module is wrong, and why?"""
 
+from dataclasses import replace
 from pathlib import Path
 
-from gpt2x.checkpoints.load import load_checkpoint
+import torch
+
+from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
+from gpt2x.checkpoints.sizes import ARCHITECTURE
 from gpt2x.config.schema import Config
 from gpt2x.config.tasks.validate import Stage, ValidateTask
+from gpt2x.config.weights import WeightsConfig
 from gpt2x.device import find_device, find_dtype
+from gpt2x.errors import UserError
 from gpt2x.parity.record_source import record_source
 from gpt2x.parity.rows import ParityRow, SideBySideRow, SummaryRow, parity_row
 from gpt2x.parity.subject import import_target
 from gpt2x.parity.subject.build import Source
+from gpt2x.parity.subject.constructing.make import FixedSizeError
 from gpt2x.parity.validation import validate
 from gpt2x.prompts import read_prompts
 from gpt2x.reports.heat_map import has_heat_map, save_heat_map
@@ -32,7 +39,15 @@ def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
             checkpoint = outcome.checkpoint = load_checkpoint(config.model, config.weights, dtype, device)
         reference = record_source(prompts, config.decode.max_new_tokens, task)
         stages = [Stage(name) for name in task.stages]
-        found = validate(checkpoint, source, reference, dtype=config.dtype, stages=stages, progress=step)
+        try:
+            found = validate(checkpoint, source, reference, dtype=config.dtype, stages=stages, progress=step)
+        except FixedSizeError as error:
+            if error.own is None or not reference.live or config.subject.weights == "own":
+                raise
+            step("loading random weights of the subject's size")
+            checkpoint = outcome.checkpoint = _random_checkpoint(config, error, dtype, device)
+            found = validate(checkpoint, source, reference, dtype=config.dtype, stages=stages, progress=step)
+            found.notes.append("its code fixes its size, so it was compared at that size, with random weights")
     outcome.passed = found.passed
     outcome.timings |= found.seconds
     write_rows(run_dir / "parity.csv", ParityRow, map(parity_row, found.checks))
@@ -45,3 +60,12 @@ def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
     write_rows(run_dir / "summary.csv", SummaryRow, [summary])
     show(found, picture)
     return outcome
+
+
+def _random_checkpoint(config: Config, fixed: FixedSizeError, dtype: torch.dtype, device: torch.device) -> Checkpoint:
+    """Random weights of a size that a subject insists on. Raises UserError if there is no tokenizer for them."""
+    model = replace(config.model, **{name: getattr(fixed.own, name) for name in ARCHITECTURE})
+    try:
+        return load_checkpoint(model, WeightsConfig("random", seed=config.weights.seed), dtype, device)
+    except UserError as error:
+        raise UserError(f"{fixed}; random weights of that size cannot be used: {error}") from None
