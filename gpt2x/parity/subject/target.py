@@ -66,7 +66,11 @@ class Target:
         target = self if self._is_whole and dtype != torch.float64 else import_target(self.asked, constants)
         with target.loaded.finder.active(), own_arguments(self.name), without_tokenizers():
             module, given = make_model(self.name, target.make, config)
-        texts = [given, *(f"{name}={value}" for name, value in constants.set.items())]
+        # Configs in the file get the sizes too, but they matter only if the model was given none.
+        texts = [
+            given,
+            *(f"{name}={value}" for name, value in constants.set.items() if name.isidentifier() or not given),
+        ]
         self.given, self.loaded = ", ".join(filter(None, texts)), target.loaded
         return module
 

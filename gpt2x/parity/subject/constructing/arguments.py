@@ -39,7 +39,8 @@ def calls(make: Callable[..., Any], architecture: GPT2Config) -> Iterator[Call]:
         if parameter.kind is parameter.VAR_POSITIONAL:
             continue
         if parameter.kind is parameter.VAR_KEYWORD:
-            asked = (items_of(make, parameter.name) | asked_of_configs(make)[0]) - set(names)
+            items = items_of(make, parameter.name)
+            asked = (items | asked_of_configs(make)[0] if items else items) - set(names)  # it may pass them on
             given |= {name: value_of(m, architecture) for name in asked if (m := meaning_of(name, asked))}
             continue
         value = argument(parameter.name, parameter, architecture, names)
