@@ -146,7 +146,7 @@ def validate(
 
     Args:
         module_or_target: a model that is built already (it is copied, and never changed); a class or function that
-            makes one from the architecture, or from nothing; or `path/to/file.py:name`, as for subject.target: ITS
+            makes one from sizes, a config or nothing; or `path/to/file.py:name`, as for subject.target: ITS
             CODE IS EXECUTED. Or `FILE.safetensors`, in which any program has recorded what it answers (it is read, not
             executed; gpt2x/parity/recorded/README.md): its token ids take the place of `prompt`. None validates gpt2x's
             own model. A model that is built in float32 keeps tensors that are no parameters as they were rounded then,

@@ -1,18 +1,25 @@
 """task=validate: is this GPT-2 the real GPT-2; if not, which module is wrong, and why?"""
 
+from dataclasses import replace
 from pathlib import Path
 
-from gpt2x.checkpoints.load import load_checkpoint
+import torch
+
+from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
+from gpt2x.checkpoints.sizes import ARCHITECTURE
 from gpt2x.config.schema import Config
 from gpt2x.config.subject import SubjectConfig
 from gpt2x.config.tasks.validate import Stage, ValidateTask
+from gpt2x.config.weights import WeightsConfig
 from gpt2x.device import find_device, find_dtype
+from gpt2x.errors import UserError
 from gpt2x.parity.record_source import record_source
 from gpt2x.parity.recorded.recording import Recording, read_recording
 from gpt2x.parity.recorded.validation import validate_recording
 from gpt2x.parity.rows import CauseRow, ParityRow, SideBySideRow, SummaryRow, parity_row
 from gpt2x.parity.subject import import_target
 from gpt2x.parity.subject.build import Source
+from gpt2x.parity.subject.constructing.make import FixedSizeError
 from gpt2x.parity.validation import validate
 from gpt2x.prompts import read_prompts
 from gpt2x.reports.heat_map import has_heat_map, save_heat_map
@@ -39,7 +46,15 @@ def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
             found = validate_recording(checkpoint, subject, reference, stages=stages, progress=step)
         else:
             reference = record_source(prompts, config.decode.max_new_tokens, task)
-            found = validate(checkpoint, subject, reference, dtype=config.dtype, stages=stages, progress=step)
+            try:
+                found = validate(checkpoint, subject, reference, dtype=config.dtype, stages=stages, progress=step)
+            except FixedSizeError as error:
+                if error.own is None or not reference.live or config.subject.weights == "own":
+                    raise
+                step("loading random weights of the subject's size")
+                checkpoint = outcome.checkpoint = _random_checkpoint(config, error, dtype, device)
+                found = validate(checkpoint, subject, reference, dtype=config.dtype, stages=stages, progress=step)
+                found.notes.append("its code fixes its size, so it was compared at that size, with random weights")
     outcome.passed = found.passed
     outcome.timings |= found.seconds
     write_rows(run_dir / "parity.csv", ParityRow, map(parity_row, found.checks))
@@ -62,3 +77,12 @@ def _subject(asked: SubjectConfig) -> Source | Recording:
     return (
         read_recording(asked.target, asked.rename) if asked.kind == "recorded" else Source(asked, import_target(asked))
     )
+
+
+def _random_checkpoint(config: Config, fixed: FixedSizeError, dtype: torch.dtype, device: torch.device) -> Checkpoint:
+    """Random weights of a size that a subject insists on. Raises UserError if there is no tokenizer for them."""
+    model = replace(config.model, **{name: getattr(fixed.own, name) for name in ARCHITECTURE})
+    try:
+        return load_checkpoint(model, WeightsConfig("random", seed=config.weights.seed), dtype, device)
+    except UserError as error:
+        raise UserError(f"{fixed}; random weights of that size cannot be used: {error}") from None

@@ -14,7 +14,7 @@ from torch import nn
 
 import gpt2x
 from gpt2x import api
-from gpt2x.parity.subject.target import Architecture
+from gpt2x.parity.subject.constructing.architecture import Architecture
 from tests.conftest import Cli, assert_in, read_csv, run_dir, tiny_hf
 from tests.subjects import plain
 

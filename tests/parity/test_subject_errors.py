@@ -52,7 +52,7 @@ def nothing(a):
     pass
 
 def typo(a):
-    return GPT2(a.n_heds)
+    return GPT2(a.n_hats)
 
 def two(a, b):
     return GPT2(a)
@@ -98,7 +98,6 @@ def subjects(launch: Path, tmp_path: Path) -> Path:
         ("time_first", "raises", ["answers with the shape [20, 1, 1024]"]),
         ("loss_first", "raises", ["answers with the shape []"]),
         ("width_first", "raises", ["answers with the shape [1, 1024, 20]"]),
-        ("narrow", "raises", ["IndexError: index out of range in self"]),
         ("nan", "not_finite", []),
         ("nan_inside", "not_finite", []),
         ("infinite", "not_finite", []),
@@ -108,8 +107,8 @@ def subjects(launch: Path, tmp_path: Path) -> Path:
         ("empty", "raises", ["has no parameters"]),
         ("a_string", "raises", ["makes a str, not a torch.nn.Module"]),
         ("nothing", "raises", ["makes a NoneType, not a torch.nn.Module"]),
-        ("typo", "raises", ["n_heds", "did you mean 'n_heads'?"]),
-        ("two", "raises", ["TypeError", "'b'"]),
+        ("typo", "raises", ["n_hats", "does not know what", "mine.py, line"]),
+        ("two", "raises", ["needs b", "does not know what that means"]),
     ],
 )
 def test_misbehaving_subject(

@@ -98,7 +98,7 @@ INSIDE = "        self.found = {found}\n"
 @pytest.mark.parametrize(
     ("before", "used", "expected"),
     [
-        ("width = 2 * 3\n", "width", 6),
+        ("total = 2 * 3\n", "total", 6),
         (CHANGES, "sizes", {"n": 2, "m": 3, "k": 4}),
         (
             "import argparse as a\np = a.ArgumentParser()\np.add_argument('--n', default=3)\nn = p.parse_args().n\n",
@@ -126,6 +126,19 @@ def test_what_the_model_needs_is_run(before: str, used: str, expected: object) -
     start = before if "__future__" in before else ""
     code = start + MODEL.replace("class Model", f"{'' if start else before}class Model")
     assert built(code + INSIDE.format(found=used)).found == expected
+
+
+def test_what_only_the_main_program_needs_is_left_out() -> None:
+    code = "from pathlib import Path\nn = 1\nfile = Path('made').touch()\nif __name__ == '__main__':\n    n = file\n"
+    assert built(code + MODEL + INSIDE.format(found="n")).found == 1
+    assert not Path("made").exists()
+
+
+def test_a_statement_is_run_once() -> None:
+    sibling = "from pathlib import Path\nn = Path('made').open('a').write('x')\na = n\nb = n\n"
+    code = "from sibling import a\nfrom sibling import b\n" + MODEL + INSIDE.format(found="(a, b)")
+    taken({"file.py": code, "sibling.py": sibling})
+    assert Path("made").read_text() == "x"
 
 
 @pytest.mark.parametrize(
@@ -196,8 +209,8 @@ def test_what_a_file_does_to_its_process_is_undone() -> None:
 PROJECT = {
     "src/app/model/gpt.py": "from {block} import block\n" + MODEL + "        self.found = block()\n",
     "src/app/model/parts/block.py": "import no_such_package\nfrom ..sizes import *\nfor i in range(10**12): pass\n"
-    "def block():\n    return width\n",
-    "src/app/model/sizes.py": "width = 5\nopen('input.txt')\n",
+    "def block():\n    return answer\n",
+    "src/app/model/sizes.py": "answer = 5\nopen('input.txt')\n",
     "src/app/model/parts/__init__.py": "from .training import train\n",
     "src/config.py": "",
     "README.md": "the root of the project",

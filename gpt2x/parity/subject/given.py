@@ -12,8 +12,8 @@ from gpt2x.checkpoints.sizes import ARCHITECTURE, size_like
 from gpt2x.errors import UserError
 from gpt2x.model.config import GPT2Config
 from gpt2x.parity.subject.code import contained, in_one_line
+from gpt2x.parity.subject.constructing.make import make_model
 from gpt2x.parity.subject.names import hf_name
-from gpt2x.parity.subject.target import call
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class GivenFactory:
         Raises SubjectError if its code fails or returns anything but an nn.Module, and UserError if that cannot be
         copied.
         """
-        module = call(self.make, config)
+        module, _ = make_model(self.name, self.make, config)
         return module if isinstance(self.make, type) else _copied(module, self.name)
 
 

@@ -12,8 +12,28 @@ from types import FrameType
 from typing import Any, NoReturn
 from unittest.mock import patch
 
-from gpt2x.parity.subject.code import own_frames
+from gpt2x.parity.subject.code import in_one_line, own_frames
+from gpt2x.parity.subject.importing.placeholder import Placeholder
 from gpt2x.paths import shown
+
+
+@contextmanager
+def without_tokenizers() -> Iterator[None]:
+    """A tokenizer of tiktoken that cannot be loaded is a placeholder: models keep one only for generating text."""
+    tiktoken = sys.modules.get("tiktoken")
+    if tiktoken is None:
+        yield
+        return
+    load = tiktoken.get_encoding
+
+    def load_if_possible(name: str) -> Any:
+        try:
+            return load(name)
+        except Exception as error:
+            return Placeholder(in_one_line(error), harmless=True)
+
+    with patch.object(tiktoken, "get_encoding", load_if_possible):
+        yield
 
 
 class TimeIsUpError(BaseException):

@@ -10,7 +10,7 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from gpt2x.parity.subject.importing.module import LazyLoader
+from gpt2x.parity.subject.importing.module import AfterBinding, LazyLoader
 
 _MARKS = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "README.md")
 _LEVELS = 4  # folders above the file, where no mark tells the project's root
@@ -19,11 +19,12 @@ _LEVELS = 4  # folders above the file, where no mark tells the project's root
 class Finder(MetaPathFinder):
     """Serves imports that the project's own code makes; those of libraries are none of its business."""
 
-    def __init__(self, folder: Path, *, lazy: bool, script: bool) -> None:
+    def __init__(self, folder: Path, after: AfterBinding, *, lazy: bool, script: bool) -> None:
         """`folder` is that of the user's file. With `lazy`, a module runs only those statements that are needed.
 
         What lies beside a script comes before installed packages of the same name, as for Python.
         """
+        self._after = after
         self._lazy = lazy
         self._script = script
         self._folders = _folders(folder)
@@ -80,14 +81,14 @@ class Finder(MetaPathFinder):
             spec = ModuleSpec(name, None, is_package=True)
             spec.submodule_search_locations = [str(place)]
             return spec
-        loader = LazyLoader(name, file, self.choose) if self._lazy else SourceFileLoader(name, str(file))
+        loader = LazyLoader(name, file, self.choose, self._after) if self._lazy else SourceFileLoader(name, str(file))
         inner = [str(place)] if place.is_dir() else None
         return spec_from_file_location(name, file, loader=loader, submodule_search_locations=inner)
 
     def _top(self, name: str, folder: Path) -> Path | None:
         """The place of a module in a folder; None if it has none, or if the name is that of an installed package."""
         place = _place(folder / name)
-        if place is None or name in sys.stdlib_module_names:
+        if place is None:
             return None
         if self._script and folder == self._folders[0] and (place.is_file() or (place / "__init__.py").is_file()):
             return place

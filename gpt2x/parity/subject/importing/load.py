@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 from gpt2x.parity.subject.importing.finder import Finder
-from gpt2x.parity.subject.importing.module import LazyModule
+from gpt2x.parity.subject.importing.module import AfterBinding, LazyModule
 from gpt2x.parity.subject.importing.statements import Statement, highest_level, read_source
 
 
@@ -35,10 +35,10 @@ class Loaded:
 _last: list[Finder] = []  # the finder of the last subject, whose modules are forgotten before the next is imported
 
 
-def load_file(file: Path, *, lazy: bool) -> Loaded:
-    """Imports a file, as a part of the package that it belongs to."""
+def load_file(file: Path, after: AfterBinding, *, lazy: bool) -> Loaded:
+    """Imports a file, as a part of the package that it belongs to. `after` is called as LazyCode calls it."""
     depth = _depth(file)
-    finder = _new_finder(file.parent, lazy=lazy, script=depth == 0)
+    finder = _new_finder(file.parent, after, lazy=lazy, script=depth == 0)
     names = [folder.name.replace(".", "_") for folder in reversed(file.parents[:depth])]
     for i, folder in enumerate(reversed(file.parents[:depth])):
         finder.know(".".join(names[: i + 1]), folder)
@@ -50,15 +50,15 @@ def load_file(file: Path, *, lazy: bool) -> Loaded:
     return _load(finder, ".".join(names))
 
 
-def load_module(dotted: str, *, lazy: bool) -> Loaded:
+def load_module(dotted: str, after: AfterBinding, *, lazy: bool) -> Loaded:
     """Imports a module by its name, from the working directory, `src` in it, or what is installed."""
-    return _load(_new_finder(Path.cwd(), lazy=lazy, script=True), dotted)
+    return _load(_new_finder(Path.cwd(), after, lazy=lazy, script=True), dotted)
 
 
-def _new_finder(folder: Path, *, lazy: bool, script: bool) -> Finder:
+def _new_finder(folder: Path, after: AfterBinding, *, lazy: bool, script: bool) -> Finder:
     while _last:
         _last.pop().forget()
-    finder = Finder(folder, lazy=lazy, script=script)
+    finder = Finder(folder, after, lazy=lazy, script=script)
     _last.append(finder)
     return finder
 

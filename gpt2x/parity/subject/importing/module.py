@@ -12,11 +12,14 @@ from typing import Any
 
 from gpt2x.memory import is_out_of_memory
 from gpt2x.parity.subject.code import SubjectError, in_one_line
-from gpt2x.parity.subject.importing.placeholder import Placeholder
+from gpt2x.parity.subject.importing.placeholder import Placeholder, stand_in_for
 from gpt2x.parity.subject.importing.statements import Statement, imported_modules, read_source
 
 BeforeImport = Callable[[str], None]
 """Called with the absolute name of each module before code imports it."""
+
+AfterBinding = Callable[[dict[str, Any], str, Iterable[str]], None]
+"""Called after a statement has given a name a value: with the namespace, the name, and all names of the file."""
 
 
 class LazyModule(ModuleType):
@@ -37,7 +40,7 @@ class LazyModule(ModuleType):
 class LazyCode:
     """The statements of a file, and which of them have been run in the module's namespace."""
 
-    def __init__(self, file: Path, module: ModuleType, before_import: BeforeImport) -> None:
+    def __init__(self, file: Path, module: ModuleType, before_import: BeforeImport, after: AfterBinding) -> None:
         """Parses the file, which may raise SyntaxError."""
         self.source = read_source(file)
         self.bound = {name for statement in self.source.statements for name in statement.binds}
@@ -45,6 +48,7 @@ class LazyCode:
         self._namespace = vars(module)
         self._package = module.__package__ or ""
         self._before_import = before_import
+        self._after = after
         self._begun: set[Statement] = set()
 
     @property
@@ -79,9 +83,14 @@ class LazyCode:
         except (Exception, SystemExit) as error:
             if is_out_of_memory(error):
                 raise
-            stand_in = Placeholder(str(error) if isinstance(error, SubjectError) else in_one_line(error))
+            why = str(error) if isinstance(error, SubjectError) else in_one_line(error)
+            stand_in = stand_in_for(error, why)
             for name in statement.binds:
                 self._namespace.setdefault(name, stand_in)
+        for name in statement.binds & set(self._namespace):
+            failed = isinstance(self._namespace[name], Placeholder)
+            if not statement.is_import and not (statement.is_definition and failed):
+                self._after(self._namespace, name, self.bound)
 
     def _import_stars(self, names: Iterable[str]) -> None:
         """Takes names from the modules of `from module import *`."""
@@ -99,12 +108,13 @@ class LazyCode:
 class LazyLoader(SourceFileLoader):
     """Makes a LazyModule of a file."""
 
-    def __init__(self, name: str, file: Path, before_import: BeforeImport) -> None:
+    def __init__(self, name: str, file: Path, before_import: BeforeImport, after: AfterBinding) -> None:
         super().__init__(name, str(file))
         self._before_import = before_import
+        self._after = after
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return LazyModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__dict__["__gpt2x__"] = LazyCode(Path(self.path), module, self._before_import)
+        module.__dict__["__gpt2x__"] = LazyCode(Path(self.path), module, self._before_import, self._after)

@@ -1,18 +1,28 @@
 """What stands for an object that could not be made: it raises when it is used."""
 
+import inspect
 from typing import Any, NoReturn
 
 from gpt2x.parity.subject.code import SubjectError
 
+# Packages that a model may call without computing anything with what they return.
+_HARMLESS = frozenset(
+    (
+        *("loguru", "structlog", "wandb", "icecream", "termcolor", "colorama", "tensorboard", "tensorboardX"),
+        *("beartype", "typeguard", "jaxtyping", "tiktoken", "sentencepiece"),
+    )
+)
+
 
 class Placeholder:
-    """Raises SubjectError when it is called, computed with, iterated over, compared or subclassed.
+    """Raises SubjectError when it is called, computed with, iterated over or subclassed.
 
     Attributes and items are placeholders too, so that annotations such as `run: wandb.Run` can be evaluated.
     """
 
-    def __init__(self, why: str) -> None:
-        self._why = why
+    def __init__(self, why: str, *, harmless: bool = False) -> None:
+        """`why` is one line. A harmless one may be called: it returns the function that it is given, or itself."""
+        self._why, self._harmless = why, harmless
 
     @property
     def why(self) -> str:
@@ -32,18 +42,28 @@ class Placeholder:
 
     __ror__ = __or__
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._harmless:
+            self._raise()
+        return args[0] if len(args) == 1 and inspect.isroutine(args[0]) else self
+
     def _raise(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise SubjectError(self._why)
 
 
 _USES = (
-    *("mro_entries", "call", "instancecheck", "subclasscheck", "enter", "exit"),
+    *("mro_entries", "instancecheck", "subclasscheck", "enter", "exit"),
     *("iter", "next", "len", "contains", "setitem", "delitem"),
     *("bool", "index", "int", "float", "str", "repr", "format", "neg", "abs"),
-    *("eq", "ne", "lt", "le", "gt", "ge"),
+    *("lt", "le", "gt", "ge"),
     *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"),
     *("radd", "rsub", "rmul", "rtruediv", "rfloordiv", "rmod", "rpow", "rmatmul"),
 )
 for _use in _USES:
     setattr(Placeholder, f"__{_use}__", Placeholder._raise)
-Placeholder.__hash__ = object.__hash__  # type: ignore[method-assign]
+
+
+def stand_in_for(error: BaseException, why: str) -> Placeholder:
+    """What stands for the names of a statement that has raised this error."""
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    return Placeholder(why, harmless=(missing or "").partition(".")[0] in _HARMLESS)

@@ -1,0 +1,79 @@
+"""Reads the size of a model from its parameters and modules."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from torch import nn
+
+from gpt2x.model.config import GPT2Config
+from gpt2x.parity.subject.constructing.meanings import Meaning, meaning_of
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The sizes that can be seen in a model; None for one that cannot."""
+
+    vocab_size: int | None
+    n_positions: int | None
+    n_embd: int | None
+    n_layer: int | None
+    n_head: int | None
+
+    def differs_from(self, config: GPT2Config) -> bool:
+        """Whether one of the sizes that can be seen is another one."""
+        return any(size not in (None, getattr(config, name)) for name, size in vars(self).items())
+
+    def config(self) -> GPT2Config | None:
+        """The architecture with these sizes; None if one cannot be seen, or if no GPT-2 has them."""
+        if None in vars(self).values():
+            return None
+        try:
+            return GPT2Config(**vars(self))
+        except ValueError:
+            return None
+
+
+def seen_in(module: nn.Module) -> Seen:
+    """The sizes of a model: of its two embeddings, its list of blocks, and what the attributes say of the heads."""
+    vocabulary, positions, width = _embeddings(module)
+    return Seen(vocabulary, positions, width, _layers(module), _heads(module, width))
+
+
+def _embeddings(module: nn.Module) -> tuple[int | None, int | None, int | None]:
+    """Rows of the token embedding and of the position embedding, and their width."""
+    tables = [tuple(part.weight.shape) for part in module.modules() if isinstance(part, nn.Embedding)]
+    named = {name: tuple(parameter.squeeze().shape) for name, parameter in module.named_parameters()}
+    loose = [shape for name, shape in named.items() if "pos" in name.lower() and len(shape) == 2]
+    if not tables:
+        return None, None, None
+    rows, width = max(tables)
+    others = [shape[0] for shape in (*tables, *loose) if shape != (rows, width) and shape[1] == width]
+    if not others and tables.count((rows, width)) > 1:  # as many positions as tokens
+        others = [rows]
+    return rows, max(others, default=None), width
+
+
+def _layers(module: nn.Module) -> int | None:
+    """The length of the longest list of modules of one class, each of which has a norm or a projection of its own."""
+    lists = [part for part in module.modules() if isinstance(part, nn.ModuleList | nn.Sequential)]
+    found = []
+    for part in lists:
+        kind, number = Counter(type(child) for child in part).most_common(1)[0] if len(part) else (nn.Identity, 0)
+        size = sum(p.numel() for child in part if type(child) is kind for p in child.parameters())
+        if len(list(next((c for c in part if type(c) is kind), nn.Identity()).modules())) > 3:
+            found.append((size, number))
+    return max(found)[1] if found else None
+
+
+def _heads(module: nn.Module, width: int | None) -> int | None:
+    """What an attribute such as `self.n_head` says, or `self.head_dim`."""
+    for part in module.modules():
+        numbers = {name: value for name, value in vars(part).items() if type(value) is int}
+        meanings = {meaning_of(name, numbers): value for name, value in numbers.items()}
+        if Meaning.HEADS in meanings:
+            return meanings[Meaning.HEADS]
+        if width and meanings.get(Meaning.HEAD_WIDTH):
+            return width // meanings[Meaning.HEAD_WIDTH]
+        if isinstance(part, nn.MultiheadAttention):
+            return int(part.num_heads)
+    return None
