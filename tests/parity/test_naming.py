@@ -9,7 +9,7 @@ from tests.conftest import REPO, read_csv, run_dir
 from tests.parity.conftest import Validate, summary_of
 
 STYLES = REPO / "tests" / "subjects" / "styles.py"
-CORRECT = ["Model", "PerHead", "InLibrary", "WithEinsum", "Numbered"]
+CORRECT = ["Model", "PerHead", "InLibrary", "WithEinsum", "Numbered", "Twice"]
 
 
 @pytest.mark.parametrize("style", CORRECT)

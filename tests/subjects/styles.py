@@ -164,6 +164,15 @@ class WithEinsum(Model):
     attention, mlp = Einsum, MatrixMLP
 
 
+class Twice(Model):
+    """Each part of a layer is in a list as well."""
+
+    def __init__(self, a: Any) -> None:
+        super().__init__(a)
+        for layer in self.blocks:
+            layer.net = nn.ModuleList([layer.norm_a, layer.sa, layer.norm_b, layer.ffwd])
+
+
 class Exact(PerHead):
     mlp = ExactSequence
 

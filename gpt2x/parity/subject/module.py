@@ -11,7 +11,7 @@ from gpt2x.errors import UserError
 from gpt2x.parity.subject.code import SubjectError, subject_code
 from gpt2x.parity.subject.float64 import float32_is_float64
 from gpt2x.parity.subject.layout import Layout
-from gpt2x.parity.subject.names import HEAD, hf_name
+from gpt2x.parity.subject.names import HEAD, hf_name, whole_tensor
 
 # Names of the second argument of models that answer for the last position only, unless they are given targets.
 _TARGETS = ("targets", "target", "labels", "y")
@@ -43,11 +43,8 @@ class Subject:
                 raise UserError(f"subject.rename makes both {own_names[site]} and {own} to {site}")
             self.parameters[site] = parameter
             own_names[site] = own
-        # A head that is tied to wte is the head, whatever its name is.
-        tied = [site for site, each in self.parameters.items() if each is self.parameters.get("wte.weight")]
-        for site in tied:
-            if site not in ("wte.weight", HEAD):
-                self.parameters.setdefault(HEAD, self.parameters.pop(site))
+        for site in _other_names(self.parameters, shapes):
+            del self.parameters[site]
         self._layout = Layout(shapes, self.parameters, self.sites)
 
     @property
@@ -114,6 +111,13 @@ class Subject:
         if first is not None and first.kind == first.KEYWORD_ONLY:
             return self.module(**{first.name: ids}, **named)
         return self.module(ids, **named)
+
+
+def _other_names(parameters: Mapping[str, nn.Parameter], shapes: Mapping[str, torch.Size]) -> list[str]:
+    """Names that are not Hugging Face's, of parameters that have one of its names as well."""
+    known = {name for name in parameters if whole_tensor(name)[0] in (*shapes, HEAD)}
+    named = {id(parameters[name]) for name in known}
+    return [name for name, parameter in parameters.items() if name not in known and id(parameter) in named]
 
 
 def first_tensor(output: Any) -> Tensor | None:

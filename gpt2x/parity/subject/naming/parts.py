@@ -85,9 +85,9 @@ class Layers:
 
 
 def parts_of(model: nn.Module) -> list[Part]:
-    """Each module that has parameters of its own, in the order of definition."""
+    """Each module that has parameters of its own, in the order of definition, under the first of its names."""
     found = []
-    for path, module in model.named_modules(remove_duplicate=False):
+    for path, module in model.named_modules():
         shapes = {name: parameter.squeeze().shape for name, parameter in module.named_parameters(recurse=False)}
         if shapes:
             found.append(Part(path, module, shapes))
