@@ -10,7 +10,7 @@ test: env/.installed-test         ## lint, types and the whole test suite
 	env/bin/ruff check .
 	env/bin/ruff format --check .
 	env/bin/mypy
-	env/bin/python -m pytest
+	env/bin/python -m pytest --durations 30
 
 # torch is the newest that the range allows here as well, because PyPI has the oldest for x86-64 Linux only as a build
 # for CUDA, of several gigabytes. `make clean lowest TORCH=2.9.0` tests it.

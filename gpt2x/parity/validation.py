@@ -23,6 +23,7 @@ from gpt2x.parity.stages import STAGES
 from gpt2x.parity.stages.stage import ParityStage
 from gpt2x.parity.subject import SubjectError
 from gpt2x.parity.subject.build import Source, build
+from gpt2x.parity.subject.named import check_named
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Validation:
     record: Record
     """The reference's answers."""
     n_parameters: int
-    """The number of the subject's parameters; 0 if it could not be built, or is a recording."""
+    """The number of the subject's parameters; 0 for a recording."""
     checks: list[Check]
     side_by_side: list[SideBySideRow]
     diagnosis: Diagnosis | None
@@ -134,8 +135,9 @@ def validate(
 ) -> Validation:
     """Compares the subject of `source`, in `dtype`, with the reference on the checkpoint's weights.
 
-    `progress` is called with a description when a step begins. Raises UserError if the validation cannot begin. If
-    the subject's own code fails, a check says so, and the stages that follow are skipped.
+    `progress` is called with a description when a step begins. Raises UserError if the validation cannot begin, and
+    if the subject cannot be built, called or given the reference's weights. If its own code fails later, a check says
+    so, and the stages that follow are skipped.
     """
     chosen = [stage for stage in STAGES if stage.name in stages]
     names = [stage.name for stage in chosen]
@@ -146,12 +148,13 @@ def validate(
         progress("asking the reference")
         record = reference.get(checkpoint, names, copies=1 if source.target is None else 2)
     with timed("compare", seconds):
-        found = _compare(source, checkpoint, record, dtype, chosen, reference.live, progress)
+        comparison = _connected(source, checkpoint, record, dtype, reference.live)
+        found = _compare(comparison, chosen, progress)
     diagnosis = None
     if any(check.bad for check in found.checks):
         progress("looking for the cause")
         with timed("diagnose", seconds):
-            diagnosis = _diagnose(found)
+            diagnosis = _diagnose(comparison, found)
         if diagnosis.check not in found.checks:
             found.checks.append(diagnosis.check)
     return Validation(
@@ -162,12 +165,12 @@ def validate(
         exact=record.facts.exact,
         stages=names,
         record=record,
-        n_parameters=found.comparison.subject.n_parameters if found.comparison else 0,
+        n_parameters=comparison.subject.n_parameters,
         checks=found.checks,
         side_by_side=found.side_by_side,
         diagnosis=diagnosis,
         seconds=seconds,
-        named_by_structure=found.comparison.exact.named_by_structure if found.comparison else [],
+        named_by_structure=comparison.exact.named_by_structure,
     )
 
 
@@ -175,27 +178,27 @@ def validate(
 class _Found:
     """What the stages have found so far."""
 
-    comparison: Comparison | None = None
-    """None if the subject could not be built."""
     checks: list[Check] = field(default_factory=list)
     side_by_side: list[SideBySideRow] = field(default_factory=list)
 
 
-def _compare(
-    source: Source,
-    checkpoint: Checkpoint,
-    record: Record,
-    dtype: str,
-    stages: list[ParityStage],
-    live: bool,
-    progress: Callable[[str], None],
-) -> _Found:
+def _connected(source: Source, checkpoint: Checkpoint, record: Record, dtype: str, live: bool) -> Comparison:
+    """The two sides. Raises UserError if the subject cannot be built, called or given the reference's weights."""
+    try:
+        c = _built(source, checkpoint, record, dtype, live)
+        for subject in dict.fromkeys((c.exact, c.subject)):
+            subject.logits(c.ids(subject))  # so that it is known whether it answers for all positions
+        if source.asked.weights == "copy":
+            check_named(c.exact, record.parameters, c.idle)
+    except SubjectError as error:
+        raise UserError(f"{source.name} could not be compared: {error}") from error
+    return c
+
+
+def _compare(comparison: Comparison, stages: list[ParityStage], progress: Callable[[str], None]) -> _Found:
     """Runs the stages. If the subject's own code raises, a check says so and the comparison ends."""
     found, n_done = _Found(), 0
     try:
-        comparison = found.comparison = _built(source, checkpoint, record, dtype, live)
-        for subject in dict.fromkeys((comparison.exact, comparison.subject)):
-            subject.logits(comparison.ids(subject))  # so that it is known whether it answers for all positions
         for stage in stages:
             progress(f"comparing {stage.name}")
             torch.manual_seed(0)  # so that a subject that is random in eval mode gives the same checks every time
@@ -219,15 +222,14 @@ def _built(source: Source, checkpoint: Checkpoint, record: Record, dtype: str, l
     return Comparison(record, checkpoint, exact, subject, dtype, live, ours=source.target is None)
 
 
-def _diagnose(found: _Found) -> Diagnosis:
+def _diagnose(comparison: Comparison, found: _Found) -> Diagnosis:
     """Explains the first bad check. If the subject failed after other bad checks, these are diagnosed."""
     first = next(check for check in found.checks if check.bad)
     site = f"{first.stage}: {first.site}"
     if first.metric is Metric.RAISES:
         return _single(site, first, Cause(first.note))
-    assert found.comparison is not None  # without it, the only bad check is the one above
     try:
-        return diagnose(found.comparison, [check for check in found.checks if check.metric is not Metric.RAISES])
+        return diagnose(comparison, [check for check in found.checks if check.metric is not Metric.RAISES])
     except SubjectError as error:
         return _single(site, first, Cause(str(error), known=False))
 

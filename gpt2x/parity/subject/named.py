@@ -1,0 +1,42 @@
+"""Whether every matrix of a subject is known under Hugging Face's name, so that it could be given its weights."""
+
+import re
+from collections.abc import Container, Mapping
+
+from torch import Tensor
+
+from gpt2x.parity.subject.code import SubjectError
+from gpt2x.parity.subject.module import Subject
+from gpt2x.shell import shell_quoted
+
+_MOST = 3  # names in a message
+
+
+def check_named(subject: Subject, tensors: Mapping[str, Tensor], idle: Container[str]) -> None:
+    """Raises SubjectError if the matrices without a name may well be the reference's that are missing.
+
+    They may if they hold as many numbers. A subject with more, or fewer, is another architecture, and is compared.
+    `tensors` are the reference's; `idle` are the subject's parameters that change nothing.
+    """
+    found = subject.tensors()
+    missing = [name for name, tensor in tensors.items() if tensor.ndim == 2 and name not in found]
+    unnamed = [
+        name for name in subject.unexpected() if subject.parameters[name].squeeze().ndim >= 2 and name not in idle
+    ]
+    if missing and sum(subject.parameters[name].numel() for name in unnamed) == sum(
+        tensors[name].numel() for name in missing
+    ):
+        fitting = [name for name in unnamed if subject.parameters[name].numel() == tensors[missing[0]].numel()]
+        own = (fitting or unnamed)[0]
+        rules = [*subject.named_by_structure, [f"^{re.escape(own)}$", missing[0]]]
+        pairs = ",".join(f'["{rule}","{name}"]' for rule, name in rules)
+        example = shell_quoted(f"subject.rename=[{pairs}]")
+        raise SubjectError(
+            f"gpt2x cannot tell which of its parameters are {_some(missing)}; without names are {_some(unnamed)}. "
+            f"Add, for example, {example}"
+        )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+    return ", ".join(names[:_MOST]) + more
