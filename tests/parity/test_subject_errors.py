@@ -1,4 +1,4 @@
-"""Subjects that misbehave get a row in parity.csv and exit code 1; those that cannot be compared, one line and code 2."""
+"""Subjects that misbehave get a bad row in parity.csv and exit code 1; what cannot be compared gets exit code 2."""
 
 import shlex
 from pathlib import Path
