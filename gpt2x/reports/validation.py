@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.progress import BarColumn, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from gpt2x.config.tasks.validate import Stage
@@ -107,50 +107,46 @@ def _reference(v: Validation) -> str:
 
 
 def _stages(v: Validation) -> Table:
-    """One line per stage, mode and metric, with the worst of its checks."""
+    """One line per stage and mode, with the worst of its checks; parity.csv has all of them."""
     checkpoint = v.checkpoint
     device = checkpoint.model.lm_head.weight.device.type
     heading = f"{checkpoint.name} · {checkpoint.weights} · {v.dtype} on {device} · {v.subject} against {_reference(v)}"
-    table = Table(title=console.as_text(heading), title_justify="left", title_style="bold")
-    for column in ("stage", "how", "metric", "checks", "worst", "allowed", "status"):
-        table.add_column(column, justify="right" if column in ("checks", "worst", "allowed") else "left")
-    groups: dict[tuple[Stage, str, Metric | None], list[Check]] = {}
+    numbers = (Column(heading, justify="right") for heading in ("checks", "worst", "allowed"))
+    table = console.plain_table(Column("stage"), Column("how"), *numbers, Column("result", ratio=1))
+    table.title, table.title_justify, table.title_style = console.as_text(heading), "left", "bold"
+    groups: dict[tuple[Stage, str], list[Check]] = {}
     for check in v.checks:
-        if check.bad or (check.status is Status.OK and not _is_detail(v, check)):
-            groups.setdefault((check.stage, mode_text(check), check.metric), []).append(check)
+        if check.bad or (check.status is Status.OK and _is_judged(check)):
+            groups.setdefault((check.stage, mode_text(check)), []).append(check)
     last = None
-    for (stage, mode, metric), group in groups.items():
-        # Where tokens are counted that are the same, the fewest are the worst.
-        extreme = min if stage is Stage.GENERATION else max
+    for (stage, mode), group in groups.items():
         bad = [check for check in group if check.bad]
-        worst = bad[0] if bad else extreme(group, key=lambda check: check.value or 0.0)
-        status = _bad_status(bad) if bad else _ok_status(group, worst)
+        worst = bad[0] if bad else max(group, key=_share_of_allowed)
         cells = (str(len(group)), _number(worst.value), _number(worst.tolerance))
-        table.add_row("" if stage == last else stage, mode, (metric or "").replace("_", " "), *cells, status)
+        table.add_row("" if stage == last else stage, mode, *cells, _bad(bad) if bad else _ok(worst))
         last = stage
     return table
 
 
-def _bad_status(bad: list[Check]) -> Text:
+def _bad(bad: list[Check]) -> Text:
     return console.as_text(f"{len(bad)} {bad[0].status}: {bad[0].site} {bad[0].text}", "red")
 
 
-def _ok_status(group: list[Check], worst: Check) -> Text:
-    note = ""
-    if len(group) == 1:
-        note = worst.text
-    elif worst.value and worst.stage is not Stage.GENERATION:
-        note = worst.site
-    return Text.assemble(("ok" if worst.tolerance is not None else "", "green"), console.as_text(f"  {note}"))
+def _ok(worst: Check) -> Text:
+    measured = (worst.metric or "").replace("_", " ")
+    return Text.assemble(("ok", "green"), console.as_text(f"  {measured}"))
 
 
-def _is_detail(v: Validation, check: Check) -> bool:
-    """Whether a check that is ok appears in parity.csv only."""
-    if check.stage is Stage.LOGITS:
-        if check.mode is Mode.CENTRED or check.metric is Metric.MEAN_ABS_DIFFERENCE:
-            return True
-        return check.dtype != v.dtype and check.metric is not Metric.RELATIVE_DIFFERENCE
-    return check.stage is Stage.CONFIG and check.metric is not Metric.PARAMETER_DIFFERENCE
+def _is_judged(check: Check) -> bool:
+    """Whether a check that is ok stands for its stage: what is informational, or centred, is in parity.csv only."""
+    return check.mode is not Mode.CENTRED and (check.tolerance is not None or check.stage is Stage.GENERATION)
+
+
+def _share_of_allowed(check: Check) -> float:
+    """How much of its tolerance a check uses; where tokens are counted that are the same, the fewest are the worst."""
+    if check.value is None or not check.tolerance:
+        return -(check.value or 0.0)
+    return check.value / check.tolerance
 
 
 def _texts(v: Validation, texts: SideBySideRow) -> Table:

@@ -84,12 +84,12 @@ def _outside(parts: list[Part], sizes: Sizes, rules: _Rules) -> None:
     tables = [(part, own) for part in parts if (own := part.matrix(sizes.V, sizes.C))]
     heads = [each for each in tables if isinstance(each[0].module, nn.Linear)]
     others = [each for each in tables if each not in heads]
+    others.sort(key=lambda each: not isinstance(each[0].module, nn.Embedding))
+    heads = [(part, own) for part, own in heads if part.outputs(own) == sizes.V] or others[1:]
     if others:
         _table(*others[0], "wte", rules)
-    if not heads:
-        heads = others[1:]
-    if len(heads) == 1:
-        _table(*heads[0], "lm_head", rules)
+    if heads:
+        _table(*heads[-1], "lm_head", rules)
     positions = [(part, own) for part in parts if sizes.P != sizes.V and (own := part.matrix(sizes.P, sizes.C))]
     if len(positions) == 1:
         _table(*positions[0], "wpe", rules)
