@@ -159,7 +159,7 @@ def validate(
             found.checks.append(diagnosis.check)
     return Validation(
         subject=source.name,
-        notes=source.notes,
+        notes=[*source.notes, *comparison.exact.notes],
         checkpoint=checkpoint,
         dtype=dtype,
         exact=record.facts.exact,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPO, read_csv, run_dir
+from tests.conftest import REPO, assert_in, read_csv, run_dir
 from tests.parity.conftest import Validate, summary_of
 
 STYLES = REPO / "tests" / "subjects" / "styles.py"
@@ -49,6 +49,12 @@ def test_the_mapping_is_printed_and_can_be_given(validate: Validate, launch: Pat
     assert again.code == 0, again.out + again.err
     assert "\nnames " not in again.out
     assert read_csv(launch / "again" / "parity.csv") == read_csv(run_dir(launch, "validate") / "parity.csv")
+
+
+def test_hidden_states_and_targets(validate: Validate) -> None:
+    result = validate(f"{STYLES}:Hidden")
+    assert result.code == 0, result.out
+    assert_in(result.out, "answers with hidden states")
 
 
 def test_weights_of_its_own(validate: Validate) -> None:

@@ -94,7 +94,6 @@ def subjects(launch: Path, tmp_path: Path) -> Path:
         ("exits", ["SystemExit: 3", "mine.py, line 4"]),
         ("silent", ["answers without logits"]),
         ("text", ["answers without logits"]),
-        ("hidden_states", ["answers with the shape [1, 20, 32]", "not [1, 20, 1024]"]),
         ("last_only", ["answers with the shape [1, 1024]"]),
         ("time_first", ["answers with the shape [20, 1, 1024]"]),
         ("loss_first", ["answers with the shape []"]),

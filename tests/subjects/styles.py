@@ -254,3 +254,12 @@ class Lecture(PerHead):
                 head.key, head.query, head.value = (
                     nn.Linear(a.n_embd, a.n_embd // a.n_head, bias=False) for _ in "qkv"
                 )
+
+
+class Hidden(Model):
+    """Answers with hidden states, and leaves the head to the caller; asks for targets, which it does not use."""
+
+    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
+        x = self.token_table(ids) + self.position_table[:, : ids.shape[1]]
+        hidden: Tensor = self.last(self.blocks(x))
+        return hidden

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gpt2x.errors import UserError
 from gpt2x.parity.subject.code import SubjectError, subject_code
@@ -34,8 +35,10 @@ class Subject:
         """Whether a call has changed the ids that it was given."""
         self.named_by_structure: list[list[str]] = []
         """The rules by which parts that the user gave no name to have theirs."""
-        self._targets: str | None = None
+        self._targets = _argument_for_targets(module, required=True)
         """The argument with which the model answers for all positions; None if it needs none."""
+        self.answers_hidden = False
+        """Whether the model answers with hidden states, to which its head has to be applied."""
         own_names: dict[str, str] = {}
         for own, parameter in module.named_parameters(remove_duplicate=False):
             site = hf_name(own, rename)
@@ -46,6 +49,11 @@ class Subject:
         for site in _other_names(self.parameters, shapes):
             del self.parameters[site]
         self._layout = Layout(shapes, self.parameters, self.sites)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know about how it is called, one line each."""
+        return ["answers with hidden states, to which gpt2x applies the head"] if self.answers_hidden else []
 
     @property
     def n_parameters(self) -> int:
@@ -85,7 +93,10 @@ class Subject:
                 parameter.copy_(value)
 
     def logits(self, input_ids: Tensor) -> Tensor:
-        """input_ids [B, T] -> logits [B, T, V]. Raises SubjectError if the model fails or returns anything else."""
+        """input_ids [B, T] -> logits [B, T, V]. Raises SubjectError if the model fails or returns anything else.
+
+        To hidden states [B, T, C], the head is applied.
+        """
         B, T = input_ids.shape
         ids = input_ids.clone()
         with subject_code(), float32_is_float64(next(self.module.parameters()).dtype):
@@ -93,17 +104,24 @@ class Subject:
             if logits is None:
                 raise SubjectError("answers without logits: neither a tensor, nor a tuple, nor anything with .logits")
             if T > 1 and logits.ndim and logits.numel() == B * logits.shape[-1]:  # only the last position
-                arguments = inspect.signature(self.module.forward).parameters
-                self._targets = next((name for name in _TARGETS if name in arguments), None)
+                self._targets = _argument_for_targets(self.module)
                 logits = first_tensor(self._call(ids, input_ids))
         self.changes_input |= not torch.equal(ids, input_ids)
-        V = self.shapes["wte.weight"][0]
+        V, C = self.shapes["wte.weight"]
         if logits is not None and not (logits.is_floating_point() and logits.layout == torch.strided):
             raise SubjectError(f"answers with {logits.layout} {logits.dtype}, not with plain floats")
+        if logits is not None and logits.shape in ((B, T, C), (B * T, C)):
+            logits = self._with_head(logits)
         if logits is None or logits.shape not in ((B, T, V), (B * T, V)):
             shape = None if logits is None else list(logits.shape)
             raise SubjectError(f"answers with the shape {shape} to ids of the shape {[B, T]}, not {[B, T, V]}")
         return logits.reshape(B, T, V)
+
+    def _with_head(self, hidden: Tensor) -> Tensor:
+        """The logits of hidden states, by the model's own head or, where it has none, by wte."""
+        self.answers_hidden = True
+        name = HEAD if HEAD in self.parameters else "wte.weight"
+        return F.linear(hidden, self._layout.to_hf(name, self.parameters[name])) if name in self.parameters else hidden
 
     def _call(self, ids: Tensor, targets: Tensor) -> Any:
         named = {self._targets: targets.clone()} if self._targets else {}
@@ -111,6 +129,13 @@ class Subject:
         if first is not None and first.kind == first.KEYWORD_ONLY:
             return self.module(**{first.name: ids}, **named)
         return self.module(ids, **named)
+
+
+def _argument_for_targets(module: nn.Module, required: bool = False) -> str | None:
+    """The argument of a model for targets; with `required`, only if it has no default."""
+    arguments = inspect.signature(module.forward).parameters
+    name = next((name for name in _TARGETS if name in arguments), None)
+    return None if name is None or (required and arguments[name].default is not inspect.Parameter.empty) else name
 
 
 def _other_names(parameters: Mapping[str, nn.Parameter], shapes: Mapping[str, torch.Size]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Whether every matrix of a subject is known under Hugging Face's name, so that it could be given its weights."""
+"""Whether every tensor of a subject is known under Hugging Face's name, so that it could be given its weights."""
 
 import re
 from collections.abc import Container, Mapping
@@ -13,16 +13,14 @@ _MOST = 3  # names in a message
 
 
 def check_named(subject: Subject, tensors: Mapping[str, Tensor], idle: Container[str]) -> None:
-    """Raises SubjectError if the matrices without a name may well be the reference's that are missing.
+    """Raises SubjectError if the parameters without a name may well be the reference's that are missing.
 
     They may if they hold as many numbers. A subject with more, or fewer, is another architecture, and is compared.
     `tensors` are the reference's; `idle` are the subject's parameters that change nothing.
     """
     found = subject.tensors()
-    missing = [name for name, tensor in tensors.items() if tensor.ndim == 2 and name not in found]
-    unnamed = [
-        name for name in subject.unexpected() if subject.parameters[name].squeeze().ndim >= 2 and name not in idle
-    ]
+    missing = [name for name in tensors if name not in found]
+    unnamed = [name for name in subject.unexpected() if name not in idle]
     if missing and sum(subject.parameters[name].numel() for name in unnamed) == sum(
         tensors[name].numel() for name in missing
     ):

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from gpt2x.parity.subject.code import SubjectError, subject_code
+from gpt2x.parity.subject.code import SubjectError
+from gpt2x.parity.subject.module import Subject
 from gpt2x.parity.subject.names import hf_name
 from gpt2x.parity.subject.naming.parts import Layers, Part, Sizes, layers_of, parts_of
 from gpt2x.parity.subject.naming.words import norm_of, projection
@@ -39,7 +40,7 @@ def rules_by_structure(model: nn.Module, shapes: Mapping[str, torch.Size]) -> Ru
     numbered = re.escape(layers.prefix)
     counted = [[rf"^{numbered}{layers.first + i}\b", f"h.{i}"] for i in range(sizes.n_layer) if layers.first]
     inside = _Rules(r"h\.(\d+)" if counted else rf"{numbered}(\d+)", r"h.\1")
-    _layer(model, layers, sizes, inside)
+    _layer(model, shapes, layers, inside)
     return rules.pairs + counted + inside.pairs + [[rf"^{inside.own}\b", inside.name]] * (not counted)
 
 
@@ -106,16 +107,20 @@ def _table(part: Part, own: str, site: str, rules: _Rules) -> None:
         rules.tensor(part, own, f"{site}.weight")
 
 
-def _layer(model: nn.Module, layers: Layers, sizes: Sizes, rules: _Rules) -> None:
+def _layer(model: nn.Module, shapes: Mapping[str, torch.Size], layers: Layers, rules: _Rules) -> None:
     """What is in a layer."""
+    sizes = Sizes.of(shapes)
     attention = _attention(layers.parts, sizes, rules)
     mlp = _mlp(layers.parts, sizes, rules)
     norms = [(part, named) for part in layers.parts if (named := part.norm(sizes.C)) is not None]
     if len(norms) == 2:
         first, second = (part for part, _ in norms)
-        executed = _executed(model, [first.module, second.module])
-        if executed == [second.module, first.module] or (not executed and norm_of(first.path) == 2):
+        executed = _executed(model, shapes, [first.module, second.module])
+        said = norm_of(first.path), norm_of(second.path)
+        if executed == [second.module, first.module] or (not executed and said == (2, 1)):
             norms.reverse()
+        if not executed and said not in ((1, 2), (2, 1)):
+            norms = []
         for i, (part, named) in enumerate(norms, 1):
             rules.part(part, f"ln_{i}", named)
     for paths, site in ((attention, "attn"), (mlp, "mlp")):
@@ -224,8 +229,8 @@ def _common(paths: list[str]) -> str:
 
 
 @torch.no_grad()
-def _executed(model: nn.Module, modules: list[nn.Module]) -> list[nn.Module]:
-    """The modules in the order in which a pass over two tokens enters them; empty where it fails, or skips one."""
+def _executed(model: nn.Module, shapes: Mapping[str, torch.Size], modules: list[nn.Module]) -> list[nn.Module]:
+    """The modules in the order in which a pass over two tokens enters them; empty where it does not enter all."""
     entered: list[nn.Module] = []
 
     def hook(module: nn.Module, args: Any) -> None:
@@ -233,11 +238,11 @@ def _executed(model: nn.Module, modules: list[nn.Module]) -> list[nn.Module]:
             entered.append(module)
 
     handles = [module.register_forward_pre_hook(hook) for module in modules]
+    device = next(model.parameters()).device
     try:
-        with subject_code():
-            model(torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device))
-    except SubjectError:
-        return []
+        Subject("", model, shapes, []).logits(torch.zeros(1, 2, dtype=torch.long, device=device))
+    except SubjectError:  # its answer does not matter here
+        pass
     finally:
         for handle in handles:
             handle.remove()
