@@ -30,16 +30,21 @@ def test_the_first_use_leaves_the_random_numbers_of_python() -> None:
 
 
 class Rude(nn.Module):
+    """A model with a parameter that nobody else has, and whose name clears a terminal."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.wte = nn.Embedding(4, 4)
+        self.model = GPT2LMHeadModel.from_pretrained(NANO)
+        self.register_parameter("\x1b[2J", nn.Parameter(torch.ones(1)))
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        raise RuntimeError("\x1b[2J")
+        logits: torch.Tensor = self.model(ids).logits
+        return logits + self.get_parameter("\x1b[2J") * logits.square()
 
 
 def test_no_escape_sequence_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    found = gpt2x.validate(Rude, reference="nano", stages=["logits"])
+    stages = ["weights", "layers", "logits"]
+    found = gpt2x.validate(Rude, reference="nano", stages=stages, rename=[["^model.", ""]])
     Console().print(found)
     for text in (repr(found), found._repr_html_(), capsys.readouterr().out):
         assert "\x1b[2J" not in text

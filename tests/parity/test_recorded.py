@@ -18,7 +18,6 @@ from gpt2x.parity.checks import Cause
 from gpt2x.parity.recorded.comparison import UNANSWERED
 from gpt2x.parity.recorded.trials import Trial, named
 from gpt2x.parity.subject import import_target
-from gpt2x.parity.subject.target import Architecture
 from gpt2x.parity.trace import trace
 from tests.conftest import Cli, Result, assert_in, read_csv, run_dir
 from tests.parity.conftest import PLAIN, Checkpoints, summary_of
@@ -47,8 +46,8 @@ def record(noisy: Path, launch: Path) -> Record:
         from gpt2x.checkpoints.architecture import read_config
 
         file = load_file(noisy / "model.safetensors")
-        make = import_target(SubjectConfig(f"{PLAIN}:{name}", "copy")).make
-        model = make(Architecture(read_config(noisy))).eval()
+        target = import_target(SubjectConfig(f"{PLAIN}:{name}", "copy"))
+        model = target.build(read_config(noisy), torch.float32).eval()
         for own, parameter in model.named_parameters():
             tensor = file[f"transformer.{own}"]
             conv1d = own.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
