@@ -13,6 +13,7 @@ from gpt2x.parity.rows import CauseRow, ParityRow, parity_row
 from gpt2x.reports.heat_map import has_heat_map, heat_map
 from gpt2x.reports.validation import answers, causes, headline, tables, verdict
 from gpt2x.runs.tables import to_frame
+from gpt2x.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,7 +90,7 @@ class Validation:
 
 
 def _lines(text: str) -> str:
-    return "<br>".join(map(escape, text.splitlines()))
+    return "<br>".join(map(escape, visible(text).splitlines()))
 
 
 def _png(figure: "Figure") -> str:
