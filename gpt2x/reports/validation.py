@@ -143,7 +143,12 @@ def _is_judged(check: Check) -> bool:
 
 
 def _share_of_allowed(check: Check) -> float:
-    """How much of its tolerance a check uses; where tokens are counted that are the same, the fewest are the worst."""
+    """How much of its tolerance a check uses; 0 where the tolerance is a minimum.
+
+    Where tokens are counted that are the same, the fewest are the worst.
+    """
+    if check.metric in (Metric.P_VALUE, Metric.TOP1_AGREEMENT):
+        return 0.0
     if check.value is None or not check.tolerance:
         return -(check.value or 0.0)
     return check.value / check.tolerance
