@@ -167,6 +167,7 @@ def layer_norm(m: Norm, x: Tensor, variance: Tensor) -> Tensor:
 act_erf = mistake(Activation, forward=lambda m, x: F.gelu(x))
 act_sigmoid = mistake(Activation, forward=lambda m, x: x * torch.sigmoid(1.702 * x))
 act_relu = mistake(Activation, forward=lambda m, x: x.relu())
+act_squared = mistake(Activation, forward=lambda m, x: x.relu() ** 2)
 nearly_silu = mistake(Activation, forward=lambda m, x: F.silu(x) + 0.02 * x)
 act_fp16 = mistake(Activation, forward=lambda m, x: half(F.gelu(x, approximate="tanh"), torch.float16))
 erf_in_mlp = mistake(MLP, forward=lambda m, x: m.c_proj(F.gelu(m.c_fc(x))))
@@ -192,6 +193,46 @@ mask_none = mistake(Attention, mask=lambda m, scores: scores)
 mask_ahead = mistake(Attention, mask=lambda m, scores: scores.masked_fill(~causal(scores, 1), -torch.inf))
 mask_strict = mistake(Attention, mask=lambda m, scores: scores.masked_fill(~causal(scores, -1), -1e9))
 mask_strict_inf = mistake(Attention, mask=lambda m, scores: scores.masked_fill(~causal(scores, -1), -torch.inf))
+mask_filled = mistake(Attention, mask=lambda m, scores: scores.masked_fill(~causal(scores), -1e-9))
+scale_n_head = mistake(Attention, scale=lambda m, scores: scores / m.n_head)
+
+
+def turned(x: Tensor, pairs: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]) -> Tensor:
+    """RoPE by complex numbers."""
+    z = torch.view_as_complex(pairs(x).contiguous())
+    speeds = 10000 ** -(torch.arange(z.shape[-1]) / z.shape[-1])
+    angles = torch.outer(torch.arange(x.shape[-2]), speeds)
+    return back(torch.view_as_real(z * torch.polar(torch.ones_like(angles), angles)))
+
+
+def by_halves(x: Tensor) -> Tensor:
+    return turned(x, lambda x: x.unflatten(-1, (2, -1)).transpose(-1, -2), lambda y: y.transpose(-1, -2).flatten(-2))
+
+
+def by_neighbours(x: Tensor) -> Tensor:
+    return turned(x, lambda x: x.unflatten(-1, (-1, 2)), lambda y: y.flatten(-2))
+
+
+def with_rope(turn: Callable[[Tensor], Tensor]) -> Callable[..., GPT2]:
+    def split_and_turn(m: Attention, qkv: Tensor) -> Iterable[Tensor]:
+        q, k, v = split(m, qkv)
+        return turn(q), turn(k), v
+
+    return mistake(Attention, split=split_and_turn)
+
+
+rope_halves, rope_neighbours = with_rope(by_halves), with_rope(by_neighbours)
+
+
+def with_distance(m: Attention, scores: Tensor) -> Tensor:
+    for head in range(m.n_head):
+        for query in range(scores.shape[-2]):
+            for key in range(query + 1):
+                scores[:, head, query, key] -= (query - key) / 256 ** ((head + 1) / m.n_head)
+    return scores.masked_fill(~causal(scores), -torch.inf)
+
+
+alibi = mistake(Attention, mask=with_distance)
 softmax_queries = mistake(Attention, softmax=lambda m, scores: scores.softmax(-2))
 softmax_heads = mistake(Attention, softmax=lambda m, scores: scores.softmax(1))
 softmax_batch = mistake(Attention, softmax=lambda m, scores: scores.softmax(0))
@@ -232,8 +273,18 @@ no_ln_1 = branches(lambda m, x: x + m.attn(x), think)
 no_ln_2 = branches(attend, lambda m, x: x + m.mlp(x))
 no_residual_attn = branches(lambda m, x: m.attn(m.ln_1(x)), think)
 no_residual_mlp = branches(attend, lambda m, x: m.mlp(m.ln_2(x)))
+residual_twice = branches(lambda m, x: 2 * x + m.attn(m.ln_1(x)), think)
 dropout_block = branches(lambda m, x: x + F.dropout(m.attn(m.ln_1(x)), 0.1), think)
 
+
+def unchained(m: GPT2, ids: Tensor) -> Tensor:
+    x = m.drop(m.embed(ids, m.positions(ids)))
+    for block in m.h:
+        y = block(x)
+    return m.head(m.norm(y))
+
+
+layers_unchained = mistake(GPT2, forward=unchained)
 no_ln_f = mistake(GPT2, norm=lambda m, x: x)
 layers_swapped = mistake(GPT2, blocks=lambda m: [m.h[0], m.h[2], m.h[1]])
 layers_backwards = mistake(GPT2, blocks=lambda m: reversed(m.h))
@@ -246,9 +297,21 @@ no_positions = mistake(GPT2, embed=lambda m, ids, positions: m.wte(ids))
 embedding_scaled = mistake(
     GPT2, embed=lambda m, ids, positions: m.wte(ids) * math.sqrt(m.wte.embedding_dim) + m.wpe(positions)
 )
+
+
+def sinusoids(positions: Tensor, width: int) -> Tensor:
+    table = torch.zeros(len(positions), width)
+    for i in range(0, width, 2):
+        table[:, i] = (positions / 10000 ** (i / width)).sin()
+        table[:, i + 1] = (positions / 10000 ** (i / width)).cos()
+    return table
+
+
+positions_sinusoidal = mistake(GPT2, embed=lambda m, ids, p: m.wte(ids) + sinusoids(p, m.wte.embedding_dim))
 dropout_embedding = mistake(GPT2, embed=lambda m, ids, positions: F.dropout(m.wte(ids) + m.wpe(positions), 0.1))
 residual_fp16 = mistake(GPT2, between=lambda m, x: half(x, torch.float16))
 residual_bf16 = mistake(GPT2, between=lambda m, x: half(x, torch.bfloat16))
+logits_capped = mistake(GPT2, head=lambda m, x: 30 * (m.lm_head(x) / 30).tanh())
 logits_shifted = mistake(GPT2, head=lambda m, x: m.lm_head(x).log_softmax(-1))
 logits_fp16 = mistake(GPT2, head=lambda m, x: half(m.lm_head(x), torch.float16))
 logits_scaled = mistake(GPT2, head=lambda m, x: m.lm_head(x) / math.sqrt(m.wte.embedding_dim))

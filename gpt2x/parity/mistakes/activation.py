@@ -28,6 +28,7 @@ IN_ACTIVATION: tuple[WrongForward[nn.GELU], ...] = (
         "sigmoid approximation of GELU, x sigmoid(1.702 x), instead of tanh", lambda _, x: x * (1.702 * x).sigmoid()
     ),
     WrongForward("ReLU instead of tanh GELU", _other(F.relu)),
+    WrongForward("squared ReLU instead of tanh GELU", lambda _, x: x.relu().square()),
     WrongForward("SiLU instead of tanh GELU", _other(F.silu)),
     WrongForward("sigmoid instead of tanh GELU", _other(torch.sigmoid)),
     WrongForward("tanh instead of tanh GELU", _other(torch.tanh)),

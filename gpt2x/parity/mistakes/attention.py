@@ -41,6 +41,27 @@ def _reversed(scores: Tensor) -> Tensor:
     return scores.masked_fill(~_seen(scores).t(), -torch.inf)
 
 
+def _with_alibi(scores: Tensor) -> Tensor:
+    """ALiBi (arXiv:2108.12409): minus the distance, times 2 ** (-8 / H), 2 ** (-16 / H), ... for the heads."""
+    H, T = scores.shape[1], scores.shape[-1]
+    slopes = 2.0 ** (-8 * torch.arange(1, H + 1, dtype=scores.dtype) / H)
+    places = torch.arange(T, dtype=scores.dtype)
+    return scores + slopes[:, None, None] * (places[None, :] - places[:, None])
+
+
+def _rotated(x: Tensor, by_halves: bool) -> Tensor:
+    """RoPE (arXiv:2104.09864), base 10000: turns pairs of x [B, H, T, D] by angles that grow with the position.
+
+    A pair is a number of the first half and one of the second, or two neighbours.
+    """
+    T, D = x.shape[-2:]
+    speeds = 10000.0 ** (-torch.arange(0, D, 2, dtype=x.dtype) / D)
+    angles = torch.arange(T, dtype=x.dtype)[:, None] * speeds  # [T, D / 2]
+    a, b = x.chunk(2, -1) if by_halves else (x[..., 0::2], x[..., 1::2])
+    turned = a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()
+    return torch.cat(turned, -1) if by_halves else torch.stack(turned, -1).flatten(-2)
+
+
 def _split(qkv: Tensor, H: int) -> Tensor:
     """[B, T, 3 C] -> q, k and v, [3, B, H, T, D]."""
     B, T, _ = qkv.shape
@@ -88,6 +109,7 @@ def _attend(
     merge: Change = _merge,
     project: bool = True,
     change_qkv: Change = _unchanged,
+    turn: Change = _unchanged,
     change_scores: Change = _unchanged,
     change_weights: Change = _unchanged,
     change_heads: Change = _unchanged,
@@ -97,7 +119,7 @@ def _attend(
     H, D = m.n_head, C // m.n_head
     parts = split(change_qkv(m.c_attn(x)), H)  # [3, B, H, T, D]
     q, k, v = (parts[i] for i in order)  # [B, H, T, D]
-    scores = mask(change_scores(q @ k.transpose(-1, -2) * scale(H, D)))  # [B, H, T, T]
+    scores = mask(change_scores(turn(q) @ turn(k).transpose(-1, -2) * scale(H, D)))  # [B, H, T, T]
     weights = change_weights(scores.softmax(axis))
     y = merge(change_heads(weights @ v)).reshape(B, T, C)
     return m.c_proj(y) if project else y
@@ -105,6 +127,11 @@ def _attend(
 
 def _wrong(cause: str, rounds: bool = False, **steps: Any) -> WrongForward[Attention]:
     return WrongForward(cause, partial(_attend, **steps), rounds=rounds)
+
+
+def _turned(cause: str, by_halves: bool) -> WrongForward[Attention]:
+    forward = partial(_attend, turn=partial(_rotated, by_halves=by_halves))
+    return WrongForward(cause, forward, applies=lambda m: m.c_proj.in_features // m.n_head % 2 == 0)
 
 
 def _rounded_steps(half: torch.dtype) -> tuple[WrongForward[Attention], ...]:
@@ -129,7 +156,11 @@ IN_ATTENTION: tuple[WrongForward[Attention], ...] = (
     _wrong("attention scaled by 1/head width: no square root, or the scale twice", scale=lambda H, D: 1 / D),
     _wrong("attention multiplied by sqrt(head width)", scale=lambda H, D: D**0.5),
     _wrong("attention scaled by 1/sqrt(n_head)", scale=lambda H, D: H**-0.5),
+    _wrong("attention scaled by 1/n_head", scale=lambda H, D: 1 / H),
+    _wrong("attention scaled by 1/n_embd", scale=lambda H, D: 1 / (D * H)),
+    _wrong("attention multiplied by sqrt(n_embd)", scale=lambda H, D: (D * H) ** 0.5),
     _wrong("causal mask missing", mask=_unchanged),
+    _wrong("causal mask filled with -1e-9 instead of -inf", mask=partial(_causal, fill=-1e-9)),
     _wrong("causal mask off by one: a token sees the next", mask=partial(_causal, diagonal=1)),
     # The first token then sees nothing. What comes of that depends on the fill value and on the implementation:
     # scaled_dot_product_attention gives zeros, a written-out softmax over -inf gives NaN.
@@ -157,5 +188,8 @@ IN_ATTENTION: tuple[WrongForward[Attention], ...] = (
     _wrong("heads merged without a transpose", merge=_unchanged),
     _wrong("heads merged interleaved", merge=_merge_interleaved),
     _wrong("output projection left out", project=False),
+    _turned("rotary positions (RoPE) by halves, which GPT-2 has not", by_halves=True),
+    _turned("rotary positions (RoPE) by neighbours, which GPT-2 has not", by_halves=False),
+    _wrong("ALiBi, which GPT-2 has not: scores less the distance", change_scores=_with_alibi),
     *(mistake for half in ROUNDED for mistake in _rounded_steps(half)),
 )

@@ -28,13 +28,14 @@ def _in_steps(
     *_: Any,
     norm_1: str | None = "ln_1",
     norm_2: str | None = "ln_2",
-    around_attn: bool = True,
-    around_mlp: bool = True,
+    around_attn: int = 1,
+    around_mlp: int = 1,
 ) -> Tensor:
-    """A block in steps; a mistake replaces one or two of them. Norms are given by name; None for none."""
+    """A block in steps; a mistake replaces one or two of them. Norms are given by name, None for none; residuals by how
+    often they are added."""
     norms = [_identity if name is None else m.get_submodule(name) for name in (norm_1, norm_2)]
-    x = m.attn(norms[0](x)) + (x if around_attn else 0)
-    return m.mlp(norms[1](x)) + (x if around_mlp else 0)
+    x = m.attn(norms[0](x)) + around_attn * x
+    return m.mlp(norms[1](x)) + around_mlp * x
 
 
 def _residual_of_normed(m: Block, x: Tensor, *_: Any, at_attn: bool, at_mlp: bool) -> Tensor:
@@ -61,13 +62,16 @@ def _mlp_first(m: Block, x: Tensor) -> Tensor:
 
 
 _CAUSES: tuple[tuple[str, Forward], ...] = (
-    ("residual left out around attention", partial(_in_steps, around_attn=False)),
-    ("residual left out around the MLP", partial(_in_steps, around_mlp=False)),
+    ("residual left out around attention", partial(_in_steps, around_attn=0)),
+    ("residual left out around the MLP", partial(_in_steps, around_mlp=0)),
+    ("residual added twice around attention", partial(_in_steps, around_attn=2)),
+    ("residual added twice around the MLP", partial(_in_steps, around_mlp=2)),
+    ("residuals added twice around attention and the MLP", partial(_in_steps, around_attn=2, around_mlp=2)),
     (
         "residual around the MLP taken from before attention",
         _whole_prompt(lambda m, x: x + m.mlp(m.ln_2(x + m.attn(m.ln_1(x))))),
     ),
-    ("residuals left out around attention and the MLP", partial(_in_steps, around_attn=False, around_mlp=False)),
+    ("residuals left out around attention and the MLP", partial(_in_steps, around_attn=0, around_mlp=0)),
     ("post-norm instead of pre-norm", _whole_prompt(_post_norm)),
     ("norm after each branch instead of before it", _whole_prompt(_norm_of_branch)),
     ("norm skipped: ln_1", partial(_in_steps, norm_1=None)),

@@ -34,6 +34,21 @@ def _nothing(embed: Forward, ids: Tensor) -> Tensor:
     return torch.zeros_like(embed(ids))
 
 
+def _sinusoids(positions: Tensor, width: int, by_halves: bool) -> Tensor:
+    """[..., width]: sines and cosines (arXiv:1706.03762, section 3.5), in two halves or in turn."""
+    places = torch.arange(0, width, 2, dtype=torch.float64, device=positions.device)
+    angles = positions[..., None] * 10000.0 ** (-places / width)
+    both = torch.cat([angles.sin(), angles.cos()], -1)
+    return (both if by_halves else both.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2))[..., :width]
+
+
+def _sinusoidal(how: str, by_halves: bool) -> _WrongWiring:
+    def change(t: Transformer) -> dict[nn.Module, Forward]:
+        return {t.wpe: lambda embed, p: _sinusoids(p, t.config.n_embd, by_halves).to(embed(p))}
+
+    return _WrongWiring(f"sinusoidal positions instead of wpe: sines and cosines {how}", change)
+
+
 def _positions(cause: str, move: Callable[[Tensor], Tensor]) -> _WrongWiring:
     """wpe looks up other positions, the last one for those beyond its end."""
     return _WrongWiring(
@@ -80,11 +95,17 @@ IN_WIRING: tuple[_WrongWiring, ...] = (
     _positions("positions all 0", lambda p: p * 0),
     _positions("positions counted from the end", lambda p: p.flip(-1)),
     _WrongWiring("position embedding left out", lambda t: {t.wpe: _nothing}),
+    _sinusoidal("in turn", by_halves=False),
+    _sinusoidal("in two halves", by_halves=True),
     _WrongWiring("position embedding added twice", lambda t: {t.wpe: _times(2.0)}),
     _WrongWiring("token embedding left out", lambda t: {t.wte: _nothing}),
     *_scaled("scaled by sqrt(n_embd)", 0.5),
     *_scaled("divided by sqrt(n_embd)", -0.5),
     _WrongWiring("norm skipped: ln_f", lambda t: {t.ln_f: lambda _, x: x}),
+    _WrongWiring(
+        "layers not chained: each gets the embeddings, and only the last one counts",
+        lambda t: {block: lambda _, x, *rest: x for block in t.h[:-1]},
+    ),
     _WrongWiring("ln_f applied twice", lambda t: {t.ln_f: lambda norm, x: norm(norm(x))}),
     _WrongWiring("norm of the embeddings that GPT-2 has not: ln_f", lambda t: {t.drop: lambda _, x: t.ln_f(x)}),
     *(mistake for half in ROUNDED for mistake in _rounding(half)),
