@@ -70,3 +70,9 @@ def test_parameters_that_change_nothing(validate: Validate, launch: Path) -> Non
         "pooler.weight": "not used",
         "pooler.bias": "not used",
     }
+
+
+def test_a_rule_that_changes_no_name_is_reported(validate: Validate) -> None:
+    result = validate("GPT2", "subject.rename=[['^no_such_name',wte],['^wte','wte']]")
+    assert result.code == 0
+    assert_in(result.out, "subject.rename: '^no_such_name' changes none of its names")

@@ -12,7 +12,7 @@ from gpt2x.errors import UserError
 from gpt2x.parity.subject.code import SubjectError, subject_code
 from gpt2x.parity.subject.float64 import float32_is_float64
 from gpt2x.parity.subject.layout import Layout
-from gpt2x.parity.subject.names import HEAD, hf_name, whole_tensor
+from gpt2x.parity.subject.names import HEAD, hf_name, unused_rules, whole_tensor
 
 # Names of the second argument of models that answer for the last position only, unless they are given targets.
 _TARGETS = ("targets", "target", "labels", "y")
@@ -46,14 +46,17 @@ class Subject:
                 raise UserError(f"subject.rename makes both {own_names[site]} and {own} to {site}")
             self.parameters[site] = parameter
             own_names[site] = own
+        modules = (own for own, _ in module.named_modules())
+        self._unused = unused_rules([*own_names.values(), *modules], rename)
         for site in _other_names(self.parameters, shapes):
             del self.parameters[site]
         self._layout = Layout(shapes, self.parameters, self.sites)
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know about how it is called, one line each."""
-        return ["answers with hidden states, to which gpt2x applies the head"] if self.answers_hidden else []
+        """What the user should know about how it is called and named, one line each."""
+        hidden = ["answers with hidden states, to which gpt2x applies the head"] if self.answers_hidden else []
+        return hidden + [f"subject.rename: {pattern!r} changes none of its names" for pattern, _ in self._unused]
 
     @property
     def n_parameters(self) -> int:

@@ -1,6 +1,7 @@
 """Hugging Face's names, less the `transformer.` in front, for the modules and tensors of a model of unknown make."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -42,6 +43,17 @@ def hf_name(own: str, rename: list[list[str]]) -> str:
         except re.error as error:
             raise UserError(f"subject.rename: [{pattern}, {replacement}] on {own}: {error}") from None
     return own.removeprefix("transformer.")
+
+
+def unused_rules(names: Iterable[str], rename: list[list[str]]) -> list[list[str]]:
+    """The rules that change none of a model's own names. All of them can be applied: see hf_name."""
+    unused, current = [], set(names)
+    for pattern, replacement in rename:
+        changed = {re.sub(pattern, replacement, name) for name in current}
+        if changed == current:
+            unused.append([pattern, replacement])
+        current = changed
+    return unused
 
 
 def whole_tensor(name: str) -> tuple[str, Portion | None]:
