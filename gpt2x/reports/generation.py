@@ -45,8 +45,9 @@ class Stream:
         _write(row.completion[self.printed :] + "\n")
 
     def _begin(self) -> None:
-        _write(self.prompt, Style(bold=True))
-        self.prompt = ""
+        if self.prompt:
+            _write(self.prompt, Style(bold=True))
+            self.prompt = ""
 
 
 def _write(text: str, style: Style | None = None) -> None:

@@ -163,8 +163,15 @@ def test_a_model_that_cannot_be_copied_is_refused(architecture: Architecture, no
 
 
 class Hostile(plain.GPT2):
+    """Answers once; what fails later is a part of the verdict."""
+
+    calls = 0
+
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        raise ValueError("<script>alert('$x')</script>")
+        self.calls += 1
+        if self.calls > 1:
+            raise ValueError("<script>alert('$x')</script>")
+        return super().forward(ids)
 
 
 Hostile.__qualname__ = "<img src=x>"
