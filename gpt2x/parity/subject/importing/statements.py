@@ -7,7 +7,7 @@ import re
 import symtable
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import or_
 from pathlib import Path
 
@@ -107,14 +107,18 @@ def read_source(file: Path) -> Source:
 
     Raises SyntaxError.
     """
-    text = file.read_text(encoding="utf-8-sig", errors="replace")
+    return _parsed(file.read_text(encoding="utf-8-sig", errors="replace"), str(file))
+
+
+@lru_cache(maxsize=16)  # a subject is imported once per dtype
+def _parsed(text: str, file: str) -> Source:
     try:
-        tree = ast.parse(text, str(file))
+        tree = ast.parse(text, file)
     except SyntaxError:
         blank = re.sub(r"(?m)^([ \t]*)[%!].*$", r"\1pass", text)
         if blank == text:
             raise
-        tree = ast.parse(blank, str(file))
+        tree = ast.parse(blank, file)
     future = [
         alias.name
         for node in tree.body
