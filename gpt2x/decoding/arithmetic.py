@@ -2,6 +2,7 @@
 
 import torch
 
+from gpt2x.checkpoints.names import dtype_name
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.model.kernels.capabilities import has_float16
 from gpt2x.model.kernels.int8 import Int8Linear
@@ -14,7 +15,7 @@ def arithmetic(model: GPT2, is_compiled: bool) -> str:
         return f"weights in int8, activations {'in float32' if is_compiled else 'rounded to int8 for each product'}"
     if weight.dtype not in (torch.bfloat16, torch.float16):
         return ""
-    name = str(weight.dtype).removeprefix("torch.")
+    name = dtype_name(weight.dtype)
     if is_compiled:
         return f"weights in {name}, activations in float32"
     if weight.dtype == torch.float16 and weight.device.type == "cpu" and not has_float16():

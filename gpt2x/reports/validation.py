@@ -13,10 +13,10 @@ from gpt2x.config.tasks.validate import Stage
 from gpt2x.parity.checks import Check, Metric, Mode, Status, Verdict
 from gpt2x.parity.measures import ERROR_RATIO
 from gpt2x.parity.rows import SideBySideRow, mode_text
+from gpt2x.parity.subject.names import rename_setting
 from gpt2x.parity.validation import Validation
 from gpt2x.paths import shown
 from gpt2x.reports import console
-from gpt2x.shell import shell_quoted
 from gpt2x.visible import visible
 
 _WIDTH = 80  # columns of the causes
@@ -194,8 +194,7 @@ def _names(v: Validation) -> list[Text]:
     """How the subject's names were mapped, as a setting that maps them in the same way."""
     if not v.named_by_structure:
         return []
-    pairs = ",".join(f'["{own}","{name}"]' for own, name in v.named_by_structure)
-    setting = shell_quoted(f"subject.rename=[{pairs}]")
+    setting = rename_setting(v.named_by_structure)
     return [Text(visible(f"names            found by structure; the same as {setting}"))]
 
 

@@ -9,19 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.subjects import plain
-from tests.subjects.plain import GPT2, MLP, Activation, Block, Norm, mistake
-
-
-def several(*makes: Callable[..., GPT2]) -> Callable[[Any], GPT2]:
-    """A GPT-2 with several mistakes."""
-
-    def make(a: Any) -> GPT2:
-        model = GPT2(a)
-        for each in makes:
-            each(a, model)
-        return model
-
-    return make
+from tests.subjects.plain import GPT2, MLP, Activation, Block, Norm, mistake, several
 
 
 def no_fc_bias(a: Any, model: GPT2) -> GPT2:

@@ -121,7 +121,7 @@ class WiringSearch:
             n_parameters = self.c.record.facts.n_parameters
             if len(pairs) * len(self.c.record.facts.ids) * n_parameters <= _PAIRS_WORK:
                 fitting = matches(self._outputs(pairs, site), target, expected, self.c.tolerance)
-        # Of those that send the same values into the site, the right one explains the most of what follows.
+        # Several may send the same values into the site. The right one also explains most of the modules that follow.
         return max(fitting, key=lambda trial: self._progress(trial, seen)) if len(fitting) > 1 else (*fitting, ())[0]
 
     def _outputs(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gpt2x.parity.subject.code import SubjectError
 from gpt2x.parity.subject.module import Subject
-from gpt2x.shell import shell_quoted
+from gpt2x.parity.subject.names import rename_setting
 
 _MOST = 3  # names in a message
 
@@ -26,9 +26,7 @@ def check_named(subject: Subject, tensors: Mapping[str, Tensor], idle: Container
     ):
         fitting = [name for name in unnamed if subject.parameters[name].numel() == tensors[missing[0]].numel()]
         own = (fitting or unnamed)[0]
-        rules = [*subject.named_by_structure, [f"^{re.escape(own)}$", missing[0]]]
-        pairs = ",".join(f'["{rule}","{name}"]' for rule, name in rules)
-        example = shell_quoted(f"subject.rename=[{pairs}]")
+        example = rename_setting([*subject.named_by_structure, [f"^{re.escape(own)}$", missing[0]]])
         raise SubjectError(
             f"gpt2x cannot tell which of its parameters are {_some(missing)}; without names are {_some(unnamed)}. "
             f"Add, for example, {example}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gpt2x.errors import UserError
+from gpt2x.shell import shell_quoted
 
 HEAD = "lm_head.weight"
 QKV = ("q", "k", "v")
@@ -43,6 +44,12 @@ def hf_name(own: str, rename: list[list[str]]) -> str:
         except re.error as error:
             raise UserError(f"subject.rename: [{pattern}, {replacement}] on {own}: {error}") from None
     return own.removeprefix("transformer.")
+
+
+def rename_setting(rename: list[list[str]]) -> str:
+    """`subject.rename=...` with these rules, quoted for bash."""
+    pairs = ",".join(f'["{own}","{name}"]' for own, name in rename)
+    return shell_quoted(f"subject.rename=[{pairs}]")
 
 
 def unused_rules(names: Iterable[str], rename: list[list[str]]) -> list[list[str]]:

@@ -81,7 +81,7 @@ class Layers:
     first: int
     """The number of the first layer."""
     parts: list[Part] = field(default_factory=list)
-    """Of the first layer, in the order of definition."""
+    """The parts of the first layer, in the order in which they are defined."""
 
 
 def parts_of(model: nn.Module) -> list[Part]:
