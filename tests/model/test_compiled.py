@@ -1,6 +1,7 @@
 """The compiled pass: the function of the model's operators, for every dtype, shape, batch and number of threads."""
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,14 @@ def test_any_number_of_threads_gives_the_same_bytes(dtype: str, monkeypatch: pyt
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(*found)
+
+
+def test_the_number_of_threads_of_torch_is_left_alone() -> None:
+    """It is the user's, and that of a worker which shares the cores with others."""
+    code = "import torch, gpt2x.model.compiled; print(torch.get_num_threads())"
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "1\n"
 
 
 def test_each_function_has_machine_code_of_its_own() -> None:

@@ -48,8 +48,12 @@ def noisy(checkpoints: Checkpoints) -> Path:
 
 @pytest.fixture
 def validate(gpt2x: Cli, noisy: Path, monkeypatch: pytest.MonkeyPatch) -> Validate:
-    """`gpt2x ARGS` on the noisy checkpoint, with a subject from tests/subjects/plain.py unless it is None."""
+    """`gpt2x ARGS` on the noisy checkpoint, with a subject from tests/subjects/plain.py unless it is None.
+
+    The heat map is an empty file: drawing it would take a third of the time.
+    """
     monkeypatch.setenv("PLAIN_WEIGHTS", str(noisy / "model.safetensors"))
+    monkeypatch.setattr("gpt2x.tasks.validate.save_heat_map", lambda found, picture: picture.touch())
 
     def run(subject: str | None, *args: str, weights: Path = noisy, prompts: bool = True) -> Result:
         target = [] if subject is None else [f"subject.target={subject if ':' in subject else f'{PLAIN}:{subject}'}"]

@@ -80,8 +80,8 @@ def test_random_weights_hide_no_mistake(gpt2x: Cli, launch: Path) -> None:
     assert "norms swapped" in summary_of(launch)["probable_cause"]
 
 
-def test_the_heat_map_is_a_picture(validate: Validate, launch: Path) -> None:
-    result = validate("erf_in_mlp")
+def test_the_heat_map_is_a_picture(gpt2x: Cli, launch: Path) -> None:
+    result = gpt2x(f"subject.target={PLAIN}:erf_in_mlp", "task.stages=[layers]")
     picture = run_dir(launch, "validate") / "parity.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert f"heat map         {picture.relative_to(launch)}" in result.out

@@ -31,7 +31,20 @@ from gpt2x.model.kernels.int8 import Int8Linear
 
 # What numba sees of a tensor: float32, or the bits of a 16-bit float (numbers.py).
 _STORED = {torch.bfloat16: np.uint16, torch.float16: np.int16}
-_MOST_THREADS: int = numba.get_num_threads()
+
+
+def _start_threads() -> int:
+    """Starts numba's threads and returns their number.
+
+    numba's OpenMP layer then sets the number of threads of all of OpenMP, and so that of torch, which is put back.
+    """
+    threads = torch.get_num_threads()
+    most: int = numba.get_num_threads()
+    torch.set_num_threads(threads)
+    return most
+
+
+_MOST_THREADS = _start_threads()
 _FEW_PRODUCTS = 4_000_000  # in one block: with fewer, threads spend their time on waiting for each other
 # The threading layer `workqueue` of numba cannot be called from two threads at the same time.
 _one_at_a_time = threading.Lock()

@@ -23,6 +23,13 @@ class Statement:
     """Names of objects that it changes: `config["n_layer"] = 2`, `parser.add_argument(...)`."""
     needs: frozenset[str]
     """Names of the module that it uses, at once or in the bodies of functions."""
+    names_path: bool
+    """Whether `sys.path` is in its text."""
+
+    @property
+    def sets_path(self) -> bool:
+        """Whether it changes sys.path, which the imports that follow it need."""
+        return self.names_path and not self.is_import and not self.is_definition
 
     @property
     def is_import(self) -> bool:
@@ -35,11 +42,6 @@ class Statement:
     @property
     def is_loop(self) -> bool:
         return isinstance(self.node, ast.For | ast.AsyncFor | ast.While)
-
-    @property
-    def sets_path(self) -> bool:
-        """Whether it changes sys.path, which the imports that follow it need."""
-        return not self.is_import and not self.is_definition and "sys.path" in ast.unparse(self.node)
 
     @property
     def acts(self) -> bool:
@@ -152,14 +154,15 @@ def _is_main(node: ast.stmt) -> bool:
 
 
 def _statement(node: ast.stmt) -> Statement:
-    table = symtable.symtable(ast.unparse(node), "<statement>", "exec")
+    text = ast.unparse(node)
+    table = symtable.symtable(text, "<statement>", "exec")
     top = table.get_symbols()
     inner = [symbol for child in _descendants(table) for symbol in child.get_symbols()]
     binds = {symbol.get_name() for symbol in top if symbol.is_assigned() or symbol.is_imported()}
     binds |= {symbol.get_name() for symbol in inner if symbol.is_declared_global() and symbol.is_assigned()}
     needs = {symbol.get_name() for symbol in top if symbol.is_referenced()}
     needs |= {symbol.get_name() for symbol in inner if symbol.is_global() and symbol.is_referenced()}
-    return Statement(node, frozenset(binds), frozenset(_changed(node)), frozenset(needs))
+    return Statement(node, frozenset(binds), frozenset(_changed(node)), frozenset(needs), "sys.path" in text)
 
 
 def _descendants(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
