@@ -43,7 +43,7 @@ class Rude(nn.Module):
 
 
 def test_no_escape_sequence_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    stages = ["weights", "layers", "logits"]
+    stages = ["weights"]
     found = gpt2x.validate(Rude, reference="nano", stages=stages, rename=[["^model.", ""]])
     Console().print(found)
     for text in (repr(found), found._repr_html_(), capsys.readouterr().out):
