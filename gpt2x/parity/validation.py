@@ -23,6 +23,7 @@ from gpt2x.parity.stages import STAGES
 from gpt2x.parity.stages.stage import ParityStage
 from gpt2x.parity.subject import SubjectError
 from gpt2x.parity.subject.build import Source, build
+from gpt2x.parity.subject.local import LocalSubject
 from gpt2x.parity.subject.named import check_named
 
 
@@ -165,12 +166,12 @@ def validate(
         exact=record.facts.exact,
         stages=names,
         record=record,
-        n_parameters=comparison.subject.n_parameters,
+        n_parameters=comparison.subject.parts.n_parameters,
         checks=found.checks,
         side_by_side=found.side_by_side,
         diagnosis=diagnosis,
         seconds=seconds,
-        named_by_structure=comparison.exact.named_by_structure,
+        named_by_structure=comparison.exact.parts.named_by_structure,
     )
 
 
@@ -187,7 +188,7 @@ def _connected(source: Source, checkpoint: Checkpoint, record: Record, dtype: st
     try:
         c = _built(source, checkpoint, record, dtype, live)
         for subject in dict.fromkeys((c.exact, c.subject)):
-            subject.logits(c.ids(subject))  # so that it is known whether it answers for all positions
+            subject.logits(c.ids)  # so that it is known whether it answers for all positions
         if source.asked.weights == "copy":
             check_named(c.exact, record.parameters, c.idle)
     except SubjectError as error:
@@ -201,7 +202,8 @@ def _compare(comparison: Comparison, stages: list[ParityStage], progress: Callab
     try:
         for stage in stages:
             progress(f"comparing {stage.name}")
-            torch.manual_seed(0)  # so that a subject that is random in eval mode gives the same checks every time
+            for subject in dict.fromkeys((comparison.exact, comparison.subject)):
+                subject.seed(0)  # so that one that is random in eval mode gives the same checks every time
             result = stage.run(comparison)
             found.checks += result.checks
             found.side_by_side += result.side_by_side
@@ -217,8 +219,8 @@ def _built(source: Source, checkpoint: Checkpoint, record: Record, dtype: str, l
     """The subject in the exact dtype, on the CPU, and in the dtype asked for, on the checkpoint's device."""
     device, asked = checkpoint.model.lm_head.weight.device, find_dtype(dtype)
     same = record.exact == asked
-    exact = build(source, checkpoint, record, record.exact, device if same else torch.device("cpu"))
-    subject = exact if same else build(source, checkpoint, record, asked, device)
+    exact = LocalSubject(build(source, checkpoint, record, record.exact, device if same else torch.device("cpu")))
+    subject = exact if same else LocalSubject(build(source, checkpoint, record, asked, device))
     return Comparison(record, checkpoint, exact, subject, dtype, live, ours=source.target is None)
 
 
