@@ -19,11 +19,10 @@ from gpt2x.parity.measures import RELATIVE_TOLERANCE
 from gpt2x.parity.record_source import OracleRecord, SavedRecord
 from gpt2x.parity.reference.record import Record
 from gpt2x.parity.rows import CauseRow, SideBySideRow, SummaryRow, mode_text
+from gpt2x.parity.source import Source
 from gpt2x.parity.stages import STAGES
 from gpt2x.parity.stages.stage import ParityStage
 from gpt2x.parity.subject import SubjectError
-from gpt2x.parity.subject.build import Source, build
-from gpt2x.parity.subject.local import LocalSubject
 from gpt2x.parity.subject.named import check_named
 
 
@@ -147,7 +146,7 @@ def validate(
         raise UserError("dtype=int8 is only for gpt2x's own model; leave subject.target out")
     with timed("reference", seconds):
         progress("asking the reference")
-        record = reference.get(checkpoint, names, copies=1 if source.target is None else 2)
+        record = reference.get(checkpoint, names, copies=source.copies)
     with timed("compare", seconds):
         comparison = _connected(source, checkpoint, record, dtype, reference.live)
         found = _compare(comparison, chosen, progress)
@@ -219,9 +218,9 @@ def _built(source: Source, checkpoint: Checkpoint, record: Record, dtype: str, l
     """The subject in the exact dtype, on the CPU, and in the dtype asked for, on the checkpoint's device."""
     device, asked = checkpoint.model.lm_head.weight.device, find_dtype(dtype)
     same = record.exact == asked
-    exact = LocalSubject(build(source, checkpoint, record, record.exact, device if same else torch.device("cpu")))
-    subject = exact if same else LocalSubject(build(source, checkpoint, record, asked, device))
-    return Comparison(record, checkpoint, exact, subject, dtype, live, ours=source.target is None)
+    places = [(asked, device)] if same else [(record.exact, torch.device("cpu")), (asked, device)]
+    subjects = source.build(checkpoint, record, places)
+    return Comparison(record, checkpoint, subjects[0], subjects[-1], dtype, live, ours=source.target is None)
 
 
 def _diagnose(comparison: Comparison, found: _Found) -> Diagnosis:
