@@ -148,11 +148,11 @@ def validate(
 
     Args:
         module_or_target: a model that is built already (it is copied, and never changed); a class or function that
-            makes one from sizes, a config or nothing; or `path/to/file.py:name`, as for subject.target: ITS
-            CODE IS EXECUTED. Or `FILE.safetensors`, in which any program has recorded what it answers (it is read, not
-            executed; gpt2x/parity/recorded/README.md): its token ids take the place of `prompt`. None validates gpt2x's
-            own model. A model that is built in float32 keeps tensors that are no parameters as they were rounded then,
-            which the comparison in float64 can notice: give its class.
+            makes one from sizes, a config or nothing; or `path/to/file.py:name`, as for subject.target: ITS CODE IS
+            EXECUTED, in a process of its own. Or `FILE.safetensors`, in which any program has recorded what it answers
+            (it is read, not executed; gpt2x/parity/recorded/README.md): its token ids take the place of `prompt`. None
+            validates gpt2x's own model. A model that is built in float32 keeps tensors that are no parameters as they
+            were rounded then, which the comparison in float64 can notice: give its class.
         reference: the checkpoint whose weights Hugging Face's model is given: a name or a path, as for `load`, or
             what `load` returned. Its dtype and device are those of the validation.
         saved_reference: a FILE.safetensors that task.save_reference wrote with these weights; transformers is then

@@ -213,3 +213,9 @@ def test_the_server_runs_nothing(validated: Validated) -> None:
     fork_server._server.process.kill()
     fork_server._server.process.wait()
     assert validated(in_forward("pass")).code == 0
+
+
+def test_a_server_that_cannot_start_is_one_line(validated: Validated, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork_server, "_server", None)
+    monkeypatch.setattr(fork_server, "_PROGRAM", "raise SystemExit('no room for {descriptor}')")
+    assert_in(validated(in_forward("pass")).error(), "has no process: the server could not start (no room for ")

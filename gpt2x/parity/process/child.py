@@ -29,6 +29,7 @@ def serve(connection: socket.socket) -> NoReturn:
     channel = Channel(connection)
     try:
         _be_like(**channel.receive())
+        channel.send("ready")
         host, own = _Host(channel), os.getpid()
         while True:
             request = channel.receive()

@@ -49,7 +49,7 @@ def begin_server() -> None:
 def _started() -> _Server:
     ours, theirs = socket.socketpair()
     errors = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the server runs
-    program = _PROGRAM.format(path=sys.path, descriptor=theirs.fileno())
+    program = _PROGRAM.format(path=[str(folder) for folder in sys.path], descriptor=theirs.fileno())
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", program],
         pass_fds=[theirs.fileno()],
@@ -66,7 +66,7 @@ class Forked:
     """A process that the server has forked. It ends when this object does."""
 
     def __init__(self) -> None:
-        """Raises RuntimeError if the server cannot be started."""
+        """If the server cannot start it, its connection is closed; see server_error."""
         self.connection, theirs = socket.socketpair()
         self._status, their_status = socket.socketpair()
         reader, writer = os.pipe()
@@ -74,7 +74,8 @@ class Forked:
         try:
             begin_server()
             assert _server is not None
-            socket.send_fds(_server.control, [b"f"], [theirs.fileno(), their_status.fileno(), writer])
+            with suppress(OSError):  # it has ended; then the connection is closed
+                socket.send_fds(_server.control, [b"f"], [theirs.fileno(), their_status.fileno(), writer])
         finally:
             theirs.close()
             their_status.close()
@@ -105,7 +106,11 @@ class Forked:
 
 def server_error() -> str:
     """The last line that the server has printed before it ended, if it has."""
-    if _server is None or _server.process.poll() is None:
+    if _server is None:
+        return ""
+    try:
+        _server.process.wait(1)
+    except subprocess.TimeoutExpired:
         return ""
     _server.errors.seek(0)
     lines = _server.errors.read().decode(errors="replace").strip().splitlines()

@@ -26,7 +26,8 @@ from gpt2x.parity.subject.examined import UNCHANGED, Changes, Gradient, Parts
 from gpt2x.parity.trace import Trace
 
 _GRACE = 5.0  # seconds in which the process can say where it is when its time is up, before it is killed
-_ENDING = 1.0  # seconds until a process that has closed its connection has ended
+_ENDING = 10.0  # seconds until a process that has closed its connection has ended
+_STARTING = 300.0  # seconds in which the server must have imported torch, which is no fault of the subject
 _GIB = 1 << 30
 T = TypeVar("T")
 Replaced = Mapping[str, Callable[[Tensor], Tensor | None]]
@@ -49,7 +50,7 @@ class RemoteTarget:
         self._send(
             {
                 "folder": str(Path.cwd()),
-                "path": sys.path,
+                "path": [str(folder) for folder in sys.path],
                 "environment": dict(os.environ),
                 "threads": torch.get_num_threads(),
                 "memory": limit,
@@ -68,6 +69,8 @@ class RemoteTarget:
         if self._is_loading:
             self._is_loading = False
             try:
+                with self._ending(f"{_STARTING:g} seconds"):
+                    self._channel.receive(_STARTING)
                 seconds = self.asked.import_seconds
                 self._receive(f"subject.import_seconds={seconds:g}", seconds, lambda reply: None)
             except SubjectError as error:

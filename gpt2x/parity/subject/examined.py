@@ -57,9 +57,9 @@ class Gradient:
 
 
 class Examined(Protocol):
-    """A subject. All tensors that it takes and returns are on the CPU, and those of parameters in the layout of
+    """A subject. All tensors that it takes and returns are on the CPU, and parameters are in Hugging Face's layout.
 
-    Hugging Face. All that runs the subject's code raises SubjectError if that fails.
+    All that runs the subject's code raises SubjectError if that fails.
     """
 
     @property
