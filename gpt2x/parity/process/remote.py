@@ -57,7 +57,8 @@ class RemoteTarget:
             }
         )
         given = {key: value for key, value in vars(asked).items() if key != "import"}
-        self._send(self._request("load", self.asked.import_seconds, asked=given, import_mode=asked.import_mode))
+        seconds = asked.import_seconds + _GRACE / 2  # the import ends itself at its limit
+        self._send(self._request("load", seconds, asked=given, import_mode=asked.import_mode))
         self._is_loading = True
 
     @property
