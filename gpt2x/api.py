@@ -28,16 +28,18 @@ from gpt2x.evaluation.perplexity import evaluate_texts
 from gpt2x.evaluation.rows import EvaluationRow
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.parity import validation
+from gpt2x.parity.process.remote import RemoteTarget
 from gpt2x.parity.record_source import record_source
 from gpt2x.parity.recorded.recording import read_recording
 from gpt2x.parity.recorded.validation import validate_recording
-from gpt2x.parity.subject import import_target
-from gpt2x.parity.subject.build import Maker, Source
+from gpt2x.parity.source import Source, named_target
+from gpt2x.parity.subject.build import Maker
 from gpt2x.parity.subject.given import GivenFactory, GivenModule, check_size
 from gpt2x.paths import expanded, read_utf8
 from gpt2x.process import state_kept
 from gpt2x.prompts import read_prompts
 from gpt2x.reports.notebook import Validation as Validation
+from gpt2x.reports.printed import show_printed
 from gpt2x.runs.read import read_tables
 from gpt2x.runs.tables import to_frame
 from gpt2x.tasks.registry import TABLES
@@ -146,11 +148,11 @@ def validate(
 
     Args:
         module_or_target: a model that is built already (it is copied, and never changed); a class or function that
-            makes one from sizes, a config or nothing; or `path/to/file.py:name`, as for subject.target: ITS
-            CODE IS EXECUTED. Or `FILE.safetensors`, in which any program has recorded what it answers (it is read, not
-            executed; gpt2x/parity/recorded/README.md): its token ids take the place of `prompt`. None validates gpt2x's
-            own model. A model that is built in float32 keeps tensors that are no parameters as they were rounded then,
-            which the comparison in float64 can notice: give its class.
+            makes one from sizes, a config or nothing; or `path/to/file.py:name`, as for subject.target: ITS CODE IS
+            EXECUTED, in a process of its own. Or `FILE.safetensors`, in which any program has recorded what it answers
+            (it is read, not executed; gpt2x/parity/recorded/README.md): its token ids take the place of `prompt`. None
+            validates gpt2x's own model. A model that is built in float32 keeps tensors that are no parameters as they
+            were rounded then, which the comparison in float64 can notice: give its class.
         reference: the checkpoint whose weights Hugging Face's model is given: a name or a path, as for `load`, or
             what `load` returned. Its dtype and device are those of the validation.
         saved_reference: a FILE.safetensors that task.save_reference wrote with these weights; transformers is then
@@ -208,7 +210,12 @@ def validate(
     chosen = [Stage(name) for name in task.stages]
     if recording is not None:
         return Validation(validate_recording(checkpoint, recording, source, stages=chosen))
-    found = validation.validate(checkpoint, Source(subject, maker), source, dtype=checkpoint.dtype, stages=chosen)
+    examined = Source(subject, maker)
+    try:
+        examined.check()
+        found = validation.validate(checkpoint, examined, source, dtype=checkpoint.dtype, stages=chosen)
+    finally:
+        show_printed(examined.close())
     return Validation(found)
 
 
@@ -280,12 +287,12 @@ def read_runs(
     return read_tables(path, tables[table], TABLES[tables[table]], unfinished)
 
 
-def _maker(module_or_target: Any, subject: SubjectConfig) -> Maker | None:
+def _maker(module_or_target: Any, subject: SubjectConfig) -> Maker | RemoteTarget | None:
     """What makes the subject; None for gpt2x's own model."""
     if module_or_target is None:
         return None
     if isinstance(module_or_target, str):
-        return import_target(subject)
+        return named_target(subject)
     if isinstance(module_or_target, nn.Module):
         return GivenModule(module_or_target)
     if callable(module_or_target):

@@ -174,6 +174,7 @@ def _run(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
     fix_rounding()
     check_room_for("torch")
     digesting = begin_digesting(config.model, config.weights) if task.reads_weights(config.weights) else None
+    task.prepare(config)
     run = task.load()
     start_threads()
     if not gc.isenabled():  # objects created during import live for the whole process: they are never scanned

@@ -36,12 +36,17 @@ class SubjectConfig(_Import):
     weights: str = MISSING
     rename: list[list[str]] = field(default_factory=list)
     import_seconds: float = 60.0
+    answer_seconds: float = 300.0
+    memory_gib: float | None = None
     kind: str = "module"
 
     def __post_init__(self) -> None:
         choose("subject.kind", self.kind, ("module", "recorded"))
         choose("subject.weights", self.weights, ("copy", "own"))
         at_least("subject.import_seconds", self.import_seconds, 1)
+        at_least("subject.answer_seconds", self.answer_seconds, 1)
+        if self.memory_gib is not None:
+            at_least("subject.memory_gib", self.memory_gib, 0.5)
         if self.kind == "module" and (self.target or "").endswith(".safetensors"):
             raise UserError(f"subject.target={self.target}: a file of recorded answers; add subject=recorded")
         if self.kind == "recorded" and self.target is None:

@@ -10,8 +10,9 @@ from gpt2x.checkpoints.load import Checkpoint
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.parity.measures import RELATIVE_TOLERANCE
 from gpt2x.parity.reference.record import Record
-from gpt2x.parity.subject import Subject
+from gpt2x.parity.subject.examined import Examined
 from gpt2x.parity.subject.idle import idle_parameters
+from gpt2x.parity.subject.local import LocalSubject
 from gpt2x.parity.trace import Trace
 
 
@@ -34,9 +35,9 @@ class Comparison:
     record: Record
     checkpoint: Checkpoint
     """gpt2x's own model and tokenizer, with the weights that the record was made with."""
-    exact: Subject
+    exact: Examined
     """The subject in the record's exact dtype."""
-    subject: Subject
+    subject: Examined
     """The subject in the dtype asked for; the same object if that is the exact dtype."""
     dtype: str
     """The dtype asked for: the record's, or int8, which transformers does not have: the record is then float32's."""
@@ -52,23 +53,26 @@ class Comparison:
     @cached_property
     def idle(self) -> dict[str, str]:
         """Parameters of the subject that the reference lacks -> why they change nothing, for those that do not."""
-        return idle_parameters(self.exact, self.ids(self.exact))
+        return idle_parameters(self.exact, self.ids)
 
     @property
     def tolerance(self) -> float:
         """The largest relative difference at which two results in the exact dtype are those of the same function."""
         return RELATIVE_TOLERANCE[self.record.exact]
 
-    def ids(self, subject: Subject) -> torch.Tensor:
-        """The prompt, [1, T], on the subject's device."""
-        return torch.tensor([self.record.facts.ids], device=device_of(subject))
+    @property
+    def sites(self) -> list[str]:
+        """The subject's modules that the reference has as well."""
+        return [site for site in self.exact.parts.sites if site in self.record.outputs]
+
+    @property
+    def ids(self) -> torch.Tensor:
+        """The prompt, [1, T]."""
+        return torch.tensor([self.record.facts.ids])
 
 
-def gpt2_of(subject: Subject) -> GPT2:
+def gpt2_of(subject: Examined) -> GPT2:
     """The model of a subject that is gpt2x's own."""
+    assert isinstance(subject, LocalSubject)
     assert isinstance(subject.module, GPT2)
     return subject.module
-
-
-def device_of(subject: Subject) -> torch.device:
-    return next(subject.module.parameters()).device

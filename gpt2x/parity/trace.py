@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpt2x.parity.subject.module import first_tensor
-
 
 @dataclass
 class Trace:
@@ -88,3 +86,18 @@ def isolate(
 def _depth(site: str) -> int:
     """0 for wte, h.0 and lm_head, 1 for h.0.attn, 2 for h.0.attn.c_attn, 3 for h.0.attn.c_attn.q."""
     return max(site.removeprefix("h.").count("."), 0)
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The tensor in the output of a model or module: itself, its `logits`, or the first of several; else None."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, dict) and "logits" in output:
+        logits: Tensor = output["logits"]
+        return logits
+    if hasattr(output, "logits"):
+        logits = output.logits
+        return logits
+    if isinstance(output, (tuple, list)) and output:
+        return first_tensor(output[0])
+    return None

@@ -19,10 +19,10 @@ from gpt2x.parity.measures import RELATIVE_TOLERANCE
 from gpt2x.parity.record_source import OracleRecord, SavedRecord
 from gpt2x.parity.reference.record import Record
 from gpt2x.parity.rows import CauseRow, SideBySideRow, SummaryRow, mode_text
+from gpt2x.parity.source import Source
 from gpt2x.parity.stages import STAGES
 from gpt2x.parity.stages.stage import ParityStage
 from gpt2x.parity.subject import SubjectError
-from gpt2x.parity.subject.build import Source, build
 from gpt2x.parity.subject.named import check_named
 
 
@@ -146,7 +146,7 @@ def validate(
         raise UserError("dtype=int8 is only for gpt2x's own model; leave subject.target out")
     with timed("reference", seconds):
         progress("asking the reference")
-        record = reference.get(checkpoint, names, copies=1 if source.target is None else 2)
+        record = reference.get(checkpoint, names, copies=source.copies)
     with timed("compare", seconds):
         comparison = _connected(source, checkpoint, record, dtype, reference.live)
         found = _compare(comparison, chosen, progress)
@@ -165,12 +165,12 @@ def validate(
         exact=record.facts.exact,
         stages=names,
         record=record,
-        n_parameters=comparison.subject.n_parameters,
+        n_parameters=comparison.subject.parts.n_parameters,
         checks=found.checks,
         side_by_side=found.side_by_side,
         diagnosis=diagnosis,
         seconds=seconds,
-        named_by_structure=comparison.exact.named_by_structure,
+        named_by_structure=comparison.exact.parts.named_by_structure,
     )
 
 
@@ -187,7 +187,7 @@ def _connected(source: Source, checkpoint: Checkpoint, record: Record, dtype: st
     try:
         c = _built(source, checkpoint, record, dtype, live)
         for subject in dict.fromkeys((c.exact, c.subject)):
-            subject.logits(c.ids(subject))  # so that it is known whether it answers for all positions
+            subject.logits(c.ids)  # so that it is known whether it answers for all positions
         if source.asked.weights == "copy":
             check_named(c.exact, record.parameters, c.idle)
     except SubjectError as error:
@@ -201,7 +201,8 @@ def _compare(comparison: Comparison, stages: list[ParityStage], progress: Callab
     try:
         for stage in stages:
             progress(f"comparing {stage.name}")
-            torch.manual_seed(0)  # so that a subject that is random in eval mode gives the same checks every time
+            for subject in dict.fromkeys((comparison.exact, comparison.subject)):
+                subject.seed(0)  # so that one that is random in eval mode gives the same checks every time
             result = stage.run(comparison)
             found.checks += result.checks
             found.side_by_side += result.side_by_side
@@ -217,9 +218,9 @@ def _built(source: Source, checkpoint: Checkpoint, record: Record, dtype: str, l
     """The subject in the exact dtype, on the CPU, and in the dtype asked for, on the checkpoint's device."""
     device, asked = checkpoint.model.lm_head.weight.device, find_dtype(dtype)
     same = record.exact == asked
-    exact = build(source, checkpoint, record, record.exact, device if same else torch.device("cpu"))
-    subject = exact if same else build(source, checkpoint, record, asked, device)
-    return Comparison(record, checkpoint, exact, subject, dtype, live, ours=source.target is None)
+    places = [(asked, device)] if same else [(record.exact, torch.device("cpu")), (asked, device)]
+    subjects = source.build(checkpoint, record, places)
+    return Comparison(record, checkpoint, subjects[0], subjects[-1], dtype, live, ours=source.target is None)
 
 
 def _diagnose(comparison: Comparison, found: _Found) -> Diagnosis:

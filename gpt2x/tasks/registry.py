@@ -13,6 +13,7 @@ from gpt2x.config.tasks.generate import SCORES
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.decoding.rows import GenerationRow, TokenRow
 from gpt2x.evaluation.rows import EvaluationRow
+from gpt2x.parity.process.fork_server import begin_server, can_fork
 from gpt2x.parity.rows import CauseRow, ParityRow, SideBySideRow, SummaryRow
 from gpt2x.prompts import PROMPT_FILES
 from gpt2x.runs.collect import JOBS
@@ -45,6 +46,8 @@ class Task:
     """The table with a column `step`, whose other columns a tracker draws over the steps."""
     reads_weights: Callable[[WeightsConfig], bool] = lambda weights: True
     """Whether the task reads weights with these settings."""
+    prepare: Callable[[Config], None] = lambda config: None
+    """Begins what other processes can do while the task's module imports torch."""
 
     def objective(self, score: str | None = None) -> Objective | None:
         """What a search optimizes, given the task's setting `score`; None if the task computes no such number."""
@@ -61,6 +64,12 @@ class Task:
         return run
 
 
+def _begin_subject(config: Config) -> None:
+    """A subject's code runs in another process, which needs torch as well."""
+    if config.subject.target is not None and config.subject.kind == "module" and can_fork():
+        begin_server()
+
+
 ALL = (
     Task(
         "validate",
@@ -74,6 +83,7 @@ ALL = (
         files=("parity.png",),
         inputs=("prompt_file", "task.reference"),
         objectives=(Objective("relative_difference"),),
+        prepare=_begin_subject,
     ),
     Task(
         "generate",

@@ -1,5 +1,7 @@
 """task=validate: is this GPT-2 the real GPT-2; if not, which module is wrong, and why?"""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +19,12 @@ from gpt2x.parity.record_source import record_source
 from gpt2x.parity.recorded.recording import Recording, read_recording
 from gpt2x.parity.recorded.validation import validate_recording
 from gpt2x.parity.rows import CauseRow, ParityRow, SideBySideRow, SummaryRow, parity_row
-from gpt2x.parity.subject import import_target
-from gpt2x.parity.subject.build import Source
+from gpt2x.parity.source import Source, named_target
 from gpt2x.parity.subject.constructing.make import FixedSizeError
-from gpt2x.parity.validation import validate
-from gpt2x.prompts import read_prompts
+from gpt2x.parity.validation import Validation, validate
+from gpt2x.prompts import Prompt, read_prompts
 from gpt2x.reports.heat_map import has_heat_map, save_heat_map
+from gpt2x.reports.printed import show_printed
 from gpt2x.reports.validation import progress_bar, show
 from gpt2x.runs.tables import write_rows
 from gpt2x.tasks.outcome import Outcome
@@ -33,28 +35,8 @@ NUMBERS = ("relative_difference", "error_ratio", "max_abs_logit_difference", "me
 def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
     """Compares stage by stage; the verdict is in Outcome.passed. Raises UserError if the validation cannot begin."""
     prompts = read_prompts(config.prompt, prompt_file=config.prompt_file)
-    subject = _subject(config.subject)
-    device, dtype = find_device(config.device.name), find_dtype(config.dtype)
-    outcome = Outcome(device=device)
-    with progress_bar(len(task.stages) + 2) as step:  # loading and the reference, then the stages
-        step("loading weights")
-        with outcome.timed("load"):
-            checkpoint = outcome.checkpoint = load_checkpoint(config.model, config.weights, dtype, device)
-        stages = [Stage(name) for name in task.stages]
-        if isinstance(subject, Recording):
-            reference = record_source(prompts, config.decode.max_new_tokens, task, subject.ids)
-            found = validate_recording(checkpoint, subject, reference, stages=stages, progress=step)
-        else:
-            reference = record_source(prompts, config.decode.max_new_tokens, task)
-            try:
-                found = validate(checkpoint, subject, reference, dtype=config.dtype, stages=stages, progress=step)
-            except FixedSizeError as error:
-                if error.own is None or not reference.live or config.subject.weights == "own":
-                    raise
-                step("loading random weights of the subject's size")
-                checkpoint = outcome.checkpoint = _random_checkpoint(config, error, dtype, device)
-                found = validate(checkpoint, subject, reference, dtype=config.dtype, stages=stages, progress=step)
-                found.notes.append("its code fixes its size, so it was compared at that size, with random weights")
+    with _subject(config.subject) as subject:
+        outcome, found = _compared(config, task, prompts, subject)
     outcome.passed = found.passed
     outcome.timings |= found.seconds
     write_rows(run_dir / "parity.csv", ParityRow, map(parity_row, found.checks))
@@ -70,13 +52,48 @@ def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
     return outcome
 
 
-def _subject(asked: SubjectConfig) -> Source | Recording:
-    """Raises UserError if the target cannot be imported, or the recording cannot be read."""
-    if asked.target is None:
-        return Source(asked, None)
-    return (
-        read_recording(asked.target, asked.rename) if asked.kind == "recorded" else Source(asked, import_target(asked))
-    )
+def _compared(
+    config: Config, task: ValidateTask, prompts: list[Prompt], subject: Source | Recording
+) -> tuple[Outcome, Validation]:
+    device, dtype = find_device(config.device.name), find_dtype(config.dtype)
+    outcome = Outcome(device=device)
+    with progress_bar(len(task.stages) + 2) as step:  # loading and the reference, then the stages
+        step("loading weights")
+        with outcome.timed("load"):
+            checkpoint = outcome.checkpoint = load_checkpoint(config.model, config.weights, dtype, device)
+        stages = [Stage(name) for name in task.stages]
+        if isinstance(subject, Recording):
+            reference = record_source(prompts, config.decode.max_new_tokens, task, subject.ids)
+            found = validate_recording(checkpoint, subject, reference, stages=stages, progress=step)
+        else:
+            subject.check()
+            reference = record_source(prompts, config.decode.max_new_tokens, task)
+            try:
+                found = validate(checkpoint, subject, reference, dtype=config.dtype, stages=stages, progress=step)
+            except FixedSizeError as error:
+                if error.own is None or not reference.live or config.subject.weights == "own":
+                    raise
+                step("loading random weights of the subject's size")
+                checkpoint = outcome.checkpoint = _random_checkpoint(config, error, dtype, device)
+                found = validate(checkpoint, subject, reference, dtype=config.dtype, stages=stages, progress=step)
+                found.notes.append("its code fixes its size, so it was compared at that size, with random weights")
+    return outcome, found
+
+
+@contextmanager
+def _subject(asked: SubjectConfig) -> Iterator[Source | Recording]:
+    """Raises UserError if the target cannot be imported, or the recording cannot be read.
+
+    What the subject's code prints is shown at the end, on stderr.
+    """
+    if asked.kind == "recorded":
+        yield read_recording(str(asked.target), asked.rename)
+        return
+    source = Source(asked, named_target(asked) if asked.target is not None else None)
+    try:
+        yield source
+    finally:
+        show_printed(source.close())
 
 
 def _random_checkpoint(config: Config, fixed: FixedSizeError, dtype: torch.dtype, device: torch.device) -> Checkpoint:

@@ -81,8 +81,8 @@ def run(noisy: Path, launch: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     from gpt2x.config.weights import WeightsConfig
     from gpt2x.device import find_device, find_dtype
     from gpt2x.parity.record_source import OracleRecord
+    from gpt2x.parity.source import Source
     from gpt2x.parity.subject import import_target
-    from gpt2x.parity.subject.build import Source
     from gpt2x.parity.subject.given import GivenFactory
     from gpt2x.parity.validation import validate
     from gpt2x.prompts import Prompt

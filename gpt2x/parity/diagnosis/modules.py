@@ -106,7 +106,7 @@ class ModuleSearch:
         expected = self._output(site, self._inside(site))
         if distance(expected, target) <= self.c.tolerance:
             return
-        if site == "lm_head" and self.c.exact.untied_head is not None and not self._inside(site):
+        if site == "lm_head" and self.c.exact.parts.untied_head and not self._inside(site):
             self._add(site, check, self._untied_head(target))
             return
         mistakes = self._by_trial(site, target, expected)
@@ -191,14 +191,14 @@ class ModuleSearch:
     def _with_tensor(self, name: str) -> Mistake:
         """gpt2x's own model with the subject's values of one tensor."""
         if name == HEAD:
-            head = self.c.exact.in_layout(HEAD).cpu()
+            head = self.c.exact.tensor(HEAD)
             return Mistake("", {self.own.lm_head: lambda x: F.linear(x, head)})
-        tensor = self.c.exact.tensors()[name].cpu()
+        tensor = self.c.exact.tensors()[name]
         parameter = self.own.transformer.get_parameter(name)
         return Mistake("", weights={parameter: tensor.t() if is_conv1d(name) else tensor})
 
     def _untied_head(self, target: Tensor) -> Cause:
-        tied = F.linear(self.c.record.inputs["lm_head"].to(self.c.record.exact), self.c.exact.in_layout(HEAD).cpu())
+        tied = F.linear(self.c.record.inputs["lm_head"].to(self.c.record.exact), self.c.exact.tensor(HEAD))
         if distance(tied, target) <= self.c.tolerance:
             return Cause("head not tied: lm_head.weight is not wte.weight")
         return Cause("neither wte.weight nor the head's own weight gives these logits", known=False)

@@ -1,19 +1,17 @@
 """The subject with gpt2x's own modules in the place of wrong ones, so that the next divergence shows."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.parity.comparison import Comparison
-from gpt2x.parity.diagnosis.dropout import WithoutDropout
 from gpt2x.parity.diagnosis.own import module_at
+from gpt2x.parity.subject.examined import Changes
 from gpt2x.parity.subject.names import portion_of, whole_site
-from gpt2x.parity.trace import Trace, isolate, trace
+from gpt2x.parity.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -47,58 +45,25 @@ class RepairedSubject:
 
     def trace(self) -> tuple[Trace, Tensor]:
         """The inputs and outputs of all modules, on the CPU, and the prompt's logits [T, V]."""
-        logits: list[Tensor] = []
-        with self._repairs():
-            seen = trace(lambda: logits.append(self._logits()), self._sites, self.given)
-        seen.inputs, seen.outputs = (
-            {site: x.cpu() for site, x in each.items()} for each in (seen.inputs, seen.outputs)
-        )
+        seen, logits = self.c.exact.trace(self.c.ids, self.c.sites, self._changes)
         return seen, logits[0]
 
     def isolated(self) -> dict[str, Tensor]:
         """Site -> the output of its module on the reference's input, on the CPU."""
-        with self._repairs():
-            outputs = isolate(self._logits, self._sites, self.c.record.inputs)
-        return {site: output.cpu() for site, output in outputs.items()}
+        return self.c.exact.isolate(self.c.ids, self.c.record.inputs, self.c.sites, self._changes)
 
     @property
-    def _sites(self) -> dict[str, nn.Module]:
-        return {site: module for site, module in self.c.exact.sites.items() if site in self.c.record.outputs}
+    def _changes(self) -> Changes:
+        replaced = {site: self._right_output(site) for site in self.replaced}
+        return Changes(self.given, replaced, self.dropout, self.seed)
 
-    def _logits(self) -> Tensor:
-        torch.manual_seed(self.seed)
-        with torch.no_grad(), nullcontext() if self.dropout else WithoutDropout():
-            return self.c.exact.logits(self.c.ids(self.c.exact))[0].cpu()
-
-    @contextmanager
-    def _repairs(self) -> Iterator[None]:
-        handles = [
-            self.c.exact.sites[site].register_forward_hook(self._right_output(site), with_kwargs=True)
-            for site in self.replaced
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _right_output(self, site: str) -> Callable[..., Any]:
+    def _right_output(self, site: str) -> Callable[[Tensor], Tensor | None]:
         module, expected = module_at(self.own, whole_site(site)[0]), self.c.record.inputs[site]
 
-        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            x = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
-            if x is None or x.numel() != expected.numel():
+        def answer(x: Tensor) -> Tensor | None:
+            if x.numel() != expected.numel():
                 return None
-            y = portion_of(site, module(x.cpu().reshape(expected.shape).to(expected.dtype)))
-            return _with_first(output, y.to(x.device))
+            with torch.no_grad():
+                return portion_of(site, module(x.reshape(expected.shape).to(expected.dtype)))
 
-        return hook
-
-
-def _with_first(output: Any, tensor: Tensor) -> Any:
-    """The output of a module with another tensor in the place of the first."""
-    if isinstance(output, (tuple, list)) and output:
-        return type(output)([_with_first(output[0], tensor), *output[1:]])
-    if isinstance(output, Tensor) and output.numel() == tensor.numel():
-        return tensor.reshape(output.shape)
-    return tensor
+        return answer

@@ -1,18 +1,28 @@
 """The losses that both models compute, and the entries of gradients that are kept. Units: nats."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt2x.parity.subject.module import Subject
-
 _SAMPLE = 4096  # entries
 
 
-def loss_of(subject: Subject, ids: list[int], device: torch.device) -> Tensor:
+class Answering(Protocol):
+    """A model that answers with logits."""
+
+    @property
+    def shapes(self) -> Mapping[str, torch.Size]:
+        """The shapes of a GPT-2's tensors, by Hugging Face's names less `transformer.`."""
+
+    def logits(self, input_ids: Tensor) -> Tensor:
+        """input_ids [B, T] -> logits [B, T, V]."""
+
+
+def loss_of(subject: Answering, ids: list[int], device: torch.device | None = None) -> Tensor:
     """Mean cross-entropy per token of a batch, a scalar: the prompt, and the prompt backwards.
 
     The target of each token is the next one; that of the last is the first.
@@ -35,7 +45,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def context_losses(subject: Subject, n: int, device: torch.device) -> Tensor:
+def context_losses(subject: Answering, n: int, device: torch.device | None = None) -> Tensor:
     """Cross-entropy of each of the n tokens of a fixed random text, [n], on the CPU.
 
     The text reaches positions that the prompt is too short for.

@@ -15,7 +15,7 @@ _TOKENS = 64  # of the prompt, at most: the work grows with their square
 def _compare(c: Comparison) -> StageResult:
     """Token by token, and with the prompt split in two at every position."""
     model = gpt2_of(c.exact)
-    ids = c.ids(c.exact)[:, :_TOKENS]
+    ids = c.ids[:, :_TOKENS].to(model.lm_head.weight.device)
     T = ids.shape[1]
     expected = model(ids)  # [1, T, V]
     cache = model.new_cache(1, T)

@@ -1,6 +1,6 @@
 """The stage config: the number of parameters, and whether the subject behaves as a function should."""
 
-import torch
+from torch import Tensor
 
 from gpt2x.config.tasks.validate import Stage
 from gpt2x.parity.checks import Cause, Check, Metric, Status, checked
@@ -8,6 +8,7 @@ from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.measures import relative_difference
 from gpt2x.parity.stages.stage import ParityStage, StageResult
 from gpt2x.parity.stages.weights import head_is_wte
+from gpt2x.parity.subject.names import HEAD
 
 _STATEFUL = Cause(
     "it keeps something from one call to the next (a cache that is not reset?): runs with one seed differ"
@@ -21,27 +22,21 @@ def _compare(c: Comparison) -> StageResult:
 
 def _parameters(c: Comparison) -> Check:
     """Neither an untied head that equals wte nor parameters that change nothing are counted."""
-    ours, theirs, untied = c.subject.n_parameters, c.record.facts.n_parameters, c.subject.untied_head
+    ours, theirs = c.subject.parts.n_parameters, c.record.facts.n_parameters
     note = f"subject {ours:,}, reference {theirs:,}" if ours != theirs else f"{ours:,} in both"
-    if untied is not None and head_is_wte(c):
-        ours -= untied.numel()
-        note += f"; its head is not tied to wte: {untied.numel():,} more parameters, with the same values"
-    idle = {id(parameter): parameter.numel() for name in c.idle for parameter in [c.exact.parameters[name]]}
+    if c.subject.parts.untied_head and head_is_wte(c):
+        untied = c.subject.parts.parameters[HEAD].numel()
+        ours -= untied
+        note += f"; its head is not tied to wte: {untied:,} more parameters, with the same values"
+    idle = sum(c.exact.parts.parameters[name].numel() for name in c.idle)
     if idle:
-        ours -= sum(idle.values())
-        note += f"; {sum(idle.values()):,} of the subject's change nothing"
+        ours -= idle
+        note += f"; {idle:,} of the subject's change nothing"
     return checked(Stage.CONFIG, "model", Metric.PARAMETER_DIFFERENCE, abs(ours - theirs), 0, note)
 
 
-@torch.no_grad()
 def _logits(c: Comparison) -> list[Check]:
-    ids = c.ids(c.exact)
-    torch.manual_seed(0)
-    first = c.exact.logits(ids)
-    torch.manual_seed(1)
-    again = c.exact.logits(ids)
-    torch.manual_seed(0)
-    same_seed = c.exact.logits(ids)
+    first, again, same_seed = (_seeded(c, seed) for seed in (0, 1, 0))
     n_bad = int((~first.isfinite()).sum())
     status = Status.NONFINITE if n_bad else Status.OK
     finite = Check(Stage.CONFIG, status, "logits", Metric.NOT_FINITE, value=n_bad, tolerance=0)
@@ -53,6 +48,11 @@ def _logits(c: Comparison) -> list[Check]:
         note = "two runs on the same input differ, in eval mode"
     metric = Metric.DIFFERENCE_OF_TWO_RUNS
     return [finite, checked(Stage.CONFIG, "logits", metric, difference, c.tolerance, note, cause=cause)]
+
+
+def _seeded(c: Comparison, seed: int) -> Tensor:
+    c.exact.seed(seed)
+    return c.exact.logits(c.ids)
 
 
 def _input_ids(c: Comparison) -> Check:

@@ -7,7 +7,7 @@ from gpt2x.config.tasks.validate import Stage
 from gpt2x.decoding.generate import Request, generate
 from gpt2x.decoding.sampler import Sampler
 from gpt2x.parity.checks import Check, Metric, Mode, Status, Verdict
-from gpt2x.parity.comparison import Comparison, device_of, gpt2_of
+from gpt2x.parity.comparison import Comparison, gpt2_of
 from gpt2x.parity.measures import ERROR_RATIO, RELATIVE_TOLERANCE, first_difference
 from gpt2x.parity.reference.record import Generation
 from gpt2x.parity.reference.sound import is_finite
@@ -52,10 +52,8 @@ def _greedy(c: Comparison, ids: list[int]) -> list[int]:
         sampler = Sampler(DecodeConfig(greedy=True, max_new_tokens=n), 0, eos_id)
         return next(generate(gpt2_of(c.subject), [Request(ids)], sampler))[1].ids
     new: list[int] = []
-    with torch.no_grad():
-        while len(new) < n and (not new or new[-1] != eos_id):
-            input_ids = torch.tensor([ids + new], device=device_of(c.subject))
-            new.append(int(c.subject.logits(input_ids)[0, -1].argmax()))
+    while len(new) < n and (not new or new[-1] != eos_id):
+        new.append(int(c.subject.logits(torch.tensor([ids + new]))[0, -1].argmax()))
     return new
 
 

@@ -2,45 +2,24 @@
 
 import math
 
-from torch import Tensor
-
 from gpt2x.config.tasks.validate import Stage
 from gpt2x.parity.checks import Check, Metric, Status, checked, incomparable, skipped
-from gpt2x.parity.comparison import Comparison, device_of
+from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.measures import relative_difference
-from gpt2x.parity.reference.losses import loss_of, one_thread, sample
 from gpt2x.parity.stages.stage import Need, ParityStage, StageResult
-from gpt2x.parity.subject.code import subject_code
-from gpt2x.parity.subject.float64 import float32_is_float64
+from gpt2x.parity.subject.examined import Gradient
 
 _METRIC = Metric.RELATIVE_DIFFERENCE
 
 
 def _compare(c: Comparison) -> StageResult:
-    with one_thread():
-        found = _gradients(c)
-        if found is None:
-            return StageResult([skipped(Stage.GRADIENTS, "the subject's forward pass keeps no gradients")])
-        return StageResult([_gradient(c, name, found.get(name)) for name in c.record.gradients])
+    found = c.exact.gradients(c.record.facts.ids)
+    if found is None:
+        return StageResult([skipped(Stage.GRADIENTS, "the subject's forward pass keeps no gradients")])
+    return StageResult([_gradient(c, name, found.get(name)) for name in c.record.gradients])
 
 
-def _gradients(c: Comparison) -> dict[str, Tensor] | None:
-    """Parameter -> gradient, in Hugging Face's layout; None if the loss has no gradient function."""
-    module = c.exact.module
-    module.requires_grad_(True)
-    try:
-        loss = loss_of(c.exact, c.record.facts.ids, device_of(c.exact))
-        if not loss.requires_grad:
-            return None
-        with subject_code(), float32_is_float64(c.record.exact):
-            loss.backward()
-        return c.exact.gradients()
-    finally:
-        module.zero_grad(set_to_none=True)
-        module.requires_grad_(False)
-
-
-def _gradient(c: Comparison, name: str, actual: Tensor | None) -> Check:
+def _gradient(c: Comparison, name: str, actual: Gradient | None) -> Check:
     """Evenly spaced entries, relative to the largest of them; or the norm of all entries, if that differs more."""
     if actual is None:
         return incomparable(Stage.GRADIENTS, name, _METRIC, Status.MISSING, "no gradient reaches it")
@@ -50,8 +29,8 @@ def _gradient(c: Comparison, name: str, actual: Tensor | None) -> Check:
     norm = c.record.facts.gradient_norms[name]
     if not math.isfinite(norm):
         return skipped(Stage.GRADIENTS, "the reference's own gradient is not finite", name)
-    by_norm = abs(actual.norm().item() - norm) / (norm or 1.0)
-    value = max(relative_difference(sample(actual), c.record.gradients[name]), by_norm)
+    by_norm = abs(actual.norm - norm) / (norm or 1.0)
+    value = max(relative_difference(actual.entries, c.record.gradients[name]), by_norm)
     return checked(Stage.GRADIENTS, name, _METRIC, value, c.tolerance)
 
 

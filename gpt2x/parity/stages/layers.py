@@ -2,16 +2,14 @@
 
 import math
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gpt2x.config.tasks.validate import Stage
 from gpt2x.parity.checks import Check, Metric, Mode, Status, checked, incomparable, informational, skipped
 from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.measures import aligned, error_ratio, relative_difference, rms
 from gpt2x.parity.stages.stage import ParityStage, StageResult
-from gpt2x.parity.subject import Subject
 from gpt2x.parity.subject.names import whole_site
-from gpt2x.parity.trace import isolate, trace
 
 
 def _compare(c: Comparison) -> StageResult:
@@ -20,14 +18,12 @@ def _compare(c: Comparison) -> StageResult:
     *Isolated*, it is given the reference's input, so that only a guilty module differs. *Propagated*, the
     subject feeds itself. A module that the subject lacks, or does not call, is skipped, never ok.
     """
-    sites = _modules(c, c.exact)
-    logits: list[Tensor] = []
-    c.propagated = trace(lambda: logits.append(c.exact.logits(c.ids(c.exact))), sites)
-    c.isolated = isolate(lambda: c.exact.logits(c.ids(c.exact)), sites, c.record.inputs)
+    sites = c.sites
+    c.propagated, logits = c.exact.trace(c.ids, sites)
+    c.isolated = c.exact.isolate(c.ids, c.record.inputs, sites)
     in_dtype: dict[str, Tensor] = {}
     if c.subject is not c.exact:
-        ids = c.ids(c.subject)
-        in_dtype = isolate(lambda: c.subject.logits(ids), _modules(c, c.subject), c.record.inputs)
+        in_dtype = c.subject.isolate(c.ids, c.record.inputs, sites)
     checks = []
     for site in [site for site in c.record.outputs if _is_compared(c, site)]:
         if site not in sites:
@@ -39,17 +35,13 @@ def _compare(c: Comparison) -> StageResult:
             checks.append(output_check(c, site, Mode.PROPAGATED, c.propagated.outputs[site]))
             if site in in_dtype:
                 checks += _rounding(c, site, in_dtype[site])
-    same_function = relative_difference(logits[0][0], c.record.logits) <= c.tolerance
+    same_function = relative_difference(logits[0], c.record.logits) <= c.tolerance
     return StageResult([elsewhere(check) for check in checks] if same_function and not c.ours else checks)
-
-
-def _modules(c: Comparison, subject: Subject) -> dict[str, nn.Module]:
-    return {site: module for site, module in subject.sites.items() if site in c.record.outputs}
 
 
 def _is_compared(c: Comparison, site: str) -> bool:
     """A subject has either c_attn, its three thirds or their heads; and it need not have dropout modules."""
-    sites = c.exact.sites
+    sites = c.exact.parts.sites
     if whole_site(site)[1] is not None or any(part.startswith(f"{site}.q") for part in sites):
         return site in sites
     return site in sites or "drop" not in site

@@ -16,11 +16,10 @@ SITE = "lm_head"
 """The module whose output the logits are."""
 
 
-@torch.no_grad()
 def _compare(c: Comparison) -> StageResult:
     """The prompt's logits in the exact dtype, as they are and centred; then in the dtype asked for."""
     expected = c.record.logits.double()
-    actual = c.exact.logits(c.ids(c.exact))[0].cpu().double()
+    actual = c.exact.logits(c.ids)[0].double()
     checks = same_function(actual, expected, c.tolerance, c.record.facts.exact)
     return StageResult([*checks, *_as_accurate(c, expected)])
 
@@ -65,7 +64,7 @@ def _as_accurate(c: Comparison, expected: Tensor) -> list[Check]:
     if not is_finite(c.record.logits_in_dtype):
         why = f"the reference itself is not finite in {c.record.facts.dtype}"
         return [skipped(Stage.LOGITS, why, SITE, metric=Metric.ERROR_RATIO, dtype=c.dtype)]
-    actual = c.subject.logits(c.ids(c.subject))[0].cpu().double()
+    actual = c.subject.logits(c.ids)[0].double()
     difference = compare_logits(actual, c.record.logits_in_dtype)
     checks = [
         informational(Stage.LOGITS, SITE, metric, value, dtype=c.dtype)

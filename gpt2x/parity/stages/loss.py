@@ -2,11 +2,9 @@
 
 import math
 
-import torch
-
 from gpt2x.config.tasks.validate import Stage
 from gpt2x.parity.checks import Check, Metric, checked, skipped
-from gpt2x.parity.comparison import Comparison, device_of
+from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.reference.losses import context_losses, loss_of
 from gpt2x.parity.reference.sound import is_finite
 from gpt2x.parity.stages.stage import Need, ParityStage, StageResult
@@ -14,7 +12,6 @@ from gpt2x.parity.stages.stage import Need, ParityStage, StageResult
 _NOT_FINITE = "the reference's own loss is not finite"
 
 
-@torch.no_grad()
 def _compare(c: Comparison) -> StageResult:
     return StageResult([_batch(c), _context(c)])
 
@@ -24,7 +21,7 @@ def _batch(c: Comparison) -> Check:
     assert expected is not None  # the stage needs it
     if not math.isfinite(expected):
         return skipped(Stage.LOSS, _NOT_FINITE, "batch of 2")
-    value = abs(loss_of(c.exact, c.record.facts.ids, device_of(c.exact)).item() - expected) / expected
+    value = abs(loss_of(c.exact, c.record.facts.ids).item() - expected) / expected
     return checked(Stage.LOSS, "batch of 2", Metric.RELATIVE_DIFFERENCE, value, c.tolerance)
 
 
@@ -34,7 +31,7 @@ def _context(c: Comparison) -> Check:
     n, n_positions = len(expected), c.record.shapes["wpe.weight"][0]
     if not is_finite(expected):
         return skipped(Stage.LOSS, _NOT_FINITE, f"{n} tokens")
-    losses = context_losses(c.exact, n, device_of(c.exact))
+    losses = context_losses(c.exact, n)
     by_token = (losses - expected).abs() / expected.abs().max()
     wrong = (~(by_token <= c.tolerance)).nonzero().flatten().tolist()
     note = f"of {n_positions} positions" if n < n_positions else ""

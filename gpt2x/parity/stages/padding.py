@@ -14,7 +14,7 @@ from gpt2x.parity.stages.stage import ParityStage, StageResult, only_ours
 def _compare(c: Comparison) -> StageResult:
     """The prompt, its first half and its first token in one batch; then, if the context allows, one more token."""
     model = gpt2_of(c.exact)
-    ids = c.ids(c.exact)[0].tolist()
+    ids = c.ids[0].tolist()
     T = len(ids)
     lengths = [T, (T + 1) // 2, 1]
     more = [ids[length % T] for length in lengths]

@@ -51,7 +51,7 @@ def _compare(c: Comparison) -> StageResult:
         decode = DecodeConfig(**settings)
         checks += _distributions(settings, filter_logits(logits, decode), oracle_filter(logits, decode))
     # Texts that have begun to repeat the prompt, so that the token that followed in the prompt is forbidden.
-    ids = c.ids(c.exact)[0].tolist()
+    ids = c.ids[0].tolist()
     texts = [ids + ids[: i + 1] for i in where]
     n_prompts = [len(text) - n_new for n_new, text in enumerate(texts)]
     eos_id = int(logits[0].argmax())  # any token may stand for it, and the likeliest is missed most

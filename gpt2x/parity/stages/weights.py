@@ -20,7 +20,7 @@ _METRIC = Metric.MAX_ABS_DIFFERENCE
 def _compare(c: Comparison) -> StageResult:
     ours, theirs = c.subject.tensors(), c.record.parameters
     checks = [_tensor(c, name, ours.get(name)) for name in theirs]
-    for name in c.subject.unexpected():
+    for name in c.subject.parts.unexpected:
         if name in c.idle:
             checks.append(skipped(Stage.WEIGHTS, c.idle[name], name, metric=_METRIC))
             continue
@@ -44,12 +44,12 @@ def _tensor(c: Comparison, name: str, actual: Tensor | None) -> Check:
 
 
 def _head(c: Comparison) -> Check:
-    if c.subject.untied_head is None:
-        note = "tied to wte.weight" if HEAD in c.subject.parameters else "no parameter of its own"
+    if not c.subject.parts.untied_head:
+        note = "tied to wte.weight" if HEAD in c.subject.parts.parameters else "no parameter of its own"
         return checked(Stage.WEIGHTS, HEAD, _METRIC, 0.0, 0, note)
     untied = "head not tied to wte.weight, "
     wte = c.record.parameters["wte.weight"]
-    difference = 0.0 if head_is_wte(c) else _largest_difference(c.subject.in_layout(HEAD), wte)
+    difference = 0.0 if head_is_wte(c) else _largest_difference(c.subject.tensor(HEAD), wte)
     if difference == 0:
         return checked(Stage.WEIGHTS, HEAD, _METRIC, difference, 0, f"{untied}with the same values")
     return checked(Stage.WEIGHTS, HEAD, _METRIC, difference, 0, cause=Cause(f"{untied}with other values"))
@@ -57,7 +57,7 @@ def _head(c: Comparison) -> Check:
 
 def head_is_wte(c: Comparison) -> bool:
     """Whether the subject's head, which is a parameter, has the values of the reference's wte."""
-    own, wte = c.subject.in_layout(HEAD), c.record.parameters["wte.weight"]
+    own, wte = c.subject.tensor(HEAD), c.record.parameters["wte.weight"]
     return own.shape == wte.shape and torch.equal(own.to(wte), wte)
 
 
@@ -68,13 +68,13 @@ def _largest_difference(actual: Tensor, expected: Tensor) -> float:
 
 def _candidate(c: Comparison, name: str) -> str:
     """Which of the subject's unmatched parameters may be the missing one."""
-    shape = c.record.shapes[name]
-    fitting = [own for own in c.subject.unexpected() if c.subject.parameters[own].shape in (shape, shape[::-1])]
+    shape, parts = c.record.shapes[name], c.subject.parts
+    fitting = [own for own in parts.unexpected if parts.parameters[own] in (shape, shape[::-1])]
     same_end = [own for own in fitting if own.endswith(f".{name}")]
     closest = same_end or difflib.get_close_matches(name, fitting, n=1, cutoff=0)
     if closest:
         return f"; {closest[0]} has its shape: subject.rename can map it"
-    return "; subject.rename can map one" if c.subject.unexpected() else ""
+    return "; subject.rename can map one" if parts.unexpected else ""
 
 
 def _explain(name: str, actual: Tensor, theirs: dict[str, Tensor]) -> Cause | None:

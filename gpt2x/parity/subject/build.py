@@ -1,22 +1,25 @@
 """Builds the subject of a validation, gpt2x's own model or a user's, in a dtype and on a device."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gpt2x.checkpoints.load import Checkpoint, model_of
 from gpt2x.config.subject import SubjectConfig
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.kernels.int8 import Int8Linear
-from gpt2x.parity.reference.record import Record
 from gpt2x.parity.subject.code import SubjectError, subject_code
 from gpt2x.parity.subject.float64 import default_dtype
 from gpt2x.parity.subject.module import Subject
 from gpt2x.parity.subject.naming import rules_by_structure
 
 OURS = "gpt2x"  # the name of gpt2x's own model as a subject
+
+
+Shapes = Mapping[str, torch.Size]
+"""Of tensors, by Hugging Face's names less `transformer.`, in its layout."""
 
 
 class Maker(Protocol):
@@ -34,43 +37,38 @@ class Maker(Protocol):
         """A new model, which will be converted to `dtype`. Raises SubjectError if the user's code fails."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where the subject comes from; it is built once per dtype."""
-
-    asked: SubjectConfig
-    target: Maker | None
-    """None for gpt2x's own model."""
-
-    @property
-    def name(self) -> str:
-        return self.target.name if self.target is not None else OURS
-
-    @property
-    def notes(self) -> list[str]:
-        return self.target.notes if self.target is not None else []
+def build_own(checkpoint: Checkpoint, shapes: Shapes, dtype: torch.dtype, device: torch.device) -> Subject:
+    """gpt2x's own model in `dtype` on `device`. `shapes` are those of the reference's tensors."""
+    return Subject(OURS, _ours(checkpoint, dtype, device), shapes, [])
 
 
-def build(source: Source, checkpoint: Checkpoint, record: Record, dtype: torch.dtype, device: torch.device) -> Subject:
-    """The subject in `dtype` on `device`. Its weights are rounded to the record's dtype first.
+def build_user_model(
+    maker: Maker,
+    asked: SubjectConfig,
+    config: GPT2Config,
+    shapes: Shapes,
+    weights_dtype: torch.dtype,
+    weights: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Subject:
+    """A user's model in `dtype` on `device`. Its weights are rounded to `weights_dtype`, the reference's, first.
 
-    Raises SubjectError if the user's code fails, or if its model has no parameters.
+    `shapes` are those of the reference's tensors, `weights` those that are copied into the model. Raises SubjectError
+    if the user's code fails, or if its model has no parameters.
     """
-    if source.target is None:
-        return Subject(OURS, _ours(checkpoint, dtype, device), record.shapes, [])
     with default_dtype(dtype):
-        module = source.target.build(checkpoint.model.config, dtype)
+        module = maker.build(config, dtype)
     if next(module.parameters(), None) is None:
         raise SubjectError("has no parameters: keep the weights in nn.Parameters or in modules")
     with subject_code():
         for parameter in module.parameters():
-            parameter.data = parameter.data.to(record.dtype)
+            parameter.data = parameter.data.to(weights_dtype)
         module.to(device=device, dtype=dtype).requires_grad_(False)
-    found = [] if source.asked.rename else rules_by_structure(module.eval(), record.shapes)
-    subject = Subject(source.name, module, record.shapes, source.asked.rename or found)
+    found = [] if asked.rename else rules_by_structure(module.eval(), shapes)
+    subject = Subject(maker.name, module, shapes, asked.rename or found)
     subject.named_by_structure = found
-    if source.asked.weights == "copy":
-        subject.copy_from(record.parameters)
+    subject.copy_from(weights)
     return subject
 
 

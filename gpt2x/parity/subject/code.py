@@ -14,6 +14,10 @@ from gpt2x.memory import is_out_of_memory
 from gpt2x.paths import shown
 
 
+class TimeIsUpError(BaseException):
+    """Code ran for longer than allowed. Not an Exception, so that the code does not catch it."""
+
+
 class SubjectError(Exception):
     """The subject's own code failed, or its answer is not that of a GPT-2: one line, with the place in the code."""
 
@@ -24,8 +28,8 @@ def subject_code() -> Iterator[None]:
     try:
         with contained():
             yield
-    except (Exception, SystemExit) as error:
-        if isinstance(error, SubjectError) or is_out_of_memory(error):
+    except BaseException as error:
+        if isinstance(error, SubjectError | KeyboardInterrupt | TimeIsUpError) or is_out_of_memory(error):
             raise
         raise SubjectError(in_one_line(error)) from error
 

@@ -13,6 +13,7 @@ from gpt2x.parity.subject.code import SubjectError, subject_code
 from gpt2x.parity.subject.float64 import float32_is_float64
 from gpt2x.parity.subject.layout import Layout
 from gpt2x.parity.subject.names import HEAD, hf_name, unused_rules, whole_tensor
+from gpt2x.parity.trace import first_tensor
 
 # Names of the second argument of models that answer for the last position only, unless they are given targets.
 _TARGETS = ("targets", "target", "labels", "y")
@@ -69,8 +70,9 @@ class Subject:
         return None if head is self.parameters.get("wte.weight") else head
 
     def unexpected(self) -> list[str]:
-        """Names of parameters that the oracle does not have."""
-        return [name for name in self.parameters if self._layout.expected_shape(name) is None]
+        """Names of parameters that the oracle does not have; the first name of one that has several."""
+        named = {id(p): name for name, p in reversed(self.parameters.items()) if not self._layout.expected_shape(name)}
+        return [name for name in self.parameters if name in named.values()]
 
     def tensors(self) -> dict[str, Tensor]:
         """The parameters in Hugging Face's layout, three projections joined to one, the head left out."""
@@ -146,18 +148,3 @@ def _other_names(parameters: Mapping[str, nn.Parameter], shapes: Mapping[str, to
     known = {name for name in parameters if whole_tensor(name)[0] in (*shapes, HEAD)}
     named = {id(parameters[name]) for name in known}
     return [name for name, parameter in parameters.items() if name not in known and id(parameter) in named]
-
-
-def first_tensor(output: Any) -> Tensor | None:
-    """The tensor in the output of a model or module: itself, its `logits`, or the first of several; else None."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, dict) and "logits" in output:
-        logits: Tensor = output["logits"]
-        return logits
-    if hasattr(output, "logits"):
-        logits = output.logits
-        return logits
-    if isinstance(output, (tuple, list)) and output:
-        return first_tensor(output[0])
-    return None

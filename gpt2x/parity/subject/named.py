@@ -6,27 +6,27 @@ from collections.abc import Container, Mapping
 from torch import Tensor
 
 from gpt2x.parity.subject.code import SubjectError
-from gpt2x.parity.subject.module import Subject
+from gpt2x.parity.subject.examined import Examined
 from gpt2x.parity.subject.names import rename_setting
 
 _MOST = 3  # names in a message
 
 
-def check_named(subject: Subject, tensors: Mapping[str, Tensor], idle: Container[str]) -> None:
+def check_named(subject: Examined, tensors: Mapping[str, Tensor], idle: Container[str]) -> None:
     """Raises SubjectError if the parameters without a name may well be the reference's that are missing.
 
     They may if they hold as many numbers. A subject with more, or fewer, is another architecture, and is compared.
     `tensors` are the reference's; `idle` are the subject's parameters that change nothing.
     """
-    found = subject.tensors()
+    parts, found = subject.parts, subject.tensors()
     missing = [name for name in tensors if name not in found]
-    unnamed = [name for name in subject.unexpected() if name not in idle]
-    if missing and sum(subject.parameters[name].numel() for name in unnamed) == sum(
+    unnamed = [name for name in parts.unexpected if name not in idle]
+    if missing and sum(parts.parameters[name].numel() for name in unnamed) == sum(
         tensors[name].numel() for name in missing
     ):
-        fitting = [name for name in unnamed if subject.parameters[name].numel() == tensors[missing[0]].numel()]
+        fitting = [name for name in unnamed if parts.parameters[name].numel() == tensors[missing[0]].numel()]
         own = (fitting or unnamed)[0]
-        example = rename_setting([*subject.named_by_structure, [f"^{re.escape(own)}$", missing[0]]])
+        example = rename_setting([*parts.named_by_structure, [f"^{re.escape(own)}$", missing[0]]])
         raise SubjectError(
             f"gpt2x cannot tell which of its parameters are {_some(missing)}; without names are {_some(unnamed)}. "
             f"Add, for example, {example}"

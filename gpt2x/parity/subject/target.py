@@ -16,11 +16,10 @@ from gpt2x.config.subject import SubjectConfig
 from gpt2x.errors import UserError, nearest
 from gpt2x.memory import is_out_of_memory
 from gpt2x.model.config import GPT2Config
-from gpt2x.parity.subject.code import contained, in_one_line
+from gpt2x.parity.subject.code import TimeIsUpError, contained, in_one_line
 from gpt2x.parity.subject.constructing.constants import Constants
 from gpt2x.parity.subject.constructing.make import make_model
 from gpt2x.parity.subject.importing.confined import (
-    TimeIsUpError,
     offline,
     own_arguments,
     running,
@@ -97,8 +96,8 @@ def import_target(asked: SubjectConfig, constants: Constants | None = None) -> T
     except TimeIsUpError as error:
         limit = f"subject.import_seconds={asked.import_seconds:g}"
         raise UserError(f"{setting}: the import is not done after {limit}; it was at {running(error)}") from None
-    except (Exception, SystemExit) as error:
-        if isinstance(error, UserError) or is_out_of_memory(error):
+    except BaseException as error:
+        if isinstance(error, UserError | KeyboardInterrupt) or is_out_of_memory(error):
             raise
         raise UserError(f"{setting}: cannot be imported: {in_one_line(error)}") from error
     if isinstance(make, Placeholder):

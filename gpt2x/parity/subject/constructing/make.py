@@ -17,7 +17,7 @@ class FixedSizeError(UserError):
 
     def __init__(self, name: str, own: GPT2Config | None, sizes: dict[str, int | None]) -> None:
         """`own` is its architecture, None if that cannot be seen; `sizes` are those that can."""
-        self.own = own
+        self.own, self.sizes = own, sizes
         known = ", ".join(f"{key}={value}" for key, value in sizes.items() if value is not None)
         super().__init__(f"{name}: its code fixes its size ({known}): give it a checkpoint of that size")
 

@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from types import FrameType
 from typing import Any, NoReturn
 from unittest.mock import patch
 
-from gpt2x.parity.subject.code import in_one_line, own_frames
+from gpt2x.parity.subject.code import TimeIsUpError, in_one_line, own_frames
 from gpt2x.parity.subject.importing.placeholder import Placeholder
 from gpt2x.paths import shown
 
@@ -36,10 +37,6 @@ def without_tokenizers() -> Iterator[None]:
         yield
 
 
-class TimeIsUpError(BaseException):
-    """Code ran for longer than allowed. Not an Exception, so that the code does not catch it."""
-
-
 @contextmanager
 def own_arguments(file: str) -> Iterator[None]:
     """The file sees a command line without arguments, and an empty standard input."""
@@ -60,7 +57,10 @@ def offline() -> Iterator[None]:
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raises TimeIsUpError in the code within if it takes longer. Only the main thread can be interrupted so."""
+    """Raises TimeIsUpError in the code within if it takes longer. Only the main thread can be interrupted so.
+
+    Where it is within another time limit, that one holds again afterwards, less what has passed.
+    """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
@@ -69,11 +69,14 @@ def time_limit(seconds: float) -> Iterator[None]:
         raise TimeIsUpError
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # again each second, should the code catch the exception
+    start = time.monotonic()
+    # again each second, should the code catch the exception
+    outer, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 1)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        left = max(1e-3, outer - (time.monotonic() - start)) if outer else 0
+        signal.setitimer(signal.ITIMER_REAL, left, interval)
         signal.signal(signal.SIGALRM, before)
 
 
