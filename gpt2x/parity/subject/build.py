@@ -11,9 +11,9 @@ from gpt2x.config.subject import SubjectConfig
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.kernels.int8 import Int8Linear
 from gpt2x.parity.subject.code import SubjectError, subject_code
-from gpt2x.parity.subject.float64 import default_dtype
 from gpt2x.parity.subject.module import Subject
 from gpt2x.parity.subject.naming import rules_by_structure
+from gpt2x.parity.subject.requests import default_dtype, without_gpu
 
 OURS = "gpt2x"  # the name of gpt2x's own model as a subject
 
@@ -57,7 +57,7 @@ def build_user_model(
     `shapes` are those of the reference's tensors, `weights` those that are copied into the model. Raises SubjectError
     if the user's code fails, or if its model has no parameters.
     """
-    with default_dtype(dtype):
+    with default_dtype(dtype), without_gpu(device):
         module = maker.build(config, dtype)
     if next(module.parameters(), None) is None:
         raise SubjectError("has no parameters: keep the weights in nn.Parameters or in modules")

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from gpt2x.checkpoints.names import is_conv1d
 from gpt2x.memory import is_out_of_memory
-from gpt2x.parity.subject.float64 import float32_is_float64
 from gpt2x.parity.subject.names import HEAD, QKV, Portion, whole_tensor
+from gpt2x.parity.subject.requests import own_requests
 
 _ROWS = 8  # enough to tell two products apart
 
@@ -117,7 +117,7 @@ class Layout:
             own = parameter.data
             # Random values: with its own, which may be zeros or symmetric, both products could be the same.
             weight, x = (noise.to(own) for noise in _noise(len(own)))
-            with torch.no_grad(), float32_is_float64(own.dtype):
+            with torch.no_grad(), own_requests(own.dtype, own.device):
                 try:
                     parameter.data = weight
                     y = layer(x) - layer(torch.zeros_like(x))

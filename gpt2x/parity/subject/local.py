@@ -12,8 +12,8 @@ from gpt2x.parity.reference.losses import loss_of, one_thread, sample
 from gpt2x.parity.subject.code import subject_code
 from gpt2x.parity.subject.dropout import WithoutDropout
 from gpt2x.parity.subject.examined import UNCHANGED, Changes, Gradient, Parts
-from gpt2x.parity.subject.float64 import float32_is_float64
 from gpt2x.parity.subject.module import Subject
+from gpt2x.parity.subject.requests import own_requests
 from gpt2x.parity.trace import Trace, isolate, trace
 
 
@@ -80,7 +80,7 @@ class LocalSubject:
                 loss = loss_of(subject, ids, self._device)
                 if not loss.requires_grad:
                     return None
-                with subject_code(), float32_is_float64(loss.dtype):
+                with subject_code(), own_requests(loss.dtype, loss.device):
                     loss.backward()
                 found = subject.gradients()
                 return {name: Gradient(each.shape, each.norm().item(), sample(each)) for name, each in found.items()}

@@ -1,22 +1,22 @@
 """A model of unknown make, seen as a GPT-2: modules and tensors under Hugging Face's names, and logits."""
 
-import inspect
+import re
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gpt2x.checkpoints.names import dtype_name
 from gpt2x.errors import UserError
-from gpt2x.parity.subject.code import SubjectError, subject_code
-from gpt2x.parity.subject.float64 import float32_is_float64
+from gpt2x.parity.subject.calling import Caller
+from gpt2x.parity.subject.code import SubjectError
 from gpt2x.parity.subject.layout import Layout
 from gpt2x.parity.subject.names import HEAD, hf_name, unused_rules, whole_tensor
+from gpt2x.parity.subject.requests import own_requests
 from gpt2x.parity.trace import first_tensor
 
-# Names of the second argument of models that answer for the last position only, unless they are given targets.
-_TARGETS = ("targets", "target", "labels", "y")
+_OF_DTYPES = re.compile(r"dtype|scalar type|BFloat16|Half|Double")  # in the text of torch's errors
 
 
 class Subject:
@@ -36,8 +36,9 @@ class Subject:
         """Whether a call has changed the ids that it was given."""
         self.named_by_structure: list[list[str]] = []
         """The rules by which parts that the user gave no name to have theirs."""
-        self._targets = _argument_for_targets(module, required=True)
-        """The argument with which the model answers for all positions; None if it needs none."""
+        self._caller = Caller(module)
+        self._narrow_is_wide = False
+        """Whether 16-bit floats that the code asks for by itself are taken as the dtype of the parameters."""
         self.answers_hidden = False
         """Whether the model answers with hidden states, to which its head has to be applied."""
         own_names: dict[str, str] = {}
@@ -56,8 +57,13 @@ class Subject:
     @property
     def notes(self) -> list[str]:
         """What the user should know about how it is called and named, one line each."""
-        hidden = ["answers with hidden states, to which gpt2x applies the head"] if self.answers_hidden else []
-        return hidden + [f"subject.rename: {pattern!r} changes none of its names" for pattern, _ in self._unused]
+        dtype = dtype_name(next(self.module.parameters()).dtype)
+        return [
+            *self._caller.notes,
+            *(["answers with hidden states, to which gpt2x applies the head"] if self.answers_hidden else []),
+            *([f"asks for 16-bit floats by itself, which were taken as {dtype}"] if self._narrow_is_wide else []),
+            *(f"subject.rename: {pattern!r} changes none of its names" for pattern, _ in self._unused),
+        ]
 
     @property
     def n_parameters(self) -> int:
@@ -104,13 +110,12 @@ class Subject:
         """
         B, T = input_ids.shape
         ids = input_ids.clone()
-        with subject_code(), float32_is_float64(next(self.module.parameters()).dtype):
-            logits = first_tensor(self._call(ids, input_ids))
-            if logits is None:
-                raise SubjectError("answers without logits: neither a tensor, nor a tuple, nor anything with .logits")
-            if T > 1 and logits.ndim and logits.numel() == B * logits.shape[-1]:  # only the last position
-                self._targets = _argument_for_targets(self.module)
-                logits = first_tensor(self._call(ids, input_ids))
+        logits = self._answer(ids, input_ids)
+        if logits is None:
+            raise SubjectError("answers without logits: neither a tensor, nor a tuple, nor anything with .logits")
+        if T > 1 and logits.ndim and logits.numel() == B * logits.shape[-1]:  # only the last position
+            self._caller.passes_targets = True
+            logits = self._answer(ids, input_ids)
         self.changes_input |= not torch.equal(ids, input_ids)
         V, C = self.shapes["wte.weight"]
         if logits is not None and not (logits.is_floating_point() and logits.layout == torch.strided):
@@ -122,25 +127,23 @@ class Subject:
             raise SubjectError(f"answers with the shape {shape} to ids of the shape {[B, T]}, not {[B, T, V]}")
         return logits.reshape(B, T, V)
 
+    def _answer(self, ids: Tensor, targets: Tensor) -> Tensor | None:
+        """The tensor in the model's answer. If 16-bit floats of its own stop it, they are taken as its other floats."""
+        parameter = next(self.module.parameters())
+        try:
+            with own_requests(parameter.dtype, parameter.device, self._narrow_is_wide):
+                return first_tensor(self._caller(ids, targets))
+        except SubjectError as error:
+            if self._narrow_is_wide or not _OF_DTYPES.search(str(error)):
+                raise
+        self._narrow_is_wide = True
+        return self._answer(ids, targets)
+
     def _with_head(self, hidden: Tensor) -> Tensor:
         """The logits of hidden states, by the model's own head or, where it has none, by wte."""
         self.answers_hidden = True
         name = HEAD if HEAD in self.parameters else "wte.weight"
         return F.linear(hidden, self._layout.to_hf(name, self.parameters[name])) if name in self.parameters else hidden
-
-    def _call(self, ids: Tensor, targets: Tensor) -> Any:
-        named = {self._targets: targets.clone()} if self._targets else {}
-        first = next(iter(inspect.signature(self.module.forward).parameters.values()), None)
-        if first is not None and first.kind == first.KEYWORD_ONLY:
-            return self.module(**{first.name: ids}, **named)
-        return self.module(ids, **named)
-
-
-def _argument_for_targets(module: nn.Module, required: bool = False) -> str | None:
-    """The argument of a model for targets; with `required`, only if it has no default."""
-    arguments = inspect.signature(module.forward).parameters
-    name = next((name for name in _TARGETS if name in arguments), None)
-    return None if name is None or (required and arguments[name].default is not inspect.Parameter.empty) else name
 
 
 def _other_names(parameters: Mapping[str, nn.Parameter], shapes: Mapping[str, torch.Size]) -> list[str]:

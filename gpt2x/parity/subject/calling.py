@@ -1,0 +1,140 @@
+"""How a model is called: what its forward pass needs beside the ids, by the names of its arguments and by trial."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gpt2x.parity.subject.code import SubjectError, subject_code
+from gpt2x.parity.trace import first_tensor
+
+# Names of the argument that some models need in order to answer for all positions.
+_TARGETS = ("targets", "target", "labels", "y")
+_MASK = re.compile(r".*mask.*")
+_POSITIONS = re.compile(r"pos(itions?)?(_?ids?)?|position_?ids?")
+_COUNT = re.compile(r"start_?pos(ition)?|(pos(ition)?_)?offset|past_length|cache_position")
+# Names of arguments for a mask that have a default: without it, some models see all tokens.
+_OPTIONAL_MASKS = ("mask", "attn_mask", "causal_mask", "src_mask", "tgt_mask", "look_ahead_mask")
+_CHOICE = re.compile(r"(is_|use_|return_|output_|with_).*|train(ing)?|inference|verbose|causal")
+
+
+@dataclass(frozen=True)
+class _Mask:
+    """A value that a mask can have; `make` is given B and T."""
+
+    words: str
+    make: Callable[[int, int], Tensor | None]
+
+
+def _lower(T: int) -> Tensor:
+    return torch.ones(T, T, dtype=torch.bool).tril()  # [T, T]
+
+
+_MASKS = (
+    _Mask("None", lambda B, T: None),
+    _Mask("ones [B, T]", lambda B, T: torch.ones(B, T, dtype=torch.long)),
+    _Mask("the lower triangle [T, T], true where a token is seen", lambda B, T: _lower(T)),
+    _Mask("the lower triangle [1, 1, T, T], true where a token is seen", lambda B, T: _lower(T)[None, None]),
+    _Mask("the lower triangle [1, 1, T, T] of ones", lambda B, T: _lower(T)[None, None].to(torch.get_default_dtype())),
+    _Mask("the upper triangle [T, T], true where a token is hidden", lambda B, T: ~_lower(T)),
+    _Mask("the upper triangle [T, T] of -inf", lambda B, T: torch.zeros(T, T).masked_fill(~_lower(T), -torch.inf)),
+)
+"""In the order in which they are tried."""
+
+
+@dataclass
+class Caller:
+    """Calls a model with ids, and with what else its forward pass asks for.
+
+    A mask is the first of several with which the model answers and a token does not see the next ones, or else the
+    first one with which it answers.
+    """
+
+    module: nn.Module
+    passes_targets: bool = False
+    """Whether targets are passed that have a default as well: some models answer for all positions only then."""
+    _mask: _Mask | None = field(default=None, init=False)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is passed for a mask, one line; empty if that is nothing."""
+        if self._mask is None or self._mask is _MASKS[0]:
+            return []
+        return [f"called with {', '.join(self._masks())} = {self._mask.words}"]
+
+    def __call__(self, ids: Tensor, targets: Tensor) -> Any:
+        """The model's answer to ids [B, T]. Raises SubjectError if its code fails, whatever it is given."""
+        if self._mask is None:
+            self._mask = self._found(ids, targets) if self._masks() else _MASKS[0]
+        return self._call(ids, targets, self._mask)
+
+    def _call(self, ids: Tensor, targets: Tensor, mask: _Mask) -> Any:
+        arguments = self._arguments()
+        named = {name: self._value(name, ids, targets, mask) for name in self._asked()}
+        first = next(iter(arguments.values()), None)
+        with subject_code():
+            if first is not None and first.kind == first.KEYWORD_ONLY:
+                answer = self.module(**{first.name: ids}, **named)
+            else:
+                answer = self.module(ids, **named)
+            return list(answer)[-1] if inspect.isgenerator(answer) else answer
+
+    def _found(self, ids: Tensor, targets: Tensor) -> _Mask:
+        """The first mask with which a token does not see the next ones, or else the first with which it answers."""
+        works: list[_Mask] = []
+        errors: list[SubjectError] = []
+        for mask in _MASKS:
+            try:
+                if self._is_causal(ids, targets, mask):
+                    return mask
+                works.append(mask)
+            except SubjectError as error:
+                errors.append(error)
+        if not works:
+            raise errors[0]
+        return works[0]
+
+    def _is_causal(self, ids: Tensor, targets: Tensor, mask: _Mask) -> bool:
+        """Whether another last token leaves the answers for the tokens before it as they are."""
+        others = ids.clone()
+        others[:, -1] = (others[:, -1] + 1) % (others.max() + 1)
+        first, second = (first_tensor(self._call(each, targets, mask)) for each in (ids.clone(), others))
+        shape = ids.shape
+        if first is None or second is None or first.shape[:2] != shape or ids.shape[1] < 2:
+            return False
+        before, after = first[:, :-1].double(), second[:, :-1].double()
+        return bool((before - after).abs().max() <= 1e-5 * before.abs().max())
+
+    def _arguments(self) -> dict[str, inspect.Parameter]:
+        return dict(inspect.signature(self.module.forward).parameters)
+
+    def _masks(self) -> list[str]:
+        return [name for name in self._asked() if _MASK.fullmatch(name)]
+
+    def _asked(self) -> Iterator[str]:
+        """Names of the arguments that are passed beside the ids: those without a default, and masks and targets."""
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        targets = next((name for name in _TARGETS if name in self._arguments()), None)
+        for argument in [*self._arguments().values()][1:]:
+            needed = argument.default is argument.empty and argument.kind in kinds
+            useful = argument.name in _OPTIONAL_MASKS or (self.passes_targets and argument.name == targets)
+            if needed or useful:
+                yield argument.name
+
+    @staticmethod
+    def _value(name: str, ids: Tensor, targets: Tensor, mask: _Mask) -> Any:
+        B, T = ids.shape
+        if name in _TARGETS:
+            return targets.clone()
+        if _MASK.fullmatch(name):
+            made = mask.make(B, T)
+            return made if made is None else made.to(ids.device)
+        if _POSITIONS.fullmatch(name):
+            return torch.arange(T, device=ids.device)
+        if _COUNT.fullmatch(name):
+            return 0
+        return False if _CHOICE.fullmatch(name) else None

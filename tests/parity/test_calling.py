@@ -1,0 +1,104 @@
+"""Models whose forward pass needs more than ids, or asks for a dtype or a device by itself."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPO, assert_in
+from tests.parity.conftest import Validate, summary_of
+
+CODE = f"""
+import sys
+sys.path.append({str(REPO / "tests" / "subjects")!r})
+import torch
+from torch.nn import functional as F
+from plain import GPT2, Attention, mistake
+
+
+def model(masked):
+    seen = []
+    attention = mistake(Attention, mask=lambda m, scores: masked(scores, seen[-1]))
+
+    class Masked(GPT2):
+        def forward(self, ids, mask, start_pos, use_cache):
+            assert start_pos == 0 and not use_cache
+            seen.append(mask)
+            return GPT2.forward(self, ids)
+
+    def factory(a):
+        made = attention(a)
+        made.__class__ = Masked
+        return made
+
+    return factory
+
+
+boolean = model(lambda scores, mask: scores.masked_fill(mask == 0, -torch.inf))
+padding = model(
+    lambda scores, mask: scores.masked_fill(mask[:, None, None] * torch.ones_like(scores).tril() == 0, -torch.inf)
+)
+inverted = model(lambda scores, mask: scores.masked_fill(mask, -torch.inf))
+added = model(lambda scores, mask: scores + mask)
+ignored = model(lambda scores, mask: scores)
+
+
+class Optional(GPT2):
+    def forward(self, ids, mask=None):
+        for block in self.h:
+            block.attn.given = mask
+        return super().forward(ids)
+
+
+def optional(a):
+    made = mistake(Attention, mask=lambda m, s: s if m.given is None else s.masked_fill(m.given == 0, -torch.inf))(a)
+    made.__class__ = Optional
+    return made
+
+
+on_a_gpu = mistake(
+    GPT2, embed=lambda m, ids, p: m.wte(ids.cuda()) + m.wpe(p.to("cuda")) + torch.zeros(1, device="cuda:0")
+)
+narrow = mistake(GPT2, head=lambda m, x: m.lm_head(x.bfloat16()))
+
+
+def generator(a):
+    class Stream(GPT2):
+        def forward(self, ids):
+            yield "a part"
+            yield GPT2.forward(self, ids)
+
+    made = GPT2(a)
+    made.__class__ = Stream
+    return made
+"""
+
+
+@pytest.fixture
+def subjects(tmp_path: Path) -> Path:
+    file = tmp_path / "calls.py"
+    file.write_text(CODE)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("boolean", "called with mask = the lower triangle [T, T], true where a token is seen"),
+        ("padding", "called with mask = ones [B, T]"),
+        ("optional", "called with mask = the lower triangle [T, T], true where a token is seen"),
+        ("inverted", "called with mask = the upper triangle [T, T], true where a token is hidden"),
+        ("added", "called with mask = the upper triangle [T, T] of -inf"),
+        ("on_a_gpu", ""),
+        ("generator", ""),
+        ("narrow", "asks for 16-bit floats by itself, which were taken as float64"),
+    ],
+)
+def test_correct_models_pass(validate: Validate, subjects: Path, name: str, note: str) -> None:
+    result = validate(f"{subjects}:{name}", "task.stages=[layers,logits,loss,gradients]")
+    assert result.code == 0, result.out + result.err
+    assert_in(" ".join(result.out.split()), note)
+
+
+def test_a_mask_that_is_not_used_is_no_excuse(validate: Validate, subjects: Path, launch: Path) -> None:
+    assert validate(f"{subjects}:ignored", "task.stages=[layers,logits]").code == 1
+    assert "mask missing" in summary_of(launch)["probable_cause"]
