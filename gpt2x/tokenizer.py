@@ -33,8 +33,9 @@ class Tokenizer:
         return self.backend.encode(text).ids
 
     def fewest_tokens(self, text: str) -> int:
-        """How many tokens a text has at least, found without encoding it."""
-        return -(-len(text) // self._longest)
+        """How many tokens a text has at least, found without encoding it; 0 if the tokenizer changes texts first."""
+        is_kept = isinstance(self.backend.pre_tokenizer, tokenizers.pre_tokenizers.ByteLevel)
+        return -(-len(text) // self._longest) if is_kept and self.backend.normalizer is None else 0
 
     @cached_property
     def _longest(self) -> int:

@@ -5,6 +5,7 @@ and is moved to `whole/` once its size and checksum are those that the hub state
 moved into the target: at once if there is no such folder, or else one by one, with the weights last.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from gpt2x.errors import UserError
 from gpt2x.paths import shown
 
 _CHUNK = 1 << 18  # bytes that are received between two writes; a kill loses no more than these
+_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _MARGIN = 10_000_000  # bytes of the disk that are left free
 
 
@@ -114,7 +116,7 @@ def _continue(snapshot: Snapshot, file: RemoteFile, part: Path, progress: Callab
         try:
             http_get(url, counted, resume_size=stream.tell(), headers=build_hf_headers(), expected_size=file.size)
         except Exception as error:  # many kinds, from two HTTP libraries
-            if getattr(error, "errno", None) is not None and isinstance(error, OSError) and error.strerror:
+            if isinstance(error, OSError) and error.errno in _OF_DISK:
                 raise UserError(f"cannot write {shown(part)}: {error.strerror}") from None
             raise explained(error, snapshot.repository, snapshot.commit) from None
         os.fsync(stream.fileno())

@@ -20,6 +20,10 @@ def progress_bar(n_bytes: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.update(task, completed=done)
 
 
+def show_interrupted() -> None:
+    console.err.print("gpt2x: the download was interrupted; the same command continues it", soft_wrap=True)
+
+
 def show(snapshot: Snapshot, n_downloaded: int, folder: Path, setting: str) -> None:
     """Two lines: what was downloaded, and the command that generates with it."""
     megabytes = sum(file.size for file in snapshot.files) / 1e6

@@ -1,6 +1,5 @@
 """task=download: a model and its tokenizer, from the Hugging Face hub into data/. Writes download.csv."""
 
-from contextlib import suppress
 from pathlib import Path
 
 from gpt2x.checkpoints.download import download, missing_files, staging_of
@@ -12,14 +11,17 @@ from gpt2x.config.schema import Config
 from gpt2x.config.tasks.download import DownloadTask
 from gpt2x.errors import UserError
 from gpt2x.paths import shown
-from gpt2x.reports.download import progress_bar, show
+from gpt2x.reports.download import progress_bar, show, show_interrupted
 from gpt2x.runs.lock import LOCK, locked
 from gpt2x.runs.tables import write_rows
 from gpt2x.tasks.outcome import Outcome
 
 
 def run(config: Config, task: DownloadTask, run_dir: Path) -> Outcome:
-    """Downloads what is missing in data/NAME. Raises UserError if that is not possible; the next run continues."""
+    """Downloads what is missing in data/NAME. Raises UserError if that is not possible; the next run continues.
+
+    Two runs for the same folder take turns.
+    """
     outcome = Outcome()
     repository = named_repository(config.model.name, config.model.hub)
     snapshot = look_up(repository, config.weights.revision)
@@ -27,17 +29,16 @@ def run(config: Config, task: DownloadTask, run_dir: Path) -> Outcome:
     _refuse_others(folder)
     staging = staging_of(folder)
     try:
-        staging.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {shown(staging)}: {error.strerror}") from None
-    try:
-        with locked(staging / LOCK, "model", wait=True):
+        staging.parent.mkdir(parents=True, exist_ok=True)
+        with locked(staging.with_suffix(LOCK), "model", wait=True):
             missing = missing_files(snapshot, folder)
             with outcome.timed("download"), progress_bar(sum(file.size for file in missing)) as progress:
                 download(snapshot, missing, folder, progress)
-    finally:
-        with suppress(OSError):  # if there is something to continue
-            staging.rmdir()
+    except OSError as error:
+        raise UserError(f"cannot write {shown(folder)}: {error.strerror}") from None
+    except KeyboardInterrupt:
+        show_interrupted()
+        raise
     rows = [DownloadRow(repository, snapshot.commit, file.name, file.size, file.checksum) for file in snapshot.files]
     write_rows(run_dir / "download.csv", DownloadRow, rows)
     show(snapshot, len(missing), folder, _setting_of(config.model, folder))

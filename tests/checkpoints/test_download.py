@@ -1,8 +1,11 @@
 """task=download, against a hub on loopback, and what an interruption leaves."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -208,6 +211,39 @@ def test_another_repository_gets_a_folder_of_its_own(
     assert contents(Path("data/my-gpt2")) == wanted(shards)
 
 
+def test_two_commands_take_turns(env: dict[str, str], hub: Hub, model: Path, launch: Path) -> None:
+    hub.seconds_per_block = 0.2
+    command = [sys.executable, "-m", "gpt2x", "task=download"]
+    processes = [
+        subprocess.Popen(command, cwd=launch, env=os.environ | env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=300)[0].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert sum("nothing to download" in output for output in outputs) == 1
+    assert len([request for request in hub.of("GET", "model.safetensors") if "resolve" not in request]) == 1
+    assert contents(FOLDER) == wanted(model)
+    assert [each.name for each in Path("data").iterdir()] == ["gpt2"]
+
+
+def test_an_interruption_says_how_to_continue(env: dict[str, str], hub: Hub, model: Path, launch: Path) -> None:
+    hub.seconds_per_block = 60
+    command = [sys.executable, "-m", "gpt2x", "task=download"]
+    process = subprocess.Popen(command, cwd=launch, env=os.environ | env, stderr=subprocess.PIPE, text=True)
+    while not list(STAGING.glob("*.part")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=300)
+    assert (process.returncode, err) == (130, "gpt2x: the download was interrupted; the same command continues it\n")
+    assert [each.name for each in launch.iterdir()] == ["data"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(gpt2x_process: Cli, env: dict[str, str], launch: Path) -> None:
+    Path("data").write_text("a file")
+    assert_in(gpt2x_process("task=download", **env).error(), "cannot write data/gpt2: ", "File exists")
+
+
 # The rest needs no hub.
 
 
@@ -285,7 +321,7 @@ def test_files_that_are_not_the_hubs_are_kept(snapshot: Snapshot, model: Path, l
     FOLDER.mkdir(parents=True)
     for name in ("model.safetensors", "merges.txt", "config.json"):
         own = FOLDER / name
-        own.write_bytes(b"my own")
+        own.write_bytes(wanted(model).get(name, b"my own")[::-1])  # with the right size
         with pytest.raises(UserError, match=f"{own}: not the file of .*; to download that, move data/gpt2 away"):
             missing_files(snapshot, FOLDER)
         own.unlink()

@@ -12,6 +12,7 @@ import pytest
 import tokenizers
 import torch
 
+import gpt2x
 from gpt2x.checkpoints.export import save_checkpoint
 from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
 from gpt2x.checkpoints.tokenizer_check import check_tokenizer
@@ -87,6 +88,8 @@ def test_the_user_can_name_the_tokenizer(bare: Path, own: Path, caplog: pytest.L
         assert other.tokenizer.encode("to be") == load(own).tokenizer.encode("to be")
         assert other.tokenizer_source.directory == own
     assert caplog.records == []
+    model, tokenizer = gpt2x.load(bare, tokenizer=own)
+    assert tokenizer.vocab_size < model.config.vocab_size
     with pytest.raises(UserError, match="more than the model's 300; name another tokenizer"):
         load(own, "gpt2")
     with pytest.raises(UserError, match=r"^weights.tokenizer=nowhere: not a folder with tokenizer.json"):
