@@ -23,6 +23,7 @@ _CONFIG, _WEIGHTS, _INDEX = "config.json", "model.safetensors", "model.safetenso
 NAMES = (_CONFIG, *TOKENIZER_FILES, _WEIGHTS, _INDEX)
 """The files that gpt2x reads in a repository, where it has them, without the shards of the weights."""
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_CHECKSUM = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 _BLOCK = 1 << 22  # bytes per read
 
 
@@ -84,8 +85,8 @@ def look_up(repository: str, revision: str | None) -> Snapshot:
     for name in (_CONFIG, *TOKENIZER_FILES, *weights):
         if name in siblings:
             each = siblings[name]
-            checksum = each.lfs.sha256 if each.lfs is not None else each.blob_id
-            if each.size is None or checksum is None:
+            checksum = (each.lfs.sha256 if each.lfs is not None else each.blob_id) or ""
+            if each.size is None or not _CHECKSUM.fullmatch(checksum):
                 raise UserError(f"cannot download {repository}: {_host()} does not state the checksum of {name}")
             files.append(RemoteFile(name, each.size, checksum))
     return Snapshot(repository, str(found.sha), tuple(files))

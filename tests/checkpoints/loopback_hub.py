@@ -41,7 +41,8 @@ class Hub:
     """File -> bytes after which its first answer ends."""
     spoiled: set[str] = field(default_factory=set)
     """Files whose content is not the one that the hub states."""
-    ignores_range: bool = False
+    stated: dict[str, str] = field(default_factory=dict)
+    """File -> what the hub states as its name in git, if that is not true."""
     address: str = ""
     content_address: str = ""
 
@@ -111,7 +112,8 @@ def serve(hub: Hub) -> Iterator[Hub]:
         def described(self, owner: str, name: str) -> dict[str, Any]:
             siblings = []
             for file in sorted((hub.folder / owner / name).iterdir()):
-                each: dict[str, Any] = {"rfilename": file.name, "size": file.stat().st_size, "blobId": blob_id(file)}
+                each: dict[str, Any] = {"rfilename": file.name, "size": file.stat().st_size}
+                each["blobId"] = hub.stated.get(file.name, blob_id(file))
                 if is_lfs(file.name):
                     each["lfs"] = {"size": file.stat().st_size, "sha256": sha256(file), "pointerSize": 134}
                 siblings.append(each)
@@ -129,8 +131,6 @@ def serve(hub: Hub) -> Iterator[Hub]:
             if file.name in hub.spoiled:
                 content = content[::-1]
             etag = sha256(file) if is_lfs(file.name) else blob_id(file)
-            if hub.ignores_range:
-                start = 0
             rest = content[start:]
             self.send_response(206 if start else 200)
             if start:

@@ -130,6 +130,12 @@ def test_a_file_with_another_checksum_is_refused(
     assert not FOLDER.exists()
 
 
+def test_a_checksum_that_is_none_is_refused(gpt2x_process: Cli, hub: Hub, env: dict[str, str], launch: Path) -> None:
+    hub.stated["tokenizer.json"] = "../../tokenizer"
+    assert_in(gpt2x_process("task=download", **env).error(), "does not state the checksum of tokenizer.json")
+    assert list(launch.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "changed", "words"),
     [
