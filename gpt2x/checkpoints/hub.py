@@ -124,6 +124,7 @@ def explained(error: Exception, repository: str, revision: str | None) -> Except
     """The UserError for what a library has raised during a download; the error itself if memory was short."""
     from huggingface_hub.errors import (
         GatedRepoError,
+        HFValidationError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -131,6 +132,8 @@ def explained(error: Exception, repository: str, revision: str | None) -> Except
 
     if is_out_of_memory(error):
         return error
+    if isinstance(error, HFValidationError):
+        return UserError(f"model.hub={repository}: not the name of a repository, such as openai-community/gpt2")
     if isinstance(error, GatedRepoError):
         reason = f"accept its terms at {_host()}/{repository}, and set HF_TOKEN to a token of the same account"
     elif isinstance(error, RepositoryNotFoundError):

@@ -142,7 +142,7 @@ def test_a_checksum_that_is_none_is_refused(gpt2x_process: Cli, hub: Hub, env: d
         (["model=gpt2-large"], {}, ["openai-community/gpt2-large", "no such repository", "HF_TOKEN"]),
         (["weights.revision=v9"], {}, ["revision v9", "weights.revision"]),
         (["model=nano"], {}, ["nano", "none on the hub"]),
-        (["model.hub=a/../b"], {}, ["a/../b"]),
+        (["model.hub=a/../b"], {}, ["model.hub=a/../b: not the name of a repository"]),
         ([], {"HF_ENDPOINT": "http://127.0.0.1:9"}, ["http://127.0.0.1:9", "Connection refused"]),
         ([], {"HF_HUB_OFFLINE": "1"}, ["HF_HUB_OFFLINE is set"]),
     ],
