@@ -56,6 +56,7 @@ def load(
     weights: str = "local",
     device: str = "auto",
     dtype: str = "float32",
+    tokenizer: str | os.PathLike[str] | None = None,
 ) -> tuple[GPT2, Tokenizer]:
     """Loads a model for inference, and its tokenizer.
 
@@ -66,6 +67,8 @@ def load(
             Hugging Face cache and hub) or `random`.
         device: auto, cpu, cuda or mps.
         dtype: float32, float64, bfloat16, float16, or int8 (on a CPU).
+        tokenizer: a folder with a tokenizer, or `gpt2` for GPT-2's vocabulary. By default it is the one beside the
+            weights, or else a bundled one with as many tokens, with a warning unless the weights are known to be its.
 
     Returns:
         The model, in eval mode and without gradients, and the tokenizer. `model(ids)` takes token ids [B, T] to
@@ -81,7 +84,7 @@ def load(
     >>> logits.shape[-1] == tokenizer.vocab_size
     True
     """
-    checkpoint = read_named(path_or_model, weights, device, dtype, shared=False)
+    checkpoint = read_named(path_or_model, weights, device, dtype, shared=False, tokenizer=tokenizer)
     remember(checkpoint)
     return checkpoint.model, checkpoint.tokenizer
 

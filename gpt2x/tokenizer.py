@@ -1,8 +1,10 @@
 """Byte-level BPE, by the package `tokenizers`: GPT-2's vocabulary, that of a checkpoint, or one trained here."""
 
+import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
@@ -14,21 +16,26 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 class Tokenizer:
-    """Converts text to token ids and back. `<|endoftext|>` in a text is the special token, as in transformers."""
+    """Converts text to token ids and back. Special tokens in a text, such as `<|endoftext|>`, are what they stand for.
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+    `end_of_text` is the token that ends a text.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, end_of_text: str = END_OF_TEXT) -> None:
         backend.no_padding()
         backend.no_truncation()
         self.backend = backend
+        self.end_of_text = end_of_text
         self.vocab_size: int = backend.get_vocab_size()
-        self.eos_id: int | None = backend.token_to_id(END_OF_TEXT)
+        self.eos_id: int | None = backend.token_to_id(end_of_text)
 
     def encode(self, text: str) -> list[int]:
         return self.backend.encode(text).ids
 
     def fewest_tokens(self, text: str) -> int:
-        """How many tokens a text has at least, found without encoding it."""
-        return -(-len(text) // self._longest)
+        """How many tokens a text has at least, found without encoding it; 0 if the tokenizer changes texts first."""
+        is_kept = isinstance(self.backend.pre_tokenizer, tokenizers.pre_tokenizers.ByteLevel)
+        return -(-len(text) // self._longest) if is_kept and self.backend.normalizer is None else 0
 
     @cached_property
     def _longest(self) -> int:
@@ -49,35 +56,70 @@ class Tokenizer:
         return lambda token: decoder.step(self.backend, token) or ""
 
     def save(self, directory: Path) -> None:
-        """Writes vocab.json, merges.txt and tokenizer_config.json, which transformers can read too.
+        """Writes tokenizer_config.json, and vocab.json with merges.txt, which transformers can read too.
 
-        Raises UserError if a file cannot be written.
+        A tokenizer that is more than a vocabulary and merges is written as tokenizer.json. Raises UserError if a file
+        cannot be written.
         """
         try:
-            self.backend.model.save(str(directory))
-            (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}\n')
+            if self._is_plain:
+                self.backend.model.save(str(directory))
+                config = {"tokenizer_class": "GPT2Tokenizer"}
+            else:
+                self.backend.save(str(directory / "tokenizer.json"))
+                config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": self.end_of_text}
+            (directory / "tokenizer_config.json").write_text(json.dumps(config) + "\n", encoding="utf-8")
         except Exception as error:  # tokenizers, written in Rust, raises no class of its own
             if is_out_of_memory(error):
                 raise
             raise UserError(f"cannot write the tokenizer into {shown(directory)}: {error}") from None
 
-
-def has_tokenizer(directory: Path) -> bool:
-    """Whether load_tokenizer finds files to read in this folder."""
-    return (directory / "merges.txt").is_file() or (directory / "tokenizer.json").is_file()
+    @property
+    def _is_plain(self) -> bool:
+        """Whether it is GPT-2's pipeline around a vocabulary, with no special token but <|endoftext|>."""
+        parts, plain = (json.loads(each.to_str()) for each in (self.backend, _byte_level(tokenizers.models.BPE())))
+        added = [token["content"] for token in parts.pop("added_tokens")]
+        for each in (parts, plain):
+            for key in ("model", "added_tokens", "truncation", "padding"):
+                each.pop(key, None)
+        return self.end_of_text == END_OF_TEXT and added in ([], [END_OF_TEXT]) and parts == plain
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
-    """Reads vocab.json with merges.txt, or else tokenizer.json; UserError if neither can be read."""
+    """Reads tokenizer.json, or else vocab.json with merges.txt and added_tokens.json; UserError if it cannot be read.
+
+    The token that ends a text is the one that tokenizer_config.json or special_tokens_map.json names, or else
+    <|endoftext|>.
+    """
     try:
-        if (directory / "merges.txt").is_file():
+        if (directory / "tokenizer.json").is_file():
+            backend = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+        else:
             bpe = tokenizers.models.BPE.from_file(str(directory / "vocab.json"), str(directory / "merges.txt"))
-            return Tokenizer(_byte_level(bpe))
-        return Tokenizer(tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json")))
+            backend = _byte_level(bpe)
+            added: dict[str, int] = _object(directory / "added_tokens.json")
+            backend.add_special_tokens(sorted(added, key=lambda token: added[token]))
+        return Tokenizer(backend, _end_of_text(directory))
     except Exception as error:  # tokenizers, written in Rust, raises no class of its own
         if is_out_of_memory(error):
             raise
         raise UserError(f"{shown(directory)}: its tokenizer cannot be read: {error}") from None
+
+
+def _end_of_text(directory: Path) -> str:
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        token = _object(directory / name).get("eos_token")
+        if isinstance(token, dict):  # with its properties
+            token = token.get("content")
+        if isinstance(token, str):
+            return token
+    return END_OF_TEXT
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is no such file, or something else in it."""
+    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return content if isinstance(content, dict) else {}
 
 
 def train_tokenizer(text: str, vocab_size: int) -> Tokenizer:

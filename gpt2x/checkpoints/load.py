@@ -8,9 +8,10 @@ from torch import Tensor
 
 from gpt2x.checkpoints.architecture import infer_config, read_config
 from gpt2x.checkpoints.formats import read_tensors
-from gpt2x.checkpoints.locate import checkpoint_directory, find_weights, small_files, weight_files
+from gpt2x.checkpoints.locate import find_weights, small_files, weight_files
 from gpt2x.checkpoints.names import full_names, to_model
-from gpt2x.checkpoints.sizes import ARCHITECTURE, known_sizes, size_like
+from gpt2x.checkpoints.sizes import ARCHITECTURE, size_like
+from gpt2x.checkpoints.tokenizers import TokenizerSource, find_tokenizer, read_tokenizer
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
@@ -19,8 +20,8 @@ from gpt2x.model import kernels
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.model.kernels.capabilities import takes_int8
-from gpt2x.paths import bundled, shown
-from gpt2x.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
+from gpt2x.paths import shown
+from gpt2x.tokenizer import Tokenizer
 
 _Stamp = tuple[tuple[str, int, int], ...]
 
@@ -31,7 +32,7 @@ class Checkpoint:
 
     model: GPT2
     tokenizer: Tokenizer
-    tokenizer_dir: Path
+    tokenizer_source: TokenizerSource
     name: str
     """The name of the model size, or 'custom'."""
     weights: str
@@ -58,11 +59,11 @@ def load_checkpoint(
     path = find_weights(model, weights)
     files = [*weight_files(path), *small_files(path)] if path else []
     stamp = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
-    key = (model, path, stamp, weights.seed, dtype, device)
+    key = (model, path, stamp, weights.seed, weights.tokenizer, dtype, device)
     if shared and key in _loaded:
         return _loaded[key]
     _loaded.clear()  # before loading, so that there are never two models in memory
-    checkpoint = _load(model, path, stamp, weights.seed, dtype, device)
+    checkpoint = _load(model, weights, path, stamp, dtype, device)
     if dtype == torch.int8:
         kernels.quantize(checkpoint.model)
     if shared:
@@ -75,31 +76,32 @@ _loaded: dict[tuple[object, ...], Checkpoint] = {}
 
 
 def _load(
-    asked: ModelConfig, path: Path | None, stamp: _Stamp, seed: int, dtype: torch.dtype, device: torch.device
+    asked: ModelConfig,
+    weights: WeightsConfig,
+    path: Path | None,
+    stamp: _Stamp,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Checkpoint:
     stored = torch.float32 if dtype == torch.int8 else dtype
     if path is None:
         config = complete_config(asked)
-        label = f"random (seed {seed})"
+        label = f"random (seed {weights.seed})"
     else:
         tensors = full_names(read_tensors(path))
         config = _config(asked, path, tensors)
         label = shown(path)
-    tokenizer_dir = _tokenizer_dir(path, config)
+    source = find_tokenizer(weights, path, config)
     model = empty_model(config)
     if path is not None:
         state = to_model(tensors, model, path, asked.name if asked.name != "auto" else _name(config))
-    tokenizer = load_tokenizer(tokenizer_dir)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise UserError(
-            f"{shown(tokenizer_dir)}: {tokenizer.vocab_size} tokens, more than the model's {config.vocab_size}"
-        )
+    tokenizer = read_tokenizer(source, path, config.vocab_size)
     if path is None:
         n_parameters = sum(parameter.numel() for parameter in model.parameters())
         check_fits(4 * n_parameters, f"model={asked.name} with random weights")
         model.to_empty(device="cpu").tie()
-        model.init_weights(seed)
-        _disturb(model, seed)
+        model.init_weights(weights.seed)
+        _disturb(model, weights.seed)
         _prepare(model.to(device=device, dtype=stored))
     else:
         # One tensor at a time, so that a file in another dtype is never in memory twice as a whole.
@@ -107,7 +109,7 @@ def _load(
             state[name] = state[name].to(device=device, dtype=stored)
         _fill(model, state)
     dtype_name = str(dtype).removeprefix("torch.")
-    return Checkpoint(model, tokenizer, tokenizer_dir, _name(config), label, dtype_name, path, stamp)
+    return Checkpoint(model, tokenizer, source, _name(config), label, dtype_name, path, stamp)
 
 
 @torch.no_grad()
@@ -170,19 +172,3 @@ def _config(asked: ModelConfig, path: Path, tensors: dict[str, Tensor]) -> GPT2C
 
 def _name(config: GPT2Config) -> str:
     return size_like(config) or "custom"
-
-
-def _tokenizer_dir(path: Path | None, config: GPT2Config) -> Path:
-    """The directory of the tokenizer: beside the weights, else the bundled one with as many tokens as the model."""
-    if path is not None and has_tokenizer(checkpoint_directory(path)):
-        return checkpoint_directory(path)
-    if config.vocab_size == GPT2Config().vocab_size:
-        return bundled("data") / "gpt2"
-    if _name(config) == "nano" or (path is None and config.vocab_size == known_sizes()["nano"].vocab_size):
-        return bundled("data") / "nano"
-    fix = (
-        f"put vocab.json and merges.txt into {shown(checkpoint_directory(path))}"
-        if path
-        else "leave model.vocab_size as it is"
-    )
-    raise UserError(f"no tokenizer with {config.vocab_size} tokens: {fix}")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gpt2x.checkpoints.tokenizer_files import tokenizer_files
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
@@ -73,8 +74,8 @@ def checkpoint_directory(path: Path) -> Path:
 
 def small_files(path: Path) -> list[Path]:
     """The files of a checkpoint that hold no tensors: those that state its architecture and its tokenizer."""
-    names = ("config.json", "vocab.json", "merges.txt", "tokenizer.json")
-    return [file for name in names if (file := checkpoint_directory(path) / name).is_file()]
+    config = checkpoint_directory(path) / "config.json"
+    return [*([config] if config.is_file() else []), *tokenizer_files(checkpoint_directory(path))]
 
 
 def weight_files(path: Path) -> list[Path]:

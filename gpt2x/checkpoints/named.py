@@ -48,11 +48,18 @@ def checkpoint_of(model: Model) -> Checkpoint:
     return Checkpoint(**(_remembered[model] | {"model": model, "dtype": _computing_dtype(model)}))
 
 
-def read_named(path_or_name: str | os.PathLike[str], weights: str, device: str, dtype: str, shared: bool) -> Checkpoint:
+def read_named(
+    path_or_name: str | os.PathLike[str],
+    weights: str,
+    device: str,
+    dtype: str,
+    shared: bool,
+    tokenizer: str | os.PathLike[str] | None = None,
+) -> Checkpoint:
     """The checkpoint of the model with this name, or else the one at this path.
 
-    The other arguments are values of the settings weights, device and dtype; see load_checkpoint for `shared`.
-    Raises UserError as load_checkpoint does, and where there is neither such a name nor such a path.
+    The other arguments are values of the settings weights, device, dtype and weights.tokenizer; see load_checkpoint
+    for `shared`. Raises UserError as load_checkpoint does, and where there is neither such a name nor such a path.
     """
     text, known = os.fspath(path_or_name), names("model")
     check_dtype("dtype", dtype)
@@ -61,9 +68,11 @@ def read_named(path_or_name: str | os.PathLike[str], weights: str, device: str, 
         if not Path(text).expanduser().exists():
             raise UserError(f"{text}: no such file, and not one of the models {', '.join(known)}{nearest(text, known)}")
         path = text
+    named = None if tokenizer is None else os.fspath(tokenizer)
+    source = option("weights", "local") | {"source": weights, "path": path, "tokenizer": named}
     return load_checkpoint(
         build(ModelConfig, "model.", option("model", "auto" if path else text)),
-        build(WeightsConfig, "weights.", option("weights", "local") | {"source": weights, "path": path}),
+        build(WeightsConfig, "weights.", source),
         find_dtype(dtype),
         find_device(build(DeviceConfig, "device.", {"name": device}).name),
         shared,

@@ -7,6 +7,7 @@ from typing import Any
 
 from gpt2x.checkpoints.digest import checkpoint_digests, file_digests
 from gpt2x.checkpoints.locate import find_local_weights
+from gpt2x.checkpoints.tokenizer_files import named_directory, tokenizer_files
 from gpt2x.cli.composition import default_settings
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.settings import non_default, used_settings
@@ -52,6 +53,9 @@ def identity_of(container: dict[str, Any]) -> Identity:
         if path is not None and task.reads_weights(weights):
             inputs["weights"] = sorted(checkpoint_digests(path).values())
             settings.pop("weights.path", None)
+        if weights.tokenizer is not None:
+            inputs["tokenizer"] = sorted(file_digests(tokenizer_files(named_directory(weights.tokenizer))).values())
+            settings.pop("weights.tokenizer", None)
     return Identity(settings, inputs)
 
 

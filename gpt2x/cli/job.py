@@ -185,8 +185,9 @@ def _run(cfg: DictConfig, folder: RunFolder, job: Job) -> None:
     job.identity = identity_of(container)
     folder.check_same_run(job.identity, config.task.neutral, lambda: default_settings(job.task))
     folder.begin(job)
-    from gpt2x.reports.console import show_folder
+    from gpt2x.reports.console import show_folder, show_log
 
+    show_log()
     outcome = run(config, config.task, folder.path)
     if outcome.results is not None:
         job.end(Status.DONE)

@@ -16,6 +16,7 @@ from gpt2x.config.model import ModelConfig
 from gpt2x.config.shard import ShardConfig
 from gpt2x.config.subject import SubjectConfig
 from gpt2x.config.sweep import SweepConfig
+from gpt2x.config.tasks import reads
 from gpt2x.config.tracking import TrackingConfig
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
@@ -49,6 +50,9 @@ class Config(SweepConfig):
         check_seed("seed", self.seed)
         check_batch_size("batch_size", self.batch_size)
         check_texts("prompt", self.prompt)
+        is_local = self.weights.source != "auto" and reads(type(self.task), "weights.source")
+        if self.weights.revision is not None and is_local:
+            raise UserError("weights.revision is only for the hub: add weights=auto")
         if self.prompt_id is not None:
             check_text("prompt_id", self.prompt_id)
             self._need_prompts_file(f"prompt_id={self.prompt_id}: names one prompt of a prompts_file")

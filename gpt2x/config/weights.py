@@ -7,18 +7,20 @@ from omegaconf import MISSING
 from gpt2x.config.checks import check_seed, choose
 from gpt2x.errors import UserError
 
+GPT2_VOCABULARY = "gpt2"
+"""The value of weights.tokenizer that stands for the bundled vocabulary of GPT-2."""
+
 
 @dataclass
 class WeightsConfig:
     source: str = MISSING
     path: str | None = None
     revision: str | None = None
+    tokenizer: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         choose("weights.source", self.source, ("local", "auto", "random"))
         if self.path is not None and self.source == "random":
             raise UserError("weights.path and weights=random contradict each other: give one of them")
-        if self.revision is not None and self.source != "auto":
-            raise UserError("weights.revision is only for the hub: add weights=auto")
         check_seed("weights.seed", self.seed)

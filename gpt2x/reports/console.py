@@ -65,7 +65,7 @@ out.quiet = err.quiet = multiprocessing.parent_process() is not None
 
 
 class _Log(logging.Handler):
-    """Shows what gpt2x logs, each message once per process, on a terminal only."""
+    """Shows what gpt2x logs, each message once per process: warnings, and on a terminal other messages too."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -73,9 +73,10 @@ class _Log(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
-        if err.is_terminal and message not in self.shown:
+        is_warning = record.levelno >= logging.WARNING
+        if (err.is_terminal or is_warning) and message not in self.shown:
             self.shown.add(message)
-            err.print(f"gpt2x: {message}", soft_wrap=True)
+            err.print(f"gpt2x: {'warning: ' if is_warning else ''}{message}", soft_wrap=True)
 
 
 _LOG = _Log()

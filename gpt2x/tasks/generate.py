@@ -15,7 +15,6 @@ from gpt2x.decoding.scores import logprob, score
 from gpt2x.device import find_device, find_dtype
 from gpt2x.errors import UserError
 from gpt2x.prompts import Prompt, extra_columns, read_prompts
-from gpt2x.reports.console import show_log
 from gpt2x.reports.generation import Stream, progress_bar, show
 from gpt2x.runs.journal import Journal
 from gpt2x.runs.tables import ADDED_BY_COLLECTING, NO_EXTRA, ExtraColumns, columns_of
@@ -30,7 +29,6 @@ def run(config: Config, task: GenerateTask, run_dir: Path) -> Outcome:
     A run that was killed continues in its folder, and its tables end in the same bytes.
     Raises UserError before any work if one of the prompts cannot be continued.
     """
-    show_log()
     decode, shard = config.decode, config.shard
     prompts = read_prompts(config.prompt, config.prompts_file, config.prompt_file, prompt_id=config.prompt_id)
     columns = _extra_columns(prompts, config.prompts_file)

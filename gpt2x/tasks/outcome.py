@@ -58,5 +58,6 @@ class Outcome:
                 "weights": self.checkpoint.weights,
                 "path": str(path.resolve()) if path else None,
                 "sha256": weight_digests(path),
+                "tokenizer": self.checkpoint.tokenizer_source.facts(),
             }
         return facts

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2x.benchmark.rows import BenchmarkRow
+from gpt2x.checkpoints.rows import DownloadRow
 from gpt2x.config.objective import Objective
 from gpt2x.config.schema import Config
 from gpt2x.config.tasks.generate import SCORES
@@ -117,6 +118,11 @@ ALL = (
         saves_memory="a smaller model, fewer task.engines or smaller task.batch_sizes",
         files=("benchmark.png",),
         objectives=(Objective("ms_per_step"),),
+    ),
+    Task(
+        "download",
+        {"download.csv": DownloadRow},
+        reads_weights=lambda weights: False,
     ),
     Task(
         "report",

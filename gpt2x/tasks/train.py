@@ -10,6 +10,7 @@ from gpt2x.checkpoints.load import Checkpoint, complete_config, load_checkpoint
 from gpt2x.config.schema import Config
 from gpt2x.config.tasks.train import TrainTask
 from gpt2x.device import find_device, find_dtype
+from gpt2x.errors import UserError
 from gpt2x.memory import check_room_for
 from gpt2x.model import kernels
 from gpt2x.model.gpt2 import GPT2
@@ -71,6 +72,10 @@ def _initial_model(
         model.load_state_dict(checkpoint.model.state_dict())
         kernels.swap_in(model)  # for the validation loss; steps take the plain product
         return model, checkpoint.tokenizer, checkpoint
+    if config.weights.tokenizer is not None:
+        raise UserError(
+            f"weights.tokenizer={config.weights.tokenizer}: for a training from scratch, use model.tokenizer"
+        )
     architecture = complete_config(config.model)
     check_fits_training(architecture, device)
     if config.model.tokenizer == "own":

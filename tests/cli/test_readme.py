@@ -88,6 +88,9 @@ def test_command(page: str, command: str, launch: Path) -> None:
     if "weights=auto" in command:  # no network in tests: that it does download is for test_hub.py
         assert done.returncode == 2
         assert "weights.path=FILE" in done.stderr
+    elif "task=download" in command:  # likewise: test_download.py
+        assert done.returncode == 2
+        assert "HF_HUB_OFFLINE is set" in done.stderr
     else:
         assert done.returncode == 0, done.stdout + done.stderr
     if "pytest" in command:

@@ -22,6 +22,7 @@ HEADERS = {
     "evaluation.csv": "text_id,n_tokens,n_bytes,loss,perplexity,bits_per_byte,stride,model,weights,dtype",
     "benchmark.csv": "engine,dtype,batch,prompt_tokens,new_tokens,ms_per_step,ms_per_step_p10,ms_per_step_p90,"
     "tokens_per_second,ratio_to_transformers,first_token_ms,peak_rss_mb,load_seconds,same_tokens",
+    "download.csv": "repository,commit,file,n_bytes,checksum",
     "timing.csv": "stage,seconds",
     "jobs.csv": "job,overrides,status,attempts,error,seconds,notes,stale,objective",
 }

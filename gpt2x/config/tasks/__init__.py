@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 from gpt2x.config.sweep import OF_SWEEP
 from gpt2x.config.tasks.benchmark import BenchmarkTask
 from gpt2x.config.tasks.collect import CollectTask
+from gpt2x.config.tasks.download import DownloadTask
 from gpt2x.config.tasks.evaluate import EvaluateTask
 from gpt2x.config.tasks.generate import GenerateTask
 from gpt2x.config.tasks.report import ReportTask
@@ -35,6 +36,7 @@ SCHEMAS: dict[str, type[TaskSettings]] = {
     "train": TrainTask,
     "evaluate": EvaluateTask,
     "benchmark": BenchmarkTask,
+    "download": DownloadTask,
     "collect": CollectTask,
     "report": ReportTask,
 }

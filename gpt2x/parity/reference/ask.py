@@ -81,6 +81,7 @@ def _facts(
     checkpoint: Checkpoint, oracle: Subject, prompt: str, ids: list[int], max_new_tokens: int, exact: torch.dtype
 ) -> Facts:
     texts = {"prompt": prompt} | TEXTS
+    tokenized = oracle_tokenize(checkpoint.tokenizer_source.directory, list(texts.values()))
     return Facts(
         transformers=version("transformers"),
         architecture=architecture_of(checkpoint.model.config),
@@ -90,7 +91,7 @@ def _facts(
         ids=ids,
         n_parameters=oracle.n_parameters,
         max_new_tokens=max_new_tokens,
-        texts=dict(zip(texts, oracle_tokenize(checkpoint.tokenizer_dir, list(texts.values())), strict=True)),
+        texts=dict(zip(texts, tokenized, strict=True)),
     )
 
 

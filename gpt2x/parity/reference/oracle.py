@@ -141,9 +141,12 @@ def oracle_process(
 
 @_quiet()
 def oracle_tokenize(directory: Path, texts: list[str]) -> list[tuple[list[int], str]]:
-    """Ids from transformers' GPT-2 tokenizer over the same vocabulary files, and the text that they decode to."""
-    from transformers import GPT2TokenizerFast  # type: ignore[attr-defined]  # declared under another name
+    """Ids from transformers' tokenizer over the same files, and the text that they decode to."""
+    import transformers
 
-    tokenizer = GPT2TokenizerFast.from_pretrained(directory, local_files_only=True)
+    # GPT2TokenizerFast makes GPT-2's pipeline, whatever a tokenizer.json says.
+    plain = transformers.GPT2TokenizerFast  # type: ignore[attr-defined]  # declared under another name
+    kind = transformers.PreTrainedTokenizerFast if (directory / "tokenizer.json").is_file() else plain
+    tokenizer = kind.from_pretrained(directory, local_files_only=True)
     ids = [tokenizer(text)["input_ids"] for text in texts]
     return [(each, tokenizer.decode(each, clean_up_tokenization_spaces=False)) for each in ids]
