@@ -13,6 +13,7 @@ from gpt2x.config.tasks.benchmark import BenchmarkTask
 from gpt2x.config.tasks.collect import CollectTask
 from gpt2x.config.tasks.evaluate import EvaluateTask
 from gpt2x.config.tasks.generate import GenerateTask
+from gpt2x.config.tasks.inspect import InspectTask
 from gpt2x.config.tasks.report import ReportTask
 from gpt2x.config.tasks.train import TrainTask
 from gpt2x.config.tasks.validate import ValidateTask
@@ -35,6 +36,7 @@ SCHEMAS: dict[str, type[TaskSettings]] = {
     "train": TrainTask,
     "evaluate": EvaluateTask,
     "benchmark": BenchmarkTask,
+    "inspect": InspectTask,
     "collect": CollectTask,
     "report": ReportTask,
 }
