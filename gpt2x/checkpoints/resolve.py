@@ -80,7 +80,8 @@ def _vocabulary(
 ) -> tuple[GPT2Config, str | None]:
     """The architecture without rows of wte that pad the vocabulary, and a note on them."""
     n_rows = wte.shape[0]
-    if config.vocab_size == n_rows and asked.vocab_size is None and may_be_padded(n_rows):
+    may_pad = said is None or said.may_pad
+    if config.vocab_size == n_rows and asked.vocab_size is None and may_pad and may_be_padded(n_rows):
         n_used = GPT2Config.vocab_size
     else:
         n_used = config.vocab_size
