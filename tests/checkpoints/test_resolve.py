@@ -309,6 +309,10 @@ def test_rows_that_may_be_in_use_are_kept(tmp_path: Path) -> None:
     torch.save(padded(NOISE), tmp_path / "model.pt")
     with pytest.raises(UserError, match="no tokenizer with 50304 tokens"):
         load(tmp_path / "model.pt", n_head=4)
+    asked = ModelConfig(name="auto", vocab_size=50257, n_head=4)
+    weights = WeightsConfig("local", path=str(tmp_path / "model.pt"))
+    with pytest.raises(UserError, match=r"wte\.weight has shape \[50304, 32\], custom needs \[50257, 32\]"):
+        load_checkpoint(asked, weights, torch.float32, torch.device("cpu"))
 
 
 # The account
