@@ -18,9 +18,12 @@ class WeightsConfig:
     revision: str | None = None
     tokenizer: str | None = None
     seed: int = 0
+    layout: str | None = None
 
     def __post_init__(self) -> None:
         choose("weights.source", self.source, ("local", "auto", "random"))
         if self.path is not None and self.source == "random":
             raise UserError("weights.path and weights=random contradict each other: give one of them")
         check_seed("weights.seed", self.seed)
+        if self.layout is not None:
+            choose("weights.layout", self.layout, ("conv1d", "linear"))

@@ -36,7 +36,7 @@ def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
     """Compares stage by stage; the verdict is in Outcome.passed. Raises UserError if the validation cannot begin."""
     prompts = read_prompts(config.prompt, prompt_file=config.prompt_file)
     with _subject(config.subject) as subject:
-        outcome, found = _compared(config, task, prompts, subject)
+        outcome, found = _compared(config, task, prompts, subject, run_dir)
     outcome.passed = found.passed
     outcome.timings |= found.seconds
     write_rows(run_dir / "parity.csv", ParityRow, map(parity_row, found.checks))
@@ -53,14 +53,15 @@ def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
 
 
 def _compared(
-    config: Config, task: ValidateTask, prompts: list[Prompt], subject: Source | Recording
+    config: Config, task: ValidateTask, prompts: list[Prompt], subject: Source | Recording, run_dir: Path
 ) -> tuple[Outcome, Validation]:
     device, dtype = find_device(config.device.name), find_dtype(config.dtype)
     outcome = Outcome(device=device)
     with progress_bar(len(task.stages) + 2) as step:  # loading and the reference, then the stages
         step("loading weights")
         with outcome.timed("load"):
-            checkpoint = outcome.checkpoint = load_checkpoint(config.model, config.weights, dtype, device)
+            checkpoint = load_checkpoint(config.model, config.weights, dtype, device, measure=True)
+        outcome.loaded(checkpoint, run_dir)
         stages = [Stage(name) for name in task.stages]
         if isinstance(subject, Recording):
             reference = record_source(prompts, config.decode.max_new_tokens, task, subject.ids)
