@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gpt2x.checkpoints import formats, hub
 from gpt2x.checkpoints import locate as find
-from gpt2x.checkpoints.export import save_checkpoint
+from gpt2x.checkpoints.exporting.hf import save_checkpoint
 from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
 from gpt2x.checkpoints.locate import find_weights
 from gpt2x.config.model import ModelConfig
