@@ -30,6 +30,7 @@ OPTIONAL = {  # modules that are imported only if the user asks for what they do
     "gpt2x/cli/slurm_states.py": "slurm",
     "gpt2x/cli/submitit_launchers.py": "slurm",
     "gpt2x/llamacpp.py": "bench",
+    "gpt2x/parity/conversion/readers.py": "bench",
     "gpt2x/runs/tracking.py": "mlflow",
 }
 

@@ -13,6 +13,7 @@ from gpt2x.config.tasks.generate import SCORES
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.decoding.rows import GenerationRow, TokenRow
 from gpt2x.evaluation.rows import EvaluationRow
+from gpt2x.parity.conversion.rows import ReaderRow, TensorRow
 from gpt2x.parity.rows import CauseRow, ParityRow, SideBySideRow, SummaryRow
 from gpt2x.prompts import PROMPT_FILES
 from gpt2x.runs.collect import JOBS
@@ -107,6 +108,11 @@ ALL = (
         saves_memory="a smaller model, fewer task.engines or smaller task.batch_sizes",
         files=("benchmark.png",),
         objectives=(Objective("ms_per_step"),),
+    ),
+    Task(
+        "export",
+        {"certificate.csv": ReaderRow, "tensors.csv": TensorRow},
+        files=("certificate.json", "export"),
     ),
     Task(
         "report",

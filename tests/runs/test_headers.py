@@ -22,6 +22,9 @@ HEADERS = {
     "evaluation.csv": "text_id,n_tokens,n_bytes,loss,perplexity,bits_per_byte,stride,model,weights,dtype",
     "benchmark.csv": "engine,dtype,batch,prompt_tokens,new_tokens,ms_per_step,ms_per_step_p10,ms_per_step_p90,"
     "tokens_per_second,ratio_to_transformers,first_token_ms,peak_rss_mb,load_seconds,same_tokens",
+    "certificate.csv": "reader,version,independent,verdict,tensors,tensors_equal,tensors_rounded,max_abs_error,"
+    "max_abs_logit_difference,mean_kl,top1_agreement,relative_difference,tolerance,texts,texts_same,note",
+    "tensors.csv": "reader,tensor,shape,dtype,found,max_abs_error,relative_error",
     "timing.csv": "stage,seconds",
     "jobs.csv": "job,overrides,status,attempts,error,seconds,notes,stale,objective",
 }

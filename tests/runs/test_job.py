@@ -236,6 +236,7 @@ def test_every_task_declares_what_it_writes(gpt2x: Cli, launch: Path) -> None:
         "train": (*small, "task.data=text.txt", "task.steps=2", "task.eval_every=1", "task.batch_size=2"),
         "evaluate": ("task.data=text.txt",),
         "benchmark": ("task.engines=[gpt2x]", "task.batch_sizes=[1]", "task.new_tokens=2", "task.rounds=1"),
+        "export": ("task.format=pt",),
         "report": ("task.runs=generate",),
     }
     assert {*arguments, "collect"} == set(TASKS)

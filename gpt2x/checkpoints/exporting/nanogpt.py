@@ -3,15 +3,14 @@
 Its matrices are those of nn.Linear, [out, in], and its LayerNorm has the epsilon 1e-5.
 """
 
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from gpt2x.checkpoints.exporting.hf import FLOATS, stored, write_tokenizer
+from gpt2x.checkpoints.exporting.pt import save
 from gpt2x.errors import UserError
 from gpt2x.model.gpt2 import GPT2
-from gpt2x.paths import write_whole
 from gpt2x.tokenizer import Tokenizer
 
 HEAD = "lm_head.weight"
@@ -45,7 +44,7 @@ class NanoGPT:
             "dropout": config.dropout,
         }
         write_tokenizer(folder, tokenizer)
-        write_whole(folder / self.weights, partial(torch.save, {"model": state, "model_args": arguments}))
+        save(folder / self.weights, {"model": state, "model_args": arguments})
 
 
 def check_epsilon(model: GPT2, format: str) -> None:

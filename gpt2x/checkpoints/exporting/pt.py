@@ -1,7 +1,7 @@
 """Hugging Face directories with pytorch_model.bin: a state dict that torch.save wrote."""
 
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,4 +31,14 @@ class TorchStateDict:
         write_tokenizer(folder, tokenizer)
         state = stored(to_file(model), getattr(torch, dtype))
         state["lm_head.weight"] = state["transformer.wte.weight"]  # one tensor, which torch.save stores once
-        write_whole(folder / self.weights, partial(torch.save, state))
+        save(folder / self.weights, state)
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Writes a file as torch.save does, with the same bytes each time: it would write the name of the file into it."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as stream:
+            torch.save(content, stream)
+
+    write_whole(path, write)

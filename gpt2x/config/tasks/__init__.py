@@ -12,6 +12,7 @@ from gpt2x.config.sweep import OF_SWEEP
 from gpt2x.config.tasks.benchmark import BenchmarkTask
 from gpt2x.config.tasks.collect import CollectTask
 from gpt2x.config.tasks.evaluate import EvaluateTask
+from gpt2x.config.tasks.export import ExportTask
 from gpt2x.config.tasks.generate import GenerateTask
 from gpt2x.config.tasks.report import ReportTask
 from gpt2x.config.tasks.train import TrainTask
@@ -35,6 +36,7 @@ SCHEMAS: dict[str, type[TaskSettings]] = {
     "train": TrainTask,
     "evaluate": EvaluateTask,
     "benchmark": BenchmarkTask,
+    "export": ExportTask,
     "collect": CollectTask,
     "report": ReportTask,
 }
