@@ -1,15 +1,15 @@
 """From a configuration to a model that is ready for inference, with its tokenizer."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from gpt2x.checkpoints.architecture import infer_config, read_config
-from gpt2x.checkpoints.formats import read_tensors
+from gpt2x.checkpoints.account import Account
+from gpt2x.checkpoints.formats import read_contents
 from gpt2x.checkpoints.locate import checkpoint_directory, find_weights, small_files, weight_files
-from gpt2x.checkpoints.names import full_names, to_model
+from gpt2x.checkpoints.resolve import Weights, resolve
 from gpt2x.checkpoints.sizes import ARCHITECTURE, known_sizes, size_like
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.weights import WeightsConfig
@@ -42,27 +42,34 @@ class Checkpoint:
     """The file or directory that was read; None for random weights."""
     stamp: _Stamp
     """Path, modification time in ns and size of each file that was read; where they differ, the weights may too."""
+    account: Account
+    """What was done to each tensor."""
 
 
 def load_checkpoint(
-    model: ModelConfig, weights: WeightsConfig, dtype: torch.dtype, device: torch.device, shared: bool = True
+    model: ModelConfig,
+    weights: WeightsConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    shared: bool = True,
+    measure: bool = False,
 ) -> Checkpoint:
     """Finds, reads and checks the weights. The last checkpoint loaded is kept, for the next job of a sweep.
 
-    With shared=False the checkpoint is a new one, which its caller may change. With torch.int8, the weights are
-    float32, and the products multiply copies in int8. Raises UserError for weights that are missing, damaged or do
-    not fit the configuration.
+    With shared=False the checkpoint is a new one, which its caller may change. With `measure`, its account has norms
+    and checksums. With torch.int8, the weights are float32, and the products multiply copies in int8. Raises
+    UserError for weights that are missing, damaged or do not fit the configuration.
     """
     if dtype == torch.int8 and not takes_int8(device):
         raise UserError(f"dtype=int8: not on {device.type} with this torch; use device=cpu, or dtype=bfloat16")
     path = find_weights(model, weights)
     files = [*weight_files(path), *small_files(path)] if path else []
     stamp = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
-    key = (model, path, stamp, weights.seed, dtype, device)
+    key = (model, path, stamp, weights.seed, weights.layout, dtype, device, measure)
     if shared and key in _loaded:
         return _loaded[key]
     _loaded.clear()  # before loading, so that there are never two models in memory
-    checkpoint = _load(model, path, stamp, weights.seed, dtype, device)
+    checkpoint = _load(model, weights, path, stamp, dtype, device, measure)
     if dtype == torch.int8:
         kernels.quantize(checkpoint.model)
     if shared:
@@ -70,36 +77,49 @@ def load_checkpoint(
     return checkpoint
 
 
+def read_weights(model: ModelConfig, weights: WeightsConfig) -> tuple[Path, Weights]:
+    """The path and the weights, with norms and checksums, and without a model. Raises UserError as load_checkpoint."""
+    path = find_weights(model, weights)
+    if path is None:
+        raise UserError("weights=random: there is no file to read; name one with weights.path=FILE")
+    return path, resolve(read_contents(path), model, weights.layout, path, measure=True)
+
+
 # The last checkpoint, under everything that it depends on; files that have changed since have another stamp.
 _loaded: dict[tuple[object, ...], Checkpoint] = {}
 
 
 def _load(
-    asked: ModelConfig, path: Path | None, stamp: _Stamp, seed: int, dtype: torch.dtype, device: torch.device
+    asked: ModelConfig,
+    weights: WeightsConfig,
+    path: Path | None,
+    stamp: _Stamp,
+    dtype: torch.dtype,
+    device: torch.device,
+    measure: bool,
 ) -> Checkpoint:
     stored = torch.float32 if dtype == torch.int8 else dtype
     if path is None:
-        config = complete_config(asked)
-        label = f"random (seed {seed})"
+        config, account = complete_config(asked), Account()
+        label = f"random (seed {weights.seed})"
     else:
-        tensors = full_names(read_tensors(path))
-        config = _config(asked, path, tensors)
+        found = resolve(read_contents(path), asked, weights.layout, path, measure)
+        config, state, account = found.config, found.state, found.account.cast_to(stored)
+        del found
         label = shown(path)
     tokenizer_dir = _tokenizer_dir(path, config)
-    model = empty_model(config)
-    if path is not None:
-        state = to_model(tensors, model, path, asked.name if asked.name != "auto" else _name(config))
     tokenizer = load_tokenizer(tokenizer_dir)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"{shown(tokenizer_dir)}: {tokenizer.vocab_size} tokens, more than the model's {config.vocab_size}"
         )
+    model = empty_model(config)
     if path is None:
         n_parameters = sum(parameter.numel() for parameter in model.parameters())
         check_fits(4 * n_parameters, f"model={asked.name} with random weights")
         model.to_empty(device="cpu").tie()
-        model.init_weights(seed)
-        _disturb(model, seed)
+        model.init_weights(weights.seed)
+        _disturb(model, weights.seed)
         _prepare(model.to(device=device, dtype=stored))
     else:
         # One tensor at a time, so that a file in another dtype is never in memory twice as a whole.
@@ -107,7 +127,7 @@ def _load(
             state[name] = state[name].to(device=device, dtype=stored)
         _fill(model, state)
     dtype_name = str(dtype).removeprefix("torch.")
-    return Checkpoint(model, tokenizer, tokenizer_dir, _name(config), label, dtype_name, path, stamp)
+    return Checkpoint(model, tokenizer, tokenizer_dir, _name(config), label, dtype_name, path, stamp, account)
 
 
 @torch.no_grad()
@@ -150,22 +170,6 @@ def complete_config(asked: ModelConfig) -> GPT2Config:
     if None in given.values():
         raise UserError(f"model={asked.name}: without a checkpoint, say which model: model=nano, model=gpt2, ...")
     return GPT2Config(**given)
-
-
-def _config(asked: ModelConfig, path: Path, tensors: dict[str, Tensor]) -> GPT2Config:
-    """The checkpoint's architecture, overridden by what was asked for; to_model reports where tensors do not fit it."""
-    config = read_config(path)
-    if config is None:
-        # With n_embd, a whole architecture was asked for: to_model then reports shapes, which tell more than heads.
-        n_head = 1 if asked.n_embd and asked.n_head else asked.n_head
-        config = infer_config(tensors, n_head, path)
-    elif asked.n_head not in (None, config.n_head) and asked.n_embd in (None, config.n_embd):
-        raise UserError(f"model.n_head={asked.n_head}: config.json of {shown(path)} says {config.n_head}")
-    given = {key: getattr(asked, key) for key in ARCHITECTURE if getattr(asked, key) is not None}
-    try:
-        return replace(config, **given)
-    except ValueError as error:
-        raise UserError(f"model={asked.name} for {shown(path)}: {error}") from None
 
 
 def _name(config: GPT2Config) -> str:

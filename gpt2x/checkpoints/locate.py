@@ -77,22 +77,34 @@ def small_files(path: Path) -> list[Path]:
     return [file for name in names if (file := checkpoint_directory(path) / name).is_file()]
 
 
-def weight_files(path: Path) -> list[Path]:
-    """The files that hold a checkpoint's tensors: the file itself, or a directory's model.safetensors or its shards.
+_WHOLE = ("model.safetensors", "pytorch_model.bin")
+"""The file of weights in a Hugging Face directory, the first that is there; shards have an index of the same name."""
 
-    Raises UserError for a directory without them.
+
+def weight_files(path: Path) -> list[Path]:
+    """The files that hold a checkpoint's tensors: the file itself, or those of a directory, which may be shards.
+
+    Raises UserError for a directory without them, and for an index that names files elsewhere.
     """
-    if path.is_file():
+    if not path.is_dir():
         return [path]
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        shards = read_json(index).get("weight_map")
-        if not isinstance(shards, dict):
-            raise UserError(f"{shown(index)}: no weight_map in it")
-        return sorted({path / str(name) for name in shards.values()})
-    if (path / "model.safetensors").is_file():
-        return [path / "model.safetensors"]
-    raise UserError(f"{shown(path)}: no model.safetensors in this directory")
+    for name in _WHOLE:
+        if (path / f"{name}.index.json").is_file():
+            return _shards(path / f"{name}.index.json")
+        if (path / name).is_file():
+            return [path / name]
+    raise UserError(f"{shown(path)}: no {' or '.join(_WHOLE)} in this directory")
+
+
+def _shards(index: Path) -> list[Path]:
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise UserError(f"{shown(index)}: no weight_map in it")
+    names = sorted({str(name) for name in shards.values()})
+    elsewhere = next((name for name in names if "/" in name or "\\" in name or "\0" in name), None)
+    if elsewhere is not None:
+        raise UserError(f"{shown(index)}: names the file {elsewhere[:80]!r}, which is not in this directory")
+    return [index.parent / name for name in names]
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -1,20 +1,56 @@
-"""Names and layouts: from files (Hugging Face's Conv1D, [in, out]) to the model (nn.Linear, [out, in]), and back."""
+"""Names: from those of every format to Hugging Face's; and from the model back to Hugging Face's layout."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from gpt2x.checkpoints.architecture import infer_config
-from gpt2x.checkpoints.sizes import size_like
 from gpt2x.errors import UserError
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.paths import shown
+from gpt2x.visible import visible
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+HEAD, WTE = "lm_head.weight", "transformer.wte.weight"
 _CONV1D = re.compile(r"\.(c_attn|c_proj|c_fc)\.weight$")
-_BUFFER = re.compile(r"^transformer\.h\.\d+\.attn\.(bias|masked_bias)$")
+# OpenAI's variables (model/h0/attn/c_attn/w), and Keras's (.../h_._0/attn/c_attn/weight:0), with dots for slashes.
+_LAYER = re.compile(r"(?<![^.])h(?:_\.)?_?(\d{1,4})\.")
+_IN_LAYER = re.compile(r"(?:.*\.)?h\.(\d{1,4})\.(ln_1|ln_2|attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.(\w+)")
+_OUTSIDE = re.compile(r"(?:.*\.)?(wte|wpe|ln_f|lm_head)\.(\w+)")
+# What OpenAI, Flax and Keras call `weight` and `bias`, per kind of module.
+_NORM = {"g": "weight", "scale": "weight", "gamma": "weight", "b": "bias", "beta": "bias"}
+_MATRIX = {"w": "weight", "kernel": "weight", "b": "bias"}
+_EMBEDDING = {"embedding": "weight", "embeddings": "weight"}
+_TABLE = re.compile(r"(?:.*\.)?(wte|wpe)")  # OpenAI's embeddings
+_BUFFER = re.compile(r"(?:.*\.)?h\.\d{1,4}\.attn\.(bias|masked_bias)")
+# https://github.com/ggml-org/llama.cpp/blob/master/gguf-py/gguf/constants.py
+_GGUF = {
+    "token_embd": "wte",
+    "position_embd": "wpe",
+    "output_norm": "ln_f",
+    "output": "lm_head",
+    "attn_norm": "ln_1",
+    "attn_qkv": "attn.c_attn",
+    "attn_output": "attn.c_proj",
+    "ffn_norm": "ln_2",
+    "ffn_up": "mlp.c_fc",
+    "ffn_down": "mlp.c_proj",
+}
+_GGUF_NAME = re.compile(r"(?:blk\.(\d{1,4})\.)?(\w+)\.(weight|bias)")
+
+
+@dataclass(frozen=True)
+class Named:
+    """The tensors of a file under Hugging Face's names."""
+
+    tensors: dict[str, Tensor]
+    """Hugging Face's name -> the tensor, in the layout of the file."""
+    sources: dict[str, str]
+    """Hugging Face's name -> the name in the file."""
+    unknown: list[str]
+    """Names in the file of tensors that GPT-2 does not have. What has none of these names is a buffer."""
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -27,72 +63,51 @@ def is_conv1d(name: str) -> bool:
     return bool(_CONV1D.search(name))
 
 
-def full_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under Hugging Face's full names, without the causal-mask buffers of old files."""
-    named = {
-        name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}": tensor
-        for name, tensor in tensors.items()
-    }
-    return {name: tensor for name, tensor in named.items() if not _BUFFER.match(name)}
+def hf_name(source: str) -> str | None:
+    """Hugging Face's full name (`transformer.h.0.ln_1.weight`) of a parameter of GPT-2; None for any other tensor.
 
-
-def to_model(tensors: dict[str, Tensor], model: GPT2, path: Path, asked: str) -> dict[str, Tensor]:
-    """Full-named tensors as the model's state dict without the tied head: views, with Conv1D matrices transposed.
-
-    `asked` is what messages call the model. Raises UserError, naming the tensor, where one is missing, unexpected, of
-    another shape than in the model (with the known size that would fit), or not finite, and where the head is not
-    tied to wte.
+    Prefixes are left out, however they nest: `_orig_mod.module.transformer.`, `model/`, ...
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    where = f"{shown(path)}:"
-    state: dict[str, Tensor] = {}
-    # Shapes come first, in the model's order, because they tell most about what went wrong.
-    for name, shape in expected.items():
-        wanted = shape[::-1] if is_conv1d(name) else shape
-        if name in tensors and tensors[name].shape != wanted:
-            got = list(tensors[name].shape)
-            raise UserError(f"{where} {name} has shape {got}, {asked} needs {list(wanted)}{_fitting(tensors)}")
-    missing = sorted(set(expected) - set(tensors) - {"lm_head.weight"})
-    unexpected = sorted(set(tensors) - set(expected))
-    for problem, names in (("is missing", missing), ("is unexpected", unexpected)):
-        if names:
-            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            raise UserError(f"{where} {names[0]} {problem}{more} for {asked}{_fitting(tensors)}")
-    wte, head = tensors["transformer.wte.weight"], tensors.get("lm_head.weight")
-    # torch.save stores a tied head and wte once, so that they are at the same address.
-    tied = head is not None and head.data_ptr() == wte.data_ptr() and head.shape == wte.shape
-    for name, tensor in tensors.items():
-        if name != "lm_head.weight" or not tied:
-            _check_finite(name, tensor, where)
-        if name != "lm_head.weight":
-            state[name] = tensor.t() if is_conv1d(name) else tensor
-    if head is not None and not tied and not torch.equal(head, wte):
-        raise UserError(f"{where} lm_head.weight differs from transformer.wte.weight; GPT-2's head is tied to wte")
-    return state
+    gguf = _GGUF_NAME.fullmatch(source)
+    if gguf and gguf[2] in _GGUF:
+        source = f"h.{gguf[1]}.{_GGUF[gguf[2]]}.{gguf[3]}" if gguf[1] else f"{_GGUF[gguf[2]]}.{gguf[3]}"
+    path = _LAYER.sub(r"h.\1.", source.replace("/", ".").removesuffix(":0"))
+    table = _TABLE.fullmatch(path)
+    if table:
+        return f"transformer.{table[1]}.weight"
+    inside, outside = _IN_LAYER.fullmatch(path), _OUTSIDE.fullmatch(path)
+    if inside:
+        module, kind = f"transformer.h.{int(inside[1])}.{inside[2]}", _NORM if inside[2].startswith("ln_") else _MATRIX
+        return _parameter(module, inside[3], kind)
+    if outside:
+        module = outside[1] if outside[1] == "lm_head" else f"transformer.{outside[1]}"
+        return _parameter(module, outside[2], _NORM if outside[1] == "ln_f" else _EMBEDDING)
+    return None
+
+
+def _parameter(module: str, leaf: str, others: Mapping[str, str]) -> str | None:
+    leaf = others.get(leaf, leaf)
+    return f"{module}.{leaf}" if leaf in ("weight", "bias") else None
+
+
+def named(tensors: Mapping[str, Tensor], path: Path) -> Named:
+    """The tensors of a file under Hugging Face's names. Raises UserError where two of them have the same name."""
+    found = Named({}, {}, [])
+    for source, tensor in tensors.items():
+        name = hf_name(source)
+        if name is None:
+            if not _BUFFER.fullmatch(source) or tensor.ndim not in (0, 4):
+                found.unknown.append(source)
+            continue
+        if name in found.tensors:
+            both = " and ".join(visible(each)[:80] for each in (found.sources[name], source))
+            raise UserError(f"{shown(path)}: {both} are both {name}: it holds more than one model")
+        found.tensors[name], found.sources[name] = tensor, source
+    return found
 
 
 def to_file(model: GPT2) -> dict[str, Tensor]:
     """The model's weights in Hugging Face's names and layout: views, without the tied head."""
     return {
-        name: tensor.t() if is_conv1d(name) else tensor
-        for name, tensor in model.state_dict().items()
-        if name != "lm_head.weight"
+        name: tensor.t() if is_conv1d(name) else tensor for name, tensor in model.state_dict().items() if name != HEAD
     }
-
-
-def _check_finite(name: str, tensor: Tensor, where: str) -> None:
-    if tensor.dtype not in _DTYPES:
-        raise UserError(f"{where} {name} holds {dtype_name(tensor.dtype)}, not floats of 16 to 64 bits")
-    # The sum takes one pass and no temporary memory; as it may overflow without an Inf inside, a second test follows.
-    if not tensor.sum().isfinite() and not tensor.isfinite().all():
-        raise UserError(f"{where} {name} holds {int((~tensor.isfinite()).sum())} NaN or Inf")
-
-
-def _fitting(tensors: dict[str, Tensor]) -> str:
-    """'; the file fits model=NAME' where the shapes are those of a known size, else nothing."""
-    try:
-        config = infer_config(tensors, 1, Path())
-    except UserError:
-        return ""
-    name = size_like(config, but_for=("n_head",))
-    return f"; the file fits model={name}" if name else ""

@@ -14,6 +14,7 @@ class WeightsConfig:
     path: str | None = None
     revision: str | None = None
     seed: int = 0
+    layout: str | None = None
 
     def __post_init__(self) -> None:
         choose("weights.source", self.source, ("local", "auto", "random"))
@@ -22,3 +23,5 @@ class WeightsConfig:
         if self.revision is not None and self.source != "auto":
             raise UserError("weights.revision is only for the hub: add weights=auto")
         check_seed("weights.seed", self.seed)
+        if self.layout is not None:
+            choose("weights.layout", self.layout, ("conv1d", "linear"))

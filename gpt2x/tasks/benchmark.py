@@ -25,7 +25,7 @@ def run(config: Config, task: BenchmarkTask, run_dir: Path) -> Outcome:
     outcome = Outcome(device=torch.device("cpu"))
     with outcome.timed("load"):
         checkpoint = load_checkpoint(config.model, config.weights, torch.float32, torch.device("cpu"))
-    outcome.checkpoint = checkpoint
+    outcome.loaded(checkpoint, run_dir)
     with progress() as advance:
         result = run_benchmark(checkpoint, task, config.seed, advance)
     outcome.timings |= result.seconds

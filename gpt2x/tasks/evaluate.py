@@ -23,7 +23,7 @@ def run(config: Config, task: EvaluateTask, run_dir: Path) -> Outcome:
     outcome = Outcome(device=device)
     with outcome.timed("load"):
         checkpoint = load_checkpoint(config.model, config.weights, find_dtype(config.dtype), device)
-    outcome.checkpoint = checkpoint
+    outcome.loaded(checkpoint, run_dir)
     with outcome.timed("evaluate"), progress_bar() as on_progress:
         rows = evaluate_texts(checkpoint, texts, task.stride, on_progress)
     write_rows(run_dir / "evaluation.csv", EvaluationRow, rows)

@@ -39,7 +39,7 @@ def run(config: Config, task: GenerateTask, run_dir: Path) -> Outcome:
     outcome = Outcome(device=device)
     with outcome.timed("load"):
         checkpoint = load_checkpoint(config.model, config.weights, find_dtype(config.dtype), device)
-    outcome.checkpoint = checkpoint
+    outcome.loaded(checkpoint, run_dir)
     check_fitting(checkpoint, chain(prompts[: own.start], prompts[own.stop :]), decode)
     prompts = prompts[own]
     samples = samples_of(checkpoint, prompts, decode)

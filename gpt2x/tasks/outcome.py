@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2x.checkpoints.digest import weight_digests
+from gpt2x.checkpoints.rows import WeightRow
+from gpt2x.runs.tables import write_rows
+
+WEIGHTS = "weights.csv"
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +41,19 @@ class Outcome:
     def finite_numbers(self) -> dict[str, float]:
         """The numbers that apply and are finite: neither JSON nor a search can use others."""
         return {name: value for name, value in self.numbers.items() if value is not None and isfinite(value)}
+
+    def loaded(self, checkpoint: "Checkpoint", run_dir: Path) -> "Checkpoint":
+        """Records the checkpoint, writes weights.csv unless its weights are random, and reports what was done to it.
+
+        Returns the checkpoint. Raises UserError if the file cannot be written.
+        """
+        from gpt2x.reports.weights import tell
+
+        self.checkpoint = checkpoint
+        if checkpoint.account.rows:
+            write_rows(run_dir / WEIGHTS, WeightRow, checkpoint.account.rows)
+        tell(checkpoint.account)
+        return checkpoint
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

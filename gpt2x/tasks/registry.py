@@ -18,7 +18,7 @@ from gpt2x.parity.rows import CauseRow, ParityRow, SideBySideRow, SummaryRow
 from gpt2x.prompts import PROMPT_FILES
 from gpt2x.runs.collect import JOBS
 from gpt2x.runs.tables import TimingRow
-from gpt2x.tasks.outcome import Outcome
+from gpt2x.tasks.outcome import WEIGHTS, Outcome
 from gpt2x.training.rows import TrainRow
 
 
@@ -72,7 +72,7 @@ ALL = (
             "side_by_side.csv": SideBySideRow,
         },
         saves_memory="a smaller model, a shorter prompt or fewer task.stages",
-        files=("parity.png",),
+        files=("parity.png", WEIGHTS),
         inputs=("prompt_file", "task.reference"),
         objectives=(Objective("relative_difference"),),
     ),
@@ -80,6 +80,7 @@ ALL = (
         "generate",
         {"generations.csv": GenerationRow, "tokens.csv": TokenRow},
         saves_memory="a smaller model, batch_size or decode.max_new_tokens",
+        files=(WEIGHTS,),
         state="state.json",
         inputs=PROMPT_FILES,
         objectives=SCORES,
@@ -89,7 +90,7 @@ ALL = (
         {"train.csv": TrainRow},
         curve="train.csv",
         saves_memory="a smaller model, task.batch_size or model.n_positions",
-        files=("checkpoint",),
+        files=("checkpoint", WEIGHTS),
         state="state.pt",
         inputs=("task.data",),
         objectives=(Objective("val_bits_per_byte"),),
@@ -98,6 +99,7 @@ ALL = (
     Task(
         "evaluate",
         {"evaluation.csv": EvaluationRow},
+        files=(WEIGHTS,),
         saves_memory="a smaller model or dtype",
         inputs=("task.data", "prompts_file"),
         objectives=(Objective("bits_per_byte"),),
@@ -106,13 +108,14 @@ ALL = (
         "benchmark",
         {"benchmark.csv": BenchmarkRow},
         saves_memory="a smaller model, fewer task.engines or smaller task.batch_sizes",
-        files=("benchmark.png",),
+        files=("benchmark.png", WEIGHTS),
         objectives=(Objective("ms_per_step"),),
     ),
+    Task("inspect", {}, files=(WEIGHTS,)),
     Task(
         "export",
         {"certificate.csv": ReaderRow, "tensors.csv": TensorRow},
-        files=("certificate.json", "export"),
+        files=("certificate.json", "export", WEIGHTS),
     ),
     Task(
         "report",

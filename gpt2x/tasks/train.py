@@ -37,7 +37,9 @@ def run(config: Config, task: TrainTask, run_dir: Path) -> Outcome:
     outcome = Outcome(device=device)
     with outcome.timed("prepare"):
         train_text, val_text = split_text(read_utf8(Path(task.data), "task.data"))
-        model, tokenizer, outcome.checkpoint = _initial_model(config, task.dropout, train_text, device)
+        model, tokenizer, checkpoint = _initial_model(config, task.dropout, train_text, device)
+        if checkpoint is not None:
+            outcome.loaded(checkpoint, run_dir)
         tokens = encode_splits(tokenizer, train_text, val_text, model.config.n_positions)
         optimizer = make_optimizer(model, task)
         rows = load_state(run_dir / STATE, model, optimizer)

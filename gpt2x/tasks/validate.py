@@ -39,7 +39,8 @@ def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
     with progress_bar(len(task.stages) + 2) as step:  # loading and the reference, then the stages
         step("loading weights")
         with outcome.timed("load"):
-            checkpoint = outcome.checkpoint = load_checkpoint(config.model, config.weights, dtype, device)
+            checkpoint = load_checkpoint(config.model, config.weights, dtype, device, measure=True)
+        outcome.loaded(checkpoint, run_dir)
         stages = [Stage(name) for name in task.stages]
         if isinstance(subject, Recording):
             reference = record_source(prompts, config.decode.max_new_tokens, task, subject.ids)

@@ -12,9 +12,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gpt2x.checkpoints import formats, hub
+from gpt2x.checkpoints import hub
 from gpt2x.checkpoints import locate as find
 from gpt2x.checkpoints.exporting.hf import save_checkpoint
+from gpt2x.checkpoints.formats import FORMATS, read_contents
+from gpt2x.checkpoints.formats.contents import Contents
+from gpt2x.checkpoints.formats.files import FILES
 from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
 from gpt2x.checkpoints.locate import find_weights
 from gpt2x.config.model import ModelConfig
@@ -25,25 +28,6 @@ from tests.conftest import tiny_hf
 
 CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 State = dict[str, Tensor]
-
-
-@pytest.fixture(scope="module")
-def hf() -> Any:
-    """A Hugging Face model whose tensors are all different, biases and norms too."""
-    model = tiny_hf()
-    noise = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=noise))
-    return model
-
-
-@pytest.fixture
-def folder(tiny_dir: Path, tmp_path: Path) -> Path:
-    """A directory with tiny_dir's tokenizer, and no config.json."""
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy(tiny_dir / name, tmp_path)
-    return tmp_path
 
 
 def load(path: Path, dtype: torch.dtype = torch.float32, n_head: int | None = 4) -> Checkpoint:
@@ -142,11 +126,10 @@ def test_the_first_format_that_matches_reads_a_file(
     file: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / file).write_bytes(b"weights")
-    for format in formats.FORMATS:
-        found = {format.name: torch.zeros(1)}
-        monkeypatch.setattr(type(format), "read", lambda self, path, found=found: found)
-    assert list(formats.read_tensors(tmp_path / file)) == [name]
-    assert len({format.name for format in formats.FORMATS}) == len(formats.FORMATS)
+    for format in (*FORMATS, *FILES):
+        monkeypatch.setattr(type(format), "read", lambda self, path: Contents(self.name, {}))
+    assert read_contents(tmp_path / file).format == name
+    assert len({format.name for format in (*FORMATS, *FILES)}) == len(FORMATS) + len(FILES)
 
 
 def test_shard_that_is_missing(folder: Path, hf: Any) -> None:

@@ -91,11 +91,12 @@ def test_empty_weights_file(refused: Refused, tmp_path: Path, suffix: str) -> No
         (torch.ones(2), ["Tensor"]),
         ({}, ["dict"]),
         ({"step": 3}, ["'step'", "int"]),
-        ({"model": {"transformer.wte.weight": torch.ones(2, 2)}}, ["'model'", "dict"]),
+        ({"model": {"transformer.wte.weight": torch.ones(2, 2), "step": 3}}, ["'model'", "'step'", "int"]),
+        ({"model": {"transformer.wte.weight": torch.ones(2, 2)}}, ["transformer.wpe.weight"]),
         ({0: torch.ones(2)}, ["0"]),
         ({"a.weight": torch.ones(2)}, ["not a GPT-2 checkpoint", "transformer.wte.weight"]),
     ],
-    ids=["list", "tensor", "empty", "number", "nested", "keys", "other"],
+    ids=["list", "tensor", "empty", "number", "nested", "positions", "keys", "other"],
 )
 def test_pt_file_without_a_gpt2_in_it(refused: Refused, tmp_path: Path, content: Any, words: list[str]) -> None:
     file = tmp_path / "x.pt"
@@ -168,7 +169,7 @@ def test_file_of_another_size_names_the_model_that_fits(
 
 def test_file_with_fewer_layers_than_asked(generate: Callable[..., str], nano: dict[str, torch.Tensor]) -> None:
     fewer = {name: tensor for name, tensor in nano.items() if ".h.3." not in name}
-    assert_in(generate(fewer, "model=nano"), "transformer.h.3.", "missing", "11 more", "nano")
+    assert_in(generate(fewer, "model=nano"), "transformer.h.3.", "and 9 more are missing", "nano")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from gpt2x.config.tasks import SCHEMAS
-from gpt2x.runs.collect import JobRow
 from gpt2x.tasks.registry import TABLES
 from tests.conftest import NANO, REPO, Cli, read_csv
 from tests.parity.test_broken import IN_LOADING, IN_MODULES, IN_WIRING
+from tests.runs.test_headers import NOT_JOINED
 
 PLAIN = REPO / "tests" / "subjects" / "plain.py"
 MINE = """
@@ -138,10 +138,10 @@ def test_the_number_of_broken_models_is_the_test_suites() -> None:
     assert f"for {n} of {n} validate names the right place" in text
 
 
-@pytest.mark.parametrize("name", [*TABLES, "jobs.csv"])
+@pytest.mark.parametrize("name", TABLES | NOT_JOINED)
 def test_columns(name: str) -> None:
     (row,) = re.findall(rf"^\| `{name}` \|[^|]*\|([^|]*)\|$", RESULTS, re.MULTILINE)
-    columns = [field.name for field in fields((TABLES | {"jobs.csv": JobRow})[name])]
+    columns = [field.name for field in fields((TABLES | NOT_JOINED)[name])]
     assert [column.strip() for column in row.split(",")] == columns
 
 

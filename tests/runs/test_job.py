@@ -19,7 +19,7 @@ from gpt2x.errors import DoesNotFitError
 from gpt2x.runs.collect import collect_sweep
 from gpt2x.runs.job import Status, read_job
 from gpt2x.tasks.registry import TABLES, TASKS
-from tests.conftest import REPO, Cli, read_csv
+from tests.conftest import NANO, REPO, Cli, read_csv
 
 FAST = ("task=generate", "decode.max_new_tokens=2")
 
@@ -229,13 +229,13 @@ def test_the_key_of_a_job_survives_a_new_setting(monkeypatch: pytest.MonkeyPatch
 def test_every_task_declares_what_it_writes(gpt2x: Cli, launch: Path) -> None:
     """So that the clean-up after a failure knows all of it."""
     (launch / "text.txt").write_text("To be, or not to be, that is the question. " * 200)
-    small = ("model=nano", "model.vocab_size=280", "model.n_layer=1", "model.n_embd=32", "model.n_positions=16")
     arguments = {
         "validate": ("task.stages=[layers,generation]", "decode.max_new_tokens=2"),
         "generate": ("decode.max_new_tokens=2", "decode.logprobs=2"),
-        "train": (*small, "task.data=text.txt", "task.steps=2", "task.eval_every=1", "task.batch_size=2"),
+        "train": (f"weights.path={NANO}", "task.data=text.txt", "task.steps=1", "task.eval_every=1"),
         "evaluate": ("task.data=text.txt",),
         "benchmark": ("task.engines=[gpt2x]", "task.batch_sizes=[1]", "task.new_tokens=2", "task.rounds=1"),
+        "inspect": (),
         "export": ("task.format=pt",),
         "report": ("task.runs=generate",),
     }

@@ -57,7 +57,12 @@ def test_a_run_of_mlflow_holds_what_the_run_folder_holds(
     tags |= {"gpt2x": manifest["versions"]["gpt2x"], "mlflow.source.git.commit": manifest["git_commit"]}
     assert tags.items() <= run.data.tags.items()
     artifacts = Path(run.info.artifact_uri.removeprefix("file://"))
-    assert {file.name for file in artifacts.iterdir()} == {"generations.csv", "timing.csv", "manifest.json"}
+    assert {file.name for file in artifacts.iterdir()} == {
+        "generations.csv",
+        "timing.csv",
+        "weights.csv",
+        "manifest.json",
+    }
     assert all(file.read_bytes() == (folder / file.name).read_bytes() for file in artifacts.iterdir())
 
 

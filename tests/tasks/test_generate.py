@@ -247,7 +247,7 @@ def test_run_folder_says_where_the_run_came_from(gpt2x: Cli, launch: Path) -> No
     assert gpt2x("task=generate", "seed=5", "prompt=hi", "decode.max_new_tokens=2").code == 0
     folder = run_dir(launch, "generate")
     assert sorted(file.name for file in folder.iterdir()) == [
-        *("generations.csv", "job.json", "manifest.json", "timing.csv")
+        *("generations.csv", "job.json", "manifest.json", "timing.csv", "weights.csv")
     ]
     assert re.fullmatch(r"\d{8}-\d{6}-\d{6}", folder.name)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))

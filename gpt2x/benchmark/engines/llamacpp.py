@@ -3,6 +3,8 @@
 int8 is llama.cpp's q8_0: 8 bits per weight and one scale in float16 per 32 weights; activations are rounded likewise.
 """
 
+import json
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import gguf  # noqa: F401  (convert needs it: without it, the engine is not installed)
 
 from gpt2x.llamacpp import start_server
+from gpt2x.model.config import GPT2Config
 
 _CELLS = 256  # llama.cpp's caches grow in units of as many tokens
 
@@ -61,11 +64,10 @@ def convert(directory: Path, dtype: str) -> None:
     """
     from safetensors import safe_open
 
-    from gpt2x.checkpoints.architecture import read_config
     from gpt2x.checkpoints.exporting.gguf import Vocabulary, write_gguf
 
-    config = read_config(directory)
-    assert config is not None  # the benchmark has written it
+    stated = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    config = GPT2Config(**{each.name: stated[each.name] for each in fields(GPT2Config) if each.name in stated})
     vocabulary = Vocabulary("rwkv", [f"{id} " for id in range(config.vocab_size)])
     with safe_open(directory / "model.safetensors", "np") as file:
         tensors = {name: partial(file.get_tensor, name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)

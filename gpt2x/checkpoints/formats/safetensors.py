@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from torch import Tensor
-
+from gpt2x.checkpoints.formats.contents import Contents
 from gpt2x.errors import UserError
 from gpt2x.memory import is_out_of_memory
 from gpt2x.paths import shown
@@ -17,12 +16,12 @@ class Safetensors:
     def matches(self, path: Path) -> bool:
         return path.suffix == ".safetensors"
 
-    def read(self, path: Path) -> dict[str, Tensor]:
+    def read(self, path: Path) -> Contents:
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return Contents(self.name, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
         except SafetensorError as error:
             if is_out_of_memory(error):
                 raise

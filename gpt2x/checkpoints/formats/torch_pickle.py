@@ -1,33 +1,35 @@
-"""State dicts that torch.save wrote: zip archives since torch 1.6, plain pickles before."""
+"""What torch.save wrote: zip archives since torch 1.6, plain pickles before."""
 
 import pickle
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from gpt2x.checkpoints.formats.contents import Contents
+from gpt2x.checkpoints.formats.wrapped import Options, unwrapped
 from gpt2x.errors import UserError
 from gpt2x.memory import is_out_of_memory
 from gpt2x.paths import shown
 
 
 class TorchPickle:
-    """Files of any name: .pt, .pth and .bin are the usual ones."""
+    """Files of any name: .pt, .pth, .bin and .ckpt are the usual ones."""
 
     name = "torch.save"
 
     def matches(self, path: Path) -> bool:
         return True
 
-    def read(self, path: Path) -> dict[str, Tensor]:
+    def read(self, path: Path) -> Contents:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about pickle protocols; a file that cannot be read is reported below
-                # Plain pickles cannot be mapped.
-                loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        except OSError:
+                loaded = _load(path, zipfile.is_zipfile(path))
+        except (OSError, UserError):
             raise
         except Exception as error:  # damaged bytes can raise any kind
             if is_out_of_memory(error):
@@ -38,11 +40,22 @@ class TorchPickle:
                     "save model.state_dict() instead"
                 ) from None
             raise UserError(f"{shown(path)}: truncated, or not a state dict that torch.save wrote") from None
-        if not isinstance(loaded, dict) or not loaded:
-            raise UserError(f"{shown(path)}: not a state dict but a {type(loaded).__name__}; save model.state_dict()")
-        for name, value in loaded.items():
-            if not isinstance(name, str) or not isinstance(value, Tensor):
-                raise UserError(
-                    f"{shown(path)}: not a state dict: {name!r} is a {type(value).__name__}; save model.state_dict()"
-                )
-        return loaded
+        return unwrapped(loaded, self.name, path)
+
+
+def _load(path: Path, is_zip: bool) -> Any:
+    """The object in the file, without running code of it. Objects of classes for options are read as Options."""
+    if is_zip:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                raise UserError(f"{shown(path)}: a compressed archive, which torch.save does not write")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)  # plain pickles cannot be mapped
+    except pickle.UnpicklingError:
+        if not is_zip:
+            raise
+        names = get_unsafe_globals_in_checkpoint(path)
+        if not names or not all(name == "argparse.Namespace" or name.endswith("Config") for name in names):
+            raise
+        with safe_globals([(Options, name) for name in names]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)

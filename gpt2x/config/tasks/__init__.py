@@ -14,6 +14,7 @@ from gpt2x.config.tasks.collect import CollectTask
 from gpt2x.config.tasks.evaluate import EvaluateTask
 from gpt2x.config.tasks.export import ExportTask
 from gpt2x.config.tasks.generate import GenerateTask
+from gpt2x.config.tasks.inspect import InspectTask
 from gpt2x.config.tasks.report import ReportTask
 from gpt2x.config.tasks.train import TrainTask
 from gpt2x.config.tasks.validate import ValidateTask
@@ -36,6 +37,7 @@ SCHEMAS: dict[str, type[TaskSettings]] = {
     "train": TrainTask,
     "evaluate": EvaluateTask,
     "benchmark": BenchmarkTask,
+    "inspect": InspectTask,
     "export": ExportTask,
     "collect": CollectTask,
     "report": ReportTask,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from gpt2x.checkpoints.account import Account
 from gpt2x.checkpoints.names import is_conv1d, to_file
 from gpt2x.parity.conversion.probe import Probe, Reader, Reading
 from gpt2x.parity.measures import RELATIVE_TOLERANCE
@@ -25,7 +26,8 @@ class Transformers:
 
     @torch.inference_mode()
     def read(self, folder: Path, weights: str, probe: Probe) -> Reading:
-        model = load_oracle(replace(probe.source, path=folder), probe.dtype, torch.device("cpu"))
+        written = replace(probe.source, path=folder, account=Account(reads_alike=True))  # it reads the files itself
+        model = load_oracle(written, probe.dtype, torch.device("cpu"))
         encoded = oracle_tokenize(folder, list(probe.texts))
         return Reading(
             tensors={f"transformer.{name}": tensor for name, tensor in oracle_parameters(model).items()},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from gpt2x.checkpoints.formats import read_tensors
+from gpt2x.checkpoints.formats import read_contents
 from gpt2x.checkpoints.load import Checkpoint
 from gpt2x.checkpoints.names import to_file
 from gpt2x.config.decode import DecodeConfig
@@ -42,12 +42,13 @@ def _quiet() -> Iterator[None]:
 def load_oracle(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> "GPT2LMHeadModel":
     """The same weights in transformers, which reads the file itself, by its own rules for names and layout.
 
-    Random weights are taken from gpt2x's model. Raises UserError if transformers does not find a tensor.
+    Random weights, and those of files that transformers would read in another way, are taken from gpt2x's model.
+    Raises UserError if transformers does not find a tensor.
     """
     from transformers import GPT2Config, GPT2LMHeadModel
 
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "eager", "output_loading_info": True}
-    path = checkpoint.path
+    path = checkpoint.path if checkpoint.account.reads_alike else None
     # With output_loading_info this returns a pair, which the declared type leaves out.
     loaded: Any
     if path is not None and path.is_dir():
@@ -59,7 +60,7 @@ def load_oracle(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
         loaded = GPT2LMHeadModel.from_pretrained(
             None,
             config=GPT2Config(**architecture, bos_token_id=eos_id, eos_token_id=eos_id),
-            state_dict=to_file(checkpoint.model) if path is None else read_tensors(path),
+            state_dict=to_file(checkpoint.model) if path is None else read_contents(path).tensors,
             **options,
         )
     model, info = cast("tuple[GPT2LMHeadModel, dict[str, Any]]", loaded)
