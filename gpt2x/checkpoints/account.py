@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gpt2x.checkpoints.formats.contents import Contents
+from gpt2x.checkpoints.contents import Contents
 from gpt2x.checkpoints.names import HEAD, WTE, Named, dtype_name, is_conv1d
 from gpt2x.checkpoints.rows import Step, WeightRow
 
 _DONE = {
     Step.RENAME: "renamed",
     Step.TRANSPOSE: "transposed",
-    Step.SPLIT: "split",
     Step.MERGE: "merged with an adapter",
     Step.CUT: "cut to the vocabulary",
     Step.CAST: "cast",
@@ -22,7 +21,7 @@ _DONE = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # its hash is that of the object, as there are many rows
 class Account:
     """What was done to the tensors of a checkpoint."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gpt2x.checkpoints.formats.contents import Stated, stated
+from gpt2x.checkpoints.contents import Stated, stated
 from gpt2x.checkpoints.locate import checkpoint_directory, read_json
 from gpt2x.checkpoints.sizes import ARCHITECTURE, size_like
 from gpt2x.config.model import ModelConfig

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gpt2x.checkpoints.formats.contents import Layout
+from gpt2x.checkpoints.contents import Layout
 from gpt2x.checkpoints.names import is_conv1d
 from gpt2x.errors import UserError
 from gpt2x.paths import shown

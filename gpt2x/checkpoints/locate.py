@@ -1,6 +1,8 @@
 """Which files a configuration means by its weights. Needs no torch, as it opens no weights file."""
 
 import json
+import re
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -67,25 +69,40 @@ def _in_data(name: str) -> Path | None:
 
 
 def checkpoint_directory(path: Path) -> Path:
-    """Where the config.json and the tokenizer of a checkpoint are: in the directory itself, or in that of the file."""
-    return path if path.is_dir() else path.parent
+    """Where the config.json and the tokenizer of a checkpoint are: in the directory itself, or in that of the file.
+
+    Those of an adapter without a config.json are its base model's.
+    """
+    directory = path if path.is_dir() else path.parent
+    base = base_of(path) if not (directory / "config.json").is_file() else None
+    return directory if base is None else checkpoint_directory(base)
 
 
 def small_files(path: Path) -> list[Path]:
     """The files of a checkpoint that hold no tensors: those that state its architecture and its tokenizer."""
-    names = ("config.json", "vocab.json", "merges.txt", "tokenizer.json")
-    return [file for name in names if (file := checkpoint_directory(path) / name).is_file()]
+    names = ("config.json", "hparams.json", "vocab.json", "merges.txt", "tokenizer.json")
+    files = [checkpoint_directory(path) / name for name in names]
+    return [file for file in (path / ADAPTER_CONFIG, *files) if file.is_file()]
 
 
-_WHOLE = ("model.safetensors", "pytorch_model.bin")
+ADAPTER_CONFIG = "adapter_config.json"
+_ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
+_WHOLE = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack", "tf_model.h5")
 """The file of weights in a Hugging Face directory, the first that is there; shards have an index of the same name."""
 
 
 def weight_files(path: Path) -> list[Path]:
     """The files that hold a checkpoint's tensors: the file itself, or those of a directory, which may be shards.
 
-    Raises UserError for a directory without them, and for an index that names files elsewhere.
+    Those of an adapter are followed by its base model's. Raises UserError for a directory without such files, and
+    for an index that names files elsewhere.
     """
+    base = base_of(path)
+    if base is not None:
+        return [adapter_file(path), *weight_files(base)]
+    bundle = bundle_of(path)
+    if bundle is not None:
+        return bundle
     if not path.is_dir():
         return [path]
     for name in _WHOLE:
@@ -93,7 +110,73 @@ def weight_files(path: Path) -> list[Path]:
             return _shards(path / f"{name}.index.json")
         if (path / name).is_file():
             return [path / name]
-    raise UserError(f"{shown(path)}: no {' or '.join(_WHOLE)} in this directory")
+    raise UserError(f"{shown(path)}: none of {', '.join(_WHOLE)} is in this directory")
+
+
+def base_of(adapter: Path) -> Path | None:
+    """The base model of an adapter of peft; None for a path that is no adapter.
+
+    It is the path that the adapter names, relative to the adapter or to the launch directory, or else the folder of
+    this name in data. Raises UserError where there is none.
+    """
+    file = adapter / ADAPTER_CONFIG
+    if not file.is_file():
+        return None
+    name = read_json(file).get("base_model_name_or_path")
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise UserError(f"{shown(file)}: no base_model_name_or_path in it")
+    found = next((path for path in (adapter / name, Path(name)) if path.exists()), None)
+    leaf = name.rstrip("/").rpartition("/")[2]
+    base = found or _in_data(leaf)
+    if base is None:
+        raise UserError(
+            f"{shown(file)}: no base model {name[:80]!r}: put it into data/{leaf[:80]}/, or correct "
+            "base_model_name_or_path"
+        )
+    if (base / ADAPTER_CONFIG).is_file():
+        raise UserError(
+            f"{shown(file)}: its base model {name[:80]!r} is an adapter, too; merge that one with peft first"
+        )
+    return base
+
+
+def adapter_file(adapter: Path) -> Path:
+    """The file with the tensors of an adapter. Raises UserError where there is none."""
+    found = next((adapter / name for name in _ADAPTERS if (adapter / name).is_file()), None)
+    if found is None:
+        raise UserError(f"{shown(adapter)}: none of {', '.join(_ADAPTERS)} is in this directory")
+    return found
+
+
+def bundle_of(path: Path) -> list[Path] | None:
+    """The index and the files of data of a TensorFlow checkpoint, named by its directory or its index; else None.
+
+    Of several in a directory it is the one that the file `checkpoint` names. Raises UserError where that is none.
+    """
+    if path.suffix == ".index" and path.is_file():
+        index = path
+    elif path.is_dir() and (found := sorted(path.glob("*.index"))):
+        index = found[0] if len(found) == 1 else _latest(path, found)
+    else:
+        return None
+    shards = sorted(index.parent.glob(f"{escape(index.stem)}.data-*-of-*"))
+    if not shards:
+        raise UserError(f"{shown(index)}: no {index.stem}.data-00000-of-00001 beside it")
+    return [index, *shards]
+
+
+def _latest(directory: Path, indexes: list[Path]) -> Path:
+    """The index of the checkpoint that TensorFlow's file `checkpoint` names as the latest."""
+    file = directory / "checkpoint"
+    said = file.read_text(encoding="utf-8", errors="replace")[:10_000] if file.is_file() else ""
+    latest = re.search(r'^model_checkpoint_path: "(?:.*/)?([^"/]+)"', said, re.MULTILINE)
+    index = directory / f"{latest[1]}.index" if latest else None
+    if index not in indexes:
+        names = ", ".join(each.name for each in indexes[:3])
+        raise UserError(
+            f"{shown(directory)}: several checkpoints, and `checkpoint` names none of them: give one of {names}"
+        )
+    return index
 
 
 def _shards(index: Path) -> list[Path]:

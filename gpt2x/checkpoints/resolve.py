@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gpt2x.checkpoints.account import Account, row_of, rows_of
 from gpt2x.checkpoints.architecture import architecture, fitting, read_config, shapes_of
-from gpt2x.checkpoints.formats.contents import Contents, Layout, Stated
+from gpt2x.checkpoints.contents import Contents, Layout, Stated
 from gpt2x.checkpoints.layout import layouts
 from gpt2x.checkpoints.names import HEAD, WTE, Named, dtype_name, is_conv1d, named
 from gpt2x.checkpoints.rows import Step

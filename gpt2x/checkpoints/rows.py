@@ -11,8 +11,6 @@ class Step(StrEnum):
     """The file has it under another name than Hugging Face."""
     TRANSPOSE = "transpose"
     """The file has it as [in, out] (Conv1D), and the model as [out, in] (nn.Linear)."""
-    SPLIT = "split"
-    """It is a part of a larger tensor of the file."""
     MERGE = "merge"
     """The product of an adapter was added to it."""
     CUT = "cut"
@@ -36,7 +34,7 @@ class WeightRow:
     name: str | None
     """Hugging Face's name; empty for a tensor that is dropped."""
     shape: str | None
-    """In the file, such as 768x2304; of a part of a tensor, the shape of the part."""
+    """In the file, such as 768x2304."""
     dtype: str | None
     """In the file."""
     done: str

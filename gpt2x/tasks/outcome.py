@@ -4,20 +4,29 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2x.checkpoints.digest import weight_digests
 from gpt2x.checkpoints.rows import WeightRow
-from gpt2x.runs.tables import write_rows
+from gpt2x.paths import write_text
+from gpt2x.runs.tables import columns_of, row_values, to_csv
 
 WEIGHTS = "weights.csv"
 
 if TYPE_CHECKING:
     import torch
 
+    from gpt2x.checkpoints.account import Account
     from gpt2x.checkpoints.load import Checkpoint
+
+
+@lru_cache(maxsize=1)
+def _weights_csv(account: "Account") -> str:
+    """The content of weights.csv, which is made once for all jobs of a sweep that share a checkpoint."""
+    return to_csv(columns_of(WeightRow), map(row_values, account.rows))
 
 
 @dataclass
@@ -51,7 +60,7 @@ class Outcome:
 
         self.checkpoint = checkpoint
         if checkpoint.account.rows:
-            write_rows(run_dir / WEIGHTS, WeightRow, checkpoint.account.rows)
+            write_text(run_dir / WEIGHTS, _weights_csv(checkpoint.account))
         tell(checkpoint.account)
         return checkpoint
 

@@ -74,7 +74,7 @@ def test_a_checkpoint_by_the_files_of_its_tensors(tmp_path: Path) -> None:
     assert weight_digests(None) == {}
     expected = {"model.safetensors": sha256((NANO / "model.safetensors").read_bytes())}
     assert weight_digests(NANO) == weight_digests(NANO / "model.safetensors") == expected
-    with pytest.raises(UserError, match=r"no model\.safetensors"):
+    with pytest.raises(UserError, match=r"none of model\.safetensors"):
         weight_digests(tmp_path)
 
 

@@ -5,12 +5,14 @@ One module per format, each with one object in FORMATS or, for formats of single
 
 from pathlib import Path
 
-from gpt2x.checkpoints.formats.contents import Contents
+from gpt2x.checkpoints.contents import Contents
 from gpt2x.checkpoints.formats.directory import Directory
 from gpt2x.checkpoints.formats.files import read_file, read_with
 from gpt2x.checkpoints.formats.format import Format
+from gpt2x.checkpoints.formats.lora import Lora
+from gpt2x.checkpoints.formats.tensor_bundle import TensorBundle
 
-FORMATS: tuple[Format, ...] = (Directory(),)
+FORMATS: tuple[Format, ...] = (Lora(), TensorBundle(), Directory())
 """The formats of directories, and of files that belong to several. The first one that matches reads the path."""
 
 

@@ -5,8 +5,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gpt2x.checkpoints.formats.contents import Contents
+from gpt2x.checkpoints.contents import Contents
+from gpt2x.checkpoints.formats.flax import Flax
 from gpt2x.checkpoints.formats.format import Format
+from gpt2x.checkpoints.formats.gguf import Gguf
+from gpt2x.checkpoints.formats.keras import Keras
+from gpt2x.checkpoints.formats.llmc import LlmC
 from gpt2x.checkpoints.formats.safetensors import Safetensors
 from gpt2x.checkpoints.formats.torch_pickle import TorchPickle
 from gpt2x.errors import UserError
@@ -14,7 +18,7 @@ from gpt2x.memory import is_out_of_memory
 from gpt2x.paths import shown
 from gpt2x.visible import visible
 
-FILES: tuple[Format, ...] = (Safetensors(), TorchPickle())
+FILES: tuple[Format, ...] = (Safetensors(), Gguf(), LlmC(), Flax(), Keras(), TorchPickle())
 """The formats of single files. The first one that matches reads the file; the last one matches every file."""
 _MOST_TENSORS = 20_000  # GPT-2 XL has 580, and 96 buffers in old files
 

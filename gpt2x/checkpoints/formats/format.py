@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Protocol
 
-from gpt2x.checkpoints.formats.contents import Contents
+from gpt2x.checkpoints.contents import Contents
 
 
 class Format(Protocol):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gpt2x.checkpoints.formats.contents import Contents
+from gpt2x.checkpoints.contents import Contents
 from gpt2x.errors import UserError
 from gpt2x.memory import is_out_of_memory
 from gpt2x.paths import shown

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from gpt2x.checkpoints.formats.contents import Contents
+from gpt2x.checkpoints.contents import Contents
 from gpt2x.checkpoints.formats.wrapped import Options, unwrapped
 from gpt2x.errors import UserError
 from gpt2x.memory import is_out_of_memory

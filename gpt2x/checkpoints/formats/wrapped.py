@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gpt2x.checkpoints.formats.contents import Contents, Layout, Stated, stated
+from gpt2x.checkpoints.contents import Contents, Layout, Stated, stated
 from gpt2x.errors import UserError
 from gpt2x.paths import shown
 from gpt2x.visible import visible

@@ -50,7 +50,17 @@ def _ask(file: Path, threads: int, vocab_size: int, ids: list[int], texts: dict[
 
 def _next(server: Any, prompt: str | list[list[int]], n: int) -> tuple[int, list[tuple[int, float]]]:
     """The number of tokens of a prompt, and the n likeliest tokens after it, with their log-probabilities."""
-    answer = server.handle_completions({"prompt": prompt, "max_tokens": 1, "logprobs": n, "cache_prompt": False})
+    answer = server.handle_completions(
+        {
+            "prompt": prompt,
+            "max_tokens": 1,
+            "logprobs": n,
+            # It answers nothing after the end of the text, or a part of a character. The probabilities are those of
+            # the model, without this bias.
+            "logit_bias": [["a", 1e6]],
+            "cache_prompt": False,
+        }
+    )
     if "choices" not in answer:
         raise UserError(f"llama.cpp: {answer.get('message', answer)}")
     likeliest = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
