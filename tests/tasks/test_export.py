@@ -37,8 +37,13 @@ def source(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def export_to(gpt2x: Cli, source: Path) -> Callable[..., Any]:
-    """task=export of the source, with the run folder `run`."""
-    return lambda *args: gpt2x("task=export", f"weights.path={source}", "hydra.run.dir=run", *args)
+    """task=export, of the source if the arguments name no other weights, with the run folder `run`."""
+
+    def run(*args: str) -> Any:
+        weights = () if any(arg.startswith("weights.path=") for arg in args) else (f"weights.path={source}",)
+        return gpt2x("task=export", *weights, "hydra.run.dir=run", *args)
+
+    return run
 
 
 def certificate_in(run: Path) -> Any:
@@ -216,10 +221,13 @@ def test_the_sign_of_zero_is_a_bit_too(export_to: Any, launch: Path, monkeypatch
     assert wrong == {"transformer.h.0.ln_1.bias"}
 
 
+@pytest.mark.parametrize("origin", ["hf", "nanogpt"])
 def test_an_independent_reader_that_disagrees_is_believed(
-    export_to: Any, launch: Path, monkeypatch: pytest.MonkeyPatch
+    export_to: Any, launch: Path, monkeypatch: pytest.MonkeyPatch, origin: str
 ) -> None:
-    """gpt2x reads its own mistake back without noticing it; transformers does not."""
+    """gpt2x reads its own mistake back without noticing it; transformers does not, whatever the source was."""
+    assert export_to(f"task.format={origin}", "task.path=origin").code == 0
+    file = next(name for name in ("model.safetensors", "ckpt.pt") if (launch / "origin" / name).exists())
     write, read = hf.to_file, certificate.to_file
 
     def turned(model: Any) -> Any:
@@ -227,7 +235,7 @@ def test_an_independent_reader_that_disagrees_is_believed(
 
     monkeypatch.setattr(hf, "to_file", turned)
     monkeypatch.setattr(certificate, "to_file", lambda model: turned(model))
-    assert export_to("task.format=hf").code == 1
+    assert export_to("task.format=hf", f"weights.path=origin/{file}").code == 1
     own, transformers = read_csv(launch / "run" / "certificate.csv")
     assert read is write
     assert (own["tensors_equal"], transformers["tensors_equal"], transformers["verdict"]) == ("28", "27", "fail")
