@@ -28,7 +28,9 @@ def show(certificate: Certificate, folder: Path) -> None:
     print = console.out.print
     what = f"{certificate.model} · {certificate.weights} · {certificate.format} · {certificate.dtype}"
     if certificate.passed:
-        print(f"PASS  {shown(folder)} is the same model: {what}", soft_wrap=True)
+        rounded = certificate.readers[0].tensors_rounded
+        but = f", with {rounded} tensors rounded" if rounded else ""
+        print(f"PASS  {shown(folder)} is the same model{but}: {what}", soft_wrap=True)
     else:
         print(f"FAIL  {shown(folder)} was not written, as it would be another model: {what}", soft_wrap=True)
     print(_table(certificate.readers))

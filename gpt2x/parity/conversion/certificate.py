@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -65,14 +65,16 @@ def certify(source: Checkpoint, exporter: Exporter, dtype: str, folder: Path) ->
     probe = make_probe(source)
     comparison = Comparison(probe, exporter, dtype, logits_of(source.model, probe))
     readers, not_installed = [], []
-    own = Answer(_OWN, gpt2x.__version__, False, _attempt(folder, lambda: _read_back(folder / exporter.weights, probe)))
+    read_back = _attempt(folder, partial(_read_back, folder / exporter.weights, probe), UserError)
+    own = Answer(_OWN, gpt2x.__version__, False, read_back)
     readers.append(comparison.row(own, comparison.logits, RELATIVE_TOLERANCE[probe.dtype]))
-    by_file = own.reading.logits if isinstance(own.reading, Reading) else None
+    by_file = read_back.logits if isinstance(read_back, Reading) else None
     for reader in READERS:
         if exporter.name not in reader.formats:
             continue
         try:
-            reading = _attempt(folder, partial(reader.read, folder, exporter.weights, probe))
+            # Other people's programs raise any kind of error.
+            reading = _attempt(folder, partial(reader.read, folder, exporter.weights, probe), Exception)
         except ImportError:
             not_installed.append(reader.package)
             continue
@@ -90,16 +92,16 @@ def certify(source: Checkpoint, exporter: Exporter, dtype: str, folder: Path) ->
     )
 
 
-def _attempt(folder: Path, read: Callable[[], Reading]) -> Reading | str:
-    """What a reader found, or why it could not read, without the temporary name of the folder.
+def _attempt(folder: Path, read: Callable[[], Reading], errors: type[Exception]) -> Reading | str:
+    """What a reader found, or the error of these types with which it failed, without the folder's temporary name.
 
-    Raises ImportError if its package is not installed.
+    Raises ImportError if its package is not installed, and errors for lack of memory.
     """
     try:
         return read()
     except ImportError:
         raise
-    except Exception as error:  # other people's programs raise any kind
+    except errors as error:
         if is_out_of_memory(error):
             raise
         message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -111,17 +113,13 @@ def _attempt(folder: Path, read: Callable[[], Reading]) -> Reading | str:
 def _read_back(file: Path, probe: Probe) -> Reading:
     """What gpt2x itself reads. Raises UserError if it cannot read the file."""
     source = probe.source.model
-    weights = WeightsConfig("local", str(file))
-    found = load_checkpoint(
-        ModelConfig(name="auto"), weights, source.lm_head.weight.dtype, torch.device("cpu"), shared=False
-    )
-    differing = [
-        f"{field.name} {getattr(found.model.config, field.name)} instead of {getattr(source.config, field.name)}"
-        for field in fields(source.config)
-        if field.name != "dropout" and getattr(found.model.config, field.name) != getattr(source.config, field.name)
-    ]
+    model, weights, dtype = ModelConfig("auto"), WeightsConfig("local", str(file)), source.lm_head.weight.dtype
+    found = load_checkpoint(model, weights, dtype, torch.device("cpu"), shared=False)
+    theirs, ours = asdict(found.model.config), asdict(source.config)
+    differing = [name for name in ours if name != "dropout" and theirs[name] != ours[name]]
     if differing:
-        raise UserError(f"another architecture: {', '.join(differing)}")
+        what = ", ".join(f"{name} {theirs[name]} instead of {ours[name]}" for name in differing)
+        raise UserError(f"another architecture: {what}")
     return Reading(
         tensors=to_file(found.model),
         logits=logits_of(found.model, probe),
