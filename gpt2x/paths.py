@@ -1,6 +1,7 @@
 """Files: where gpt2x's own lie, how paths are shown, how text is read, and how files are written."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -114,14 +115,14 @@ def _temporary(path: Path) -> Path:
 
 
 def remove_temporaries(folder: Path, names: Iterable[str]) -> None:
-    """Removes what killed processes left of write_whole for files of these names, in a folder that nobody else writes.
+    """Removes what killed processes left of files and folders of these names, in a folder that nobody else writes.
 
     If a name is that of a folder, the temporary files of all files in it are removed.
     """
     for name in names:
         for temporary in (*folder.glob(f".{escape(name)}.*.tmp"), *(folder / name).glob(".*.tmp")):
             with suppress(OSError):
-                temporary.unlink()
+                shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

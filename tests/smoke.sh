@@ -28,3 +28,5 @@ test -s runs/evaluate/*/evaluation.csv
 engines=gpt2x,gpt2x_lookup,transformers,ctranslate2,openvino,llamacpp
 gpt2x task=benchmark "task.engines=[$engines]" task.batch_sizes=[1] task.prompt_tokens=4 task.new_tokens=4 task.rounds=2
 test "$(grep -c float32 runs/benchmark/*/benchmark.csv)" = 6   # one row per engine: none was left out
+gpt2x task=export task.format=gguf dtype=int8
+test "$(grep -c '"pass"' runs/export/*/certificate.csv)" = 3   # gpt2x, gguf and llama.cpp

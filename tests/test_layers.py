@@ -20,7 +20,7 @@ MODULES = {
 LAYERS = [
     (
         *("gpt2x", "gpt2x.errors", "gpt2x.paths", "gpt2x.memory", "gpt2x.device", "gpt2x.process", "gpt2x.shell"),
-        "gpt2x.visible",
+        *("gpt2x.visible", "gpt2x.llamacpp"),
     ),
     ("gpt2x.model",),
     ("gpt2x.config", "gpt2x.tokenizer", "gpt2x.prompts"),
@@ -41,6 +41,7 @@ ONLY = {
     "omegaconf": ("gpt2x.cli", "gpt2x.config"),
     "transformers": ("gpt2x.parity.reference", "gpt2x.benchmark.engines"),
     "rich": ("gpt2x.reports",),
+    "xllamacpp": ("gpt2x.llamacpp",),
 }
 
 

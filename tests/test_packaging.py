@@ -25,12 +25,15 @@ OPTIONAL = {  # modules that are imported only if the user asks for what they do
     "gpt2x/benchmark/engines/ctranslate2.py": "bench",
     "gpt2x/benchmark/engines/llamacpp.py": "bench",
     "gpt2x/benchmark/engines/openvino.py": "bench",
+    "gpt2x/checkpoints/exporting/gguf.py": "formats",
     "gpt2x/checkpoints/formats/flax.py": "formats",
     "gpt2x/checkpoints/formats/gguf.py": "formats",
     "gpt2x/checkpoints/formats/keras.py": "formats",
     "gpt2x/cli/search.py": "optuna",
     "gpt2x/cli/slurm_states.py": "slurm",
     "gpt2x/cli/submitit_launchers.py": "slurm",
+    "gpt2x/llamacpp.py": "bench",
+    "gpt2x/parity/conversion/readers.py": "formats",
     "gpt2x/runs/tracking.py": "mlflow",
 }
 

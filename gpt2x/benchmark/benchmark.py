@@ -14,7 +14,7 @@ from gpt2x.benchmark.measure import draw_prompts, measure
 from gpt2x.benchmark.participants import LeftOut, Participants, Progress, loaded
 from gpt2x.benchmark.rows import BenchmarkRow
 from gpt2x.benchmark.summarize import benchmark_rows
-from gpt2x.checkpoints.export import save_checkpoint
+from gpt2x.checkpoints.exporting.hf import save_checkpoint
 from gpt2x.checkpoints.load import Checkpoint
 from gpt2x.config.tasks.benchmark import BenchmarkTask
 from gpt2x.errors import UserError

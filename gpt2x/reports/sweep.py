@@ -13,6 +13,7 @@ from gpt2x.config.objective import Objective
 from gpt2x.decoding.rows import GenerationRow
 from gpt2x.decoding.scores import logprob
 from gpt2x.evaluation.rows import EvaluationRow, bits_per_byte
+from gpt2x.parity.conversion.rows import ReaderRow, Verdict
 from gpt2x.parity.rows import SummaryRow
 from gpt2x.reports import console
 from gpt2x.runs.collect import JOBS, as_cell, setting_of, short_names, swept_settings
@@ -57,6 +58,14 @@ def _tokens_per_second(rows: list[BenchmarkRow]) -> str:
     return f"{max(own):,.0f}" if own else ""
 
 
+def _verdict(rows: list[ReaderRow]) -> str:
+    return str(Verdict.FAIL if any(row.verdict == Verdict.FAIL for row in rows) else Verdict.PASS)
+
+
+def _max_error(rows: list[ReaderRow]) -> str:
+    return "" if rows[0].max_abs_error is None else f"{rows[0].max_abs_error:.2g}"
+
+
 _NUMBERS = {
     "generate": _Numbers(
         "generations.csv",
@@ -75,6 +84,7 @@ _NUMBERS = {
     ),
     "evaluate": _Numbers("evaluation.csv", EvaluationRow, {"bits per byte": lambda rows: f"{bits_per_byte(rows):.4f}"}),
     "benchmark": _Numbers("benchmark.csv", BenchmarkRow, {"tokens/s": _tokens_per_second}),
+    "export": _Numbers("certificate.csv", ReaderRow, {"max error": _max_error}, _verdict),
 }
 
 

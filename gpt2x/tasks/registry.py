@@ -14,6 +14,7 @@ from gpt2x.config.tasks.generate import SCORES
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.decoding.rows import GenerationRow, TokenRow
 from gpt2x.evaluation.rows import EvaluationRow
+from gpt2x.parity.conversion.rows import ReaderRow, TensorRow
 from gpt2x.parity.process.fork_server import begin_server, can_fork
 from gpt2x.parity.rows import CauseRow, ParityRow, SideBySideRow, SummaryRow
 from gpt2x.prompts import PROMPT_FILES
@@ -126,6 +127,11 @@ ALL = (
         "download",
         {"download.csv": DownloadRow},
         reads_weights=lambda weights: False,
+    ),
+    Task(
+        "export",
+        {"certificate.csv": ReaderRow, "tensors.csv": TensorRow},
+        files=("certificate.json", "export", WEIGHTS),
     ),
     Task(
         "report",

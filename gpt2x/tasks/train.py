@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from gpt2x.checkpoints.export import save_checkpoint
+from gpt2x.checkpoints.exporting.hf import save_checkpoint
 from gpt2x.checkpoints.load import Checkpoint, complete_config, load_checkpoint
 from gpt2x.config.schema import Config
 from gpt2x.config.tasks.train import TrainTask

@@ -15,7 +15,7 @@ from torch import Tensor
 from gpt2x.checkpoints import hub
 from gpt2x.checkpoints import locate as find
 from gpt2x.checkpoints.contents import Contents
-from gpt2x.checkpoints.export import save_checkpoint
+from gpt2x.checkpoints.exporting.hf import save_checkpoint
 from gpt2x.checkpoints.formats import FORMATS, read_contents
 from gpt2x.checkpoints.formats.files import FILES
 from gpt2x.checkpoints.load import Checkpoint, load_checkpoint

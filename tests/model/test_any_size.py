@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from transformers import GPT2LMHeadModel
 
-from gpt2x.checkpoints.export import save_checkpoint
+from gpt2x.checkpoints.exporting.hf import save_checkpoint
 from gpt2x.checkpoints.load import load_checkpoint
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.weights import WeightsConfig

@@ -25,6 +25,9 @@ HEADERS = {
     "tokens_per_second,ratio_to_transformers,first_token_ms,peak_rss_mb,load_seconds,same_tokens",
     "weights.csv": "source,name,shape,dtype,done,norm,sha256",
     "download.csv": "repository,commit,file,n_bytes,checksum",
+    "certificate.csv": "reader,version,independent,verdict,tensors,tensors_equal,tensors_rounded,max_abs_error,"
+    "max_abs_logit_difference,mean_kl,top1_agreement,relative_difference,tolerance,texts,texts_same,note",
+    "tensors.csv": "reader,tensor,shape,dtype,found,max_abs_error,relative_error",
     "timing.csv": "stage,seconds",
     "jobs.csv": "job,overrides,status,attempts,error,seconds,notes,stale,objective",
 }

@@ -236,6 +236,7 @@ def test_every_task_declares_what_it_writes(gpt2x: Cli, launch: Path) -> None:
         "evaluate": ("task.data=text.txt",),
         "benchmark": ("task.engines=[gpt2x]", "task.batch_sizes=[1]", "task.new_tokens=2", "task.rounds=1"),
         "inspect": (),
+        "export": ("task.format=pt",),
         "report": ("task.runs=generate",),
     }
     assert {*arguments, "collect"} == set(TASKS)

@@ -4,28 +4,22 @@ int8 is llama.cpp's q8_0: 8 bits per weight and one scale in float16 per 32 weig
 """
 
 import json
-import signal
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gguf
-import xllamacpp
-from gguf import GGMLQuantizationType
-from xllamacpp import ggml_type, llama_flash_attn_type
+import gguf  # noqa: F401  (convert needs it: without it, the engine is not installed)
 
-_WEIGHTS = {
-    "float32": GGMLQuantizationType.F32,
-    "float16": GGMLQuantizationType.F16,
-    "int8": GGMLQuantizationType.Q8_0,
-}
-
+from gpt2x.llamacpp import start_server
+from gpt2x.model.config import GPT2Config
 
 _CELLS = 256  # llama.cpp's caches grow in units of as many tokens
 
 
 def dtypes() -> set[str]:
     """They do not depend on the CPU."""
-    return set(_WEIGHTS)
+    return {"float32", "float16", "int8"}
 
 
 class Engine:
@@ -58,21 +52,7 @@ class Engine:
     def _start(self, slots: int, context: int) -> None:
         self.server: Any = None  # first frees the memory of the one before
         self.slots, self.context = slots, context
-        params = xllamacpp.CommonParams()
-        params.model.path = str(self.file)
-        params.n_parallel, params.n_ctx = slots, slots * context
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = self.threads
-        params.n_gpu_layers = 0
-        params.cache_ram_mib = 0  # keeps no copies of the caches of earlier prompts
-        params.warmup = False
-        params.verbosity = -1
-        if self.dtype == "float32":  # the default is a cache in float16, and flash attention, which is slow in float32
-            params.cache_type_k = params.cache_type_v = ggml_type.GGML_TYPE_F32
-            params.flash_attn_type = llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        self.server = xllamacpp.Server(params)
-        for number, handler in handlers.items():  # the server has replaced them by its own
-            signal.signal(number, handler)
+        self.server = start_server(self.file, slots, context, self.threads, exact=self.dtype == "float32")
 
 
 def convert(directory: Path, dtype: str) -> None:
@@ -84,32 +64,14 @@ def convert(directory: Path, dtype: str) -> None:
     """
     from safetensors import safe_open
 
-    from gpt2x.checkpoints.names import is_conv1d
+    from gpt2x.checkpoints.exporting.gguf import Vocabulary, write_gguf
 
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    writer = gguf.GGUFWriter(_file(directory, dtype), gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.GPT2])
-    writer.add_block_count(config["n_layer"])
-    writer.add_context_length(config["n_positions"])
-    writer.add_embedding_length(config["n_embd"])
-    writer.add_feed_forward_length(4 * config["n_embd"])
-    writer.add_head_count(config["n_head"])
-    writer.add_layer_norm_eps(config["layer_norm_epsilon"])
-    writer.add_tokenizer_model("rwkv")
-    writer.add_token_list([f"{id} " for id in range(config["vocab_size"])])
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, config["n_layer"])
+    stated = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    config = GPT2Config(**{each.name: stated[each.name] for each in fields(GPT2Config) if each.name in stated})
+    vocabulary = Vocabulary("rwkv", [f"{id} " for id in range(config.vocab_size)])
     with safe_open(directory / "model.safetensors", "np") as file:
-        for name in file.keys():  # noqa: SIM118 (it is not a dict)
-            tensor = file.get_tensor(name)
-            is_matrix = name == "transformer.wte.weight" or is_conv1d(name)
-            kind = _WEIGHTS[dtype] if is_matrix else GGMLQuantizationType.F32
-            data = gguf.quants.quantize((tensor.T if is_conv1d(name) else tensor).copy(), kind)
-            target = names.get_name(name, (".weight", ".bias"))
-            assert target is not None, name
-            writer.add_tensor(target, data, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+        tensors = {name: partial(file.get_tensor, name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+        write_gguf(_file(directory, dtype), config, tensors, dtype, vocabulary)
 
 
 def _file(directory: Path, dtype: str) -> Path:

@@ -13,6 +13,7 @@ from gpt2x.config.tasks.benchmark import BenchmarkTask
 from gpt2x.config.tasks.collect import CollectTask
 from gpt2x.config.tasks.download import DownloadTask
 from gpt2x.config.tasks.evaluate import EvaluateTask
+from gpt2x.config.tasks.export import ExportTask
 from gpt2x.config.tasks.generate import GenerateTask
 from gpt2x.config.tasks.inspect import InspectTask
 from gpt2x.config.tasks.report import ReportTask
@@ -39,6 +40,7 @@ SCHEMAS: dict[str, type[TaskSettings]] = {
     "benchmark": BenchmarkTask,
     "inspect": InspectTask,
     "download": DownloadTask,
+    "export": ExportTask,
     "collect": CollectTask,
     "report": ReportTask,
 }

@@ -1,0 +1,68 @@
+"""Every format to every other and back: the same weights, and the same bytes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpt2x.checkpoints.exporting import exporter_for
+from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
+from gpt2x.config.model import ModelConfig
+from gpt2x.config.tasks.export import FORMATS
+from gpt2x.config.weights import WeightsConfig
+from tests.conftest import tiny_hf
+
+pytest.importorskip("gguf")
+
+
+@pytest.fixture(scope="module")
+def source(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """300 tokens, width 32, with all biases and norms different."""
+    folder = tmp_path_factory.mktemp("source")
+    model = tiny_hf(bos_token_id=0, eos_token_id=0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).write_bytes((tiny_dir / name).read_bytes())
+    return load(folder)
+
+
+def load(path: Path) -> Checkpoint:
+    weights = WeightsConfig("local", str(path))
+    return load_checkpoint(ModelConfig("auto"), weights, torch.float32, torch.device("cpu"), shared=False)
+
+
+def convert(checkpoint: Checkpoint, format: str, dtype: str, folder: Path) -> Path:
+    """The path of the file with the weights."""
+    folder.mkdir()
+    exporter = exporter_for(format, dtype)
+    exporter.write(folder, checkpoint.model, checkpoint.tokenizer, dtype)
+    return folder / exporter.weights
+
+
+@pytest.mark.parametrize("there", FORMATS)
+@pytest.mark.parametrize("here", FORMATS)
+def test_every_format_to_every_other_and_back(source: Checkpoint, tmp_path: Path, here: str, there: str) -> None:
+    first = convert(source, here, "float32", tmp_path / "first")
+    between = convert(load(first), there, "float32", tmp_path / "between")
+    found = load(between)
+    assert found.model.config == source.model.config
+    for name, tensor in source.model.state_dict().items():
+        assert torch.equal(found.model.state_dict()[name], tensor), name
+    last = convert(found, here, "float32", tmp_path / "last")
+    for file in first.parent.iterdir():
+        assert (last.parent / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+@pytest.mark.parametrize(
+    ("format", "dtype"), [("llmc", "bfloat16"), ("gguf", "float16"), ("gguf", "bfloat16"), ("gguf", "int8")]
+)
+def test_what_was_rounded_once_is_not_rounded_again(
+    source: Checkpoint, tmp_path: Path, format: str, dtype: str
+) -> None:
+    first = convert(source, format, dtype, tmp_path / "first")
+    between = convert(load(first), "hf", "float32", tmp_path / "between")
+    last = convert(load(between.parent), format, dtype, tmp_path / "last")
+    assert last.read_bytes() == first.read_bytes()

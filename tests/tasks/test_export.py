@@ -1,0 +1,351 @@
+"""task=export: what it writes, who confirms it, and that a conversion that is wrong in any way is not written."""
+
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gpt2x.checkpoints.exporting import hf
+from gpt2x.parity.conversion import certificate
+from gpt2x.tasks import export
+from tests.conftest import Cli, FullDisk, Refused, assert_in, interrupt_at, read_csv, run_dir, tiny_hf
+
+LOSSLESS = ("hf", "pt", "nanogpt", "llmc", "gguf")
+INDEPENDENT = {"hf": ["transformers"], "pt": ["transformers"], "gguf": ["gguf", "llama.cpp"]}
+
+
+@pytest.fixture(scope="module")
+def source(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 tokens, width 32, with all biases and norms different."""
+    folder = tmp_path_factory.mktemp("source")
+    model = tiny_hf(bos_token_id=0, eos_token_id=0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).write_bytes((tiny_dir / name).read_bytes())
+    return folder
+
+
+@pytest.fixture
+def export_to(gpt2x: Cli, source: Path) -> Callable[..., Any]:
+    """task=export, of the source if the arguments name no other weights, with the run folder `run`."""
+
+    def run(*args: str) -> Any:
+        weights = () if any(arg.startswith("weights.path=") for arg in args) else (f"weights.path={source}",)
+        return gpt2x("task=export", *weights, "hydra.run.dir=run", *args)
+
+    return run
+
+
+def certificate_in(run: Path) -> Any:
+    return json.loads((run / "certificate.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("format", LOSSLESS)
+def test_a_format_that_loses_nothing(export_to: Any, launch: Path, format: str) -> None:
+    if format == "gguf":
+        pytest.importorskip("gguf")
+        pytest.importorskip("xllamacpp")
+    done = export_to(f"task.format={format}")
+    assert done.code == 0, done
+    assert done.out.startswith("PASS  run/export is the same model: custom · ")
+    rows = read_csv(launch / "run" / "certificate.csv")
+    readers = INDEPENDENT.get(format, [])
+    assert [(row["reader"], row["independent"], row["verdict"]) for row in rows] == [
+        ("gpt2x", "False", "pass"),
+        *((reader, "True", "pass") for reader in readers),
+    ]
+    assert (rows[0]["max_abs_error"], rows[0]["max_abs_logit_difference"], rows[0]["mean_kl"]) == ("0.0", "0.0", "0.0")
+    assert all(row["tensors"] in ("", "28") and row["tensors"] == row["tensors_equal"] for row in rows)
+    assert all(row["texts"] == row["texts_same"] != "0" for row in rows)
+    assert {row["found"] for row in read_csv(launch / "run" / "tensors.csv")} == {"equal"}
+    found = certificate_in(launch / "run")
+    assert (found["passed"], [each.split()[0] for each in found["confirmed_by"]]) == (True, readers)
+    assert sorted(each["name"] for each in found["files"]) == sorted(
+        file.name for file in (launch / "run" / "export").iterdir()
+    )
+    assert ("gpt2x's own reader only" in done.out) == (not readers)
+
+
+@pytest.mark.parametrize(
+    ("format", "dtype", "rounded", "least", "most"),
+    [
+        ("hf", "float16", 28, 1e-5, 2**-11),
+        ("hf", "bfloat16", 28, 1e-4, 2**-8),
+        ("llmc", "bfloat16", 28, 1e-4, 2**-8),
+        ("gguf", "float16", 9, 1e-5, 2**-11),
+        ("gguf", "bfloat16", 9, 1e-4, 2**-8),
+        ("gguf", "int8", 9, 1e-4, 0.6 / 127),
+    ],
+)
+def test_a_format_that_rounds(
+    export_to: Any, launch: Path, format: str, dtype: str, rounded: int, least: float, most: float
+) -> None:
+    """GGUF keeps all tensors but the matrices and the token embeddings in float32."""
+    done = export_to(f"task.format={format}", f"dtype={dtype}")
+    assert done.code == 0, done
+    (own, *others) = read_csv(launch / "run" / "certificate.csv")
+    assert (int(own["tensors_equal"]), int(own["tensors_rounded"])) == (28 - rounded, rounded)
+    assert least < max(float(row["relative_error"]) for row in read_csv(launch / "run" / "tensors.csv")) <= most
+    assert float(own["mean_kl"]) > 0
+    assert own["relative_difference"] == ""  # rounding is no error: only the tensors are judged
+    assert [row["verdict"] for row in others] == ["pass"] * len(INDEPENDENT.get(format, []))
+    for row in others:
+        assert row["relative_difference"] == "" or float(row["relative_difference"]) <= float(row["tolerance"])
+
+
+def test_float64_is_not_called_equal_after_it_was_rounded(gpt2x: Cli, launch: Path, source: Path) -> None:
+    folder = launch / "double"
+    folder.mkdir()
+    for name in ("config.json", "vocab.json", "merges.txt"):
+        (folder / name).write_bytes((source / name).read_bytes())
+    tensors = {
+        name: tensor.double() + 1e-12 if tensor.ndim == 2 else tensor.double()
+        for name, tensor in load_file(source / "model.safetensors").items()
+    }
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    for dtype, equal in [("float32", "18"), ("float64", "28")]:
+        settings = (f"dtype={dtype}", f"weights.path={folder}", f"hydra.run.dir={dtype}")
+        done = gpt2x("task=export", "task.format=hf", *settings)
+        assert done.code == 0, done
+        assert {row["tensors_equal"] for row in read_csv(launch / dtype / "certificate.csv")} == {equal}
+
+
+def test_random_weights_are_exported_and_read_again(gpt2x: Cli, launch: Path) -> None:
+    sizes = ("model=nano", "model.n_layer=1", "model.n_positions=64")
+    assert gpt2x("task=export", "weights=random", *sizes, "task.format=pt", "task.path=out").code == 0
+    assert sorted(file.name for file in (launch / "out").iterdir()) == [
+        *("config.json", "merges.txt", "pytorch_model.bin", "tokenizer_config.json", "vocab.json")
+    ]
+    generated = gpt2x("task=generate", "prompt=Juliet", "decode.max_new_tokens=2", "weights.path=out/pytorch_model.bin")
+    assert generated.code == 0
+
+
+# Conversions that are wrong
+
+
+def in_file(change: Callable[[dict[str, torch.Tensor]], None], folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def transpose(tensors: dict[str, torch.Tensor]) -> None:
+    name = "transformer.h.1.attn.c_proj.weight"
+    tensors[name] = tensors[name].t().contiguous()
+
+
+def move_one_value(tensors: dict[str, torch.Tensor]) -> None:
+    value = tensors["transformer.ln_f.weight"][:1]
+    value.copy_(torch.from_numpy(np.nextafter(value.numpy(), np.float32(9))))
+
+
+def negative_zero(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["transformer.h.0.ln_1.bias"][3] = -0.0
+
+
+def in_config(change: dict[str, Any], folder: Path) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+
+
+def swap_merges(folder: Path) -> None:
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+    lines[1:] = reversed(lines[1:])
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def truncate(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+WRONG = {
+    "a transposed square matrix": (partial(in_file, transpose), ["h.1.attn.c_proj.weight wrong"]),
+    "one value moved by one bit": (partial(in_file, move_one_value), ["ln_f.weight wrong"]),
+    "another number of heads": (partial(in_config, {"n_head": 8}), ["another architecture", "n_head 8 instead of 4"]),
+    "another epsilon": (
+        partial(in_config, {"layer_norm_epsilon": 1e-3}),
+        ["layer_norm_epsilon 0.001 instead"],
+    ),
+    "other merges": (swap_merges, ["another vocabulary, or other merges"]),
+    "a truncated file": (truncate, ["model.safetensors: truncated"]),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_wrong_conversion_is_not_written(
+    export_to: Any, launch: Path, monkeypatch: pytest.MonkeyPatch, mistake: str
+) -> None:
+    change, words = WRONG[mistake]
+    write = hf.save_checkpoint
+
+    def write_wrong(folder: Path, *args: Any) -> None:
+        write(folder, *args)
+        change(folder)
+
+    monkeypatch.setattr(hf, "save_checkpoint", write_wrong)
+    done = export_to("task.format=hf", "task.path=out")
+    assert done.code == 1, done
+    assert done.out.startswith("FAIL  out was not written, as it would be another model")
+    assert_in(done.out, *words)
+    assert ".tmp" not in done.out
+    assert [each.name for each in launch.iterdir()] == ["run"]
+    found = certificate_in(launch / "run")
+    assert not found["passed"]
+    assert found["readers"][0]["verdict"] == "fail"
+    assert json.loads((launch / "run" / "job.json").read_text())["passed"] is False
+
+
+def test_the_sign_of_zero_is_a_bit_too(export_to: Any, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = hf.save_checkpoint
+
+    def with_zero(folder: Path, model: Any, *args: Any) -> None:
+        with torch.no_grad():
+            model.transformer.h[0].ln_1.bias[3] = 0.0  # in the source, too
+        write(folder, model, *args)
+        in_file(negative_zero, folder)
+
+    monkeypatch.setattr(hf, "save_checkpoint", with_zero)
+    assert export_to("task.format=hf").code == 1
+    wrong = {row["tensor"] for row in read_csv(launch / "run" / "tensors.csv") if row["found"] != "equal"}
+    assert wrong == {"transformer.h.0.ln_1.bias"}
+
+
+@pytest.mark.parametrize("origin", ["hf", "nanogpt"])
+def test_an_independent_reader_that_disagrees_is_believed(
+    export_to: Any, launch: Path, monkeypatch: pytest.MonkeyPatch, origin: str
+) -> None:
+    """gpt2x reads its own mistake back without noticing it; transformers does not, whatever the source was."""
+    assert export_to(f"task.format={origin}", "task.path=origin").code == 0
+    file = next(name for name in ("model.safetensors", "ckpt.pt") if (launch / "origin" / name).exists())
+    write, read = hf.to_file, certificate.to_file
+
+    def turned(model: Any) -> Any:
+        return {name: t.flip(0) if name == "transformer.wpe.weight" else t for name, t in write(model).items()}
+
+    monkeypatch.setattr(hf, "to_file", turned)
+    monkeypatch.setattr(certificate, "to_file", lambda model: turned(model))
+    assert export_to("task.format=hf", f"weights.path=origin/{file}").code == 1
+    own, transformers = read_csv(launch / "run" / "certificate.csv")
+    assert read is write
+    assert (own["tensors_equal"], transformers["tensors_equal"], transformers["verdict"]) == ("28", "27", "fail")
+    assert certificate_in(launch / "run")["confirmed_by"] == []
+
+
+def test_a_reader_that_is_not_installed_confirms_nothing(
+    export_to: Any, launch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gguf")
+    monkeypatch.setitem(sys.modules, "gpt2x.llamacpp", None)
+    done = export_to("task.format=gguf")
+    assert done.code == 0, done
+    assert_in(done.out, "not installed    xllamacpp, which could confirm it")
+    found = certificate_in(launch / "run")
+    assert ([each.split()[0] for each in found["confirmed_by"]], found["not_installed"]) == (["gguf"], ["xllamacpp"])
+
+
+# The folder
+
+
+def test_a_folder_is_replaced_only_when_asked(export_to: Any, launch: Path) -> None:
+    assert export_to("task.format=hf", "task.path=out").code == 0
+    again = export_to("task.format=pt", "task.path=out")
+    assert_in(again.error(), "task.path=out: holds config.json already", "task.overwrite=true")
+    assert (launch / "out" / "model.safetensors").is_file()
+    assert export_to("task.format=pt", "task.path=out", "task.overwrite=true").code == 0
+    assert (launch / "out" / "pytorch_model.bin").is_file()
+    assert not (launch / "out" / "model.safetensors").exists()
+    (launch / "out" / "thesis.tex").write_text("years of work")
+    refused = export_to("task.format=hf", "task.path=out", "task.overwrite=true")
+    assert_in(refused.error(), "holds thesis.tex, which no export writes")
+    assert (launch / "out" / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_failed_replacement_keeps_the_old_folder(
+    export_to: Any, launch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert export_to("task.format=hf", "task.path=out").code == 0
+    before = {file.name: file.read_bytes() for file in (launch / "out").iterdir()}
+    write = hf.save_checkpoint
+
+    def write_wrong(folder: Path, *args: Any) -> None:
+        write(folder, *args)
+        in_file(transpose, folder)
+
+    monkeypatch.setattr(hf, "save_checkpoint", write_wrong)
+    assert export_to("task.format=hf", "task.path=out", "task.overwrite=true").code == 1
+    assert {file.name: file.read_bytes() for file in (launch / "out").iterdir()} == before
+
+
+def test_the_run_folder_is_used_again(export_to: Any, launch: Path) -> None:
+    assert export_to("task.format=hf").code == export_to("task.format=pt").code == 0
+    assert {file.name for file in (launch / "run" / "export").iterdir()} > {"pytorch_model.bin"}
+    assert [each.name for each in (launch / "run").iterdir() if each.name.endswith(".tmp")] == []
+
+
+def test_what_a_killed_run_left_is_removed(export_to: Any, launch: Path) -> None:
+    left = launch / "run" / ".export.0123abcd.tmp"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_text("half of it")
+    assert export_to("task.format=hf").code == 0
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("function", ["exporter_for", "certify", "place"])
+def test_an_interrupted_export_leaves_nothing(
+    export_to: Any, launch: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    interrupt_at(export, function, 1, monkeypatch)
+    assert export_to("task.format=hf", "task.path=out").code == 130
+    assert not (launch / "out").exists()
+    assert [each.name for each in launch.iterdir() if each.name.endswith(".tmp")] == []
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], ["task=export", "task.format=NAME", "hf, pt, nanogpt, llmc, gguf"]),
+        (["task.format=ggfu"], ["task.format=ggfu", "did you mean 'gguf'?"]),
+        (["task.format=hf", "dtype=int8"], ["dtype=int8", "float32 or float64", "int8 is for task.format=gguf"]),
+        (["task.format=llmc", "dtype=float16"], ["task.format=llmc holds float32 or bfloat16"]),
+        (["task.format=hf", "task.path=/dev/null"], ["task.path=/dev/null", "Not a directory"]),
+        (["task.format=hf", "task.path=/proc/here"], ["cannot write /proc/here"]),
+        (["task.format=hf", "device=cpu"], ["device", "task=export does not use it"]),
+    ],
+)
+def test_bad_input_is_refused(refused: Refused, source: Path, args: list[str], words: list[str]) -> None:
+    assert_in(refused("task=export", f"weights.path={source}", *args), *words)
+
+
+def test_a_full_disk_is_reported_in_one_line(
+    export_to: Any, launch: Path, monkeypatch: pytest.MonkeyPatch, full_disk: FullDisk
+) -> None:
+    monkeypatch.setattr("gpt2x.checkpoints.exporting.folder.os.urandom", lambda n: bytes(n))
+    full_disk(launch / ".out.00000000.tmp" / "pytorch_model.bin")
+    assert_in(export_to("task.format=pt", "task.path=out").error(), "cannot write", "pytorch_model.bin")
+    assert not list(launch.glob("*out*"))
+
+
+def test_a_sweep_over_formats(gpt2x: Cli, launch: Path, source: Path) -> None:
+    done = gpt2x("-m", "task=export", f"weights.path={source}", "task.format=hf,pt", "hydra.sweep.dir=sweep")
+    assert done.code == 0
+    assert_in(done.out, "max error", "pass")
+    rows = read_csv(launch / "sweep" / "certificate.csv")
+    assert [(row["task.format"], row["reader"]) for row in rows] == [
+        *(("hf", "gpt2x"), ("hf", "transformers"), ("pt", "gpt2x"), ("pt", "transformers"))
+    ]
+
+
+def test_the_run_folder_is_named_by_its_time(gpt2x: Cli, launch: Path, source: Path) -> None:
+    done = gpt2x("task=export", f"weights.path={source}", "task.format=hf")
+    assert_in(done.out, f"results in {run_dir(launch, 'export').relative_to(launch)}")
