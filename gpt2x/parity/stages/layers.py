@@ -23,6 +23,10 @@ def _compare(c: Comparison) -> StageResult:
     sites = _modules(c, c.exact)
     logits: list[Tensor] = []
     c.propagated = trace(lambda: logits.append(c.exact.logits(c.ids(c.exact))), sites)
+    for site in _of_another_kind(c):
+        for subject in (c.exact, c.subject):
+            subject.sites.pop(site, None)
+        sites.pop(site)
     c.isolated = isolate(lambda: c.exact.logits(c.ids(c.exact)), sites, c.record.inputs)
     in_dtype: dict[str, Tensor] = {}
     if c.subject is not c.exact:
@@ -45,6 +49,19 @@ def _compare(c: Comparison) -> StageResult:
 
 def _modules(c: Comparison, subject: Subject) -> dict[str, nn.Module]:
     return {site: module for site, module in subject.sites.items() if site in c.record.outputs}
+
+
+def _of_another_kind(c: Comparison) -> list[str]:
+    """Modules that are called with ids where the reference's is called with floats, or the other way round.
+
+    One that adds positions to embeddings, for example, is no table of positions.
+    """
+    expected = c.record.inputs
+    return [
+        site
+        for site, x in c.propagated.inputs.items()
+        if site in expected and x.is_floating_point() != expected[site].is_floating_point()
+    ]
 
 
 def _is_compared(c: Comparison, site: str) -> bool:
