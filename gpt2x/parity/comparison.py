@@ -50,6 +50,9 @@ class Comparison:
     isolated: dict[str, torch.Tensor] = field(default_factory=dict)
     """Site -> what the exact subject's module answers to the reference's input; filled in by the stage layers."""
 
+    of_another_kind: list[str] = field(default_factory=list)
+    """Sites of modules that are no counterparts of the reference's; filled in by the stage layers."""
+
     @cached_property
     def idle(self) -> dict[str, str]:
         """Parameters of the subject that the reference lacks -> why they change nothing, for those that do not."""
@@ -63,7 +66,8 @@ class Comparison:
     @property
     def sites(self) -> list[str]:
         """The subject's modules that the reference has as well."""
-        return [site for site in self.exact.parts.sites if site in self.record.outputs]
+        named = [site for site in self.exact.parts.sites if site in self.record.outputs]
+        return [site for site in named if site not in self.of_another_kind]
 
     @property
     def ids(self) -> torch.Tensor:

@@ -234,7 +234,8 @@ def _failed(v: Validation) -> str:
         found.append(f"{_number(check.value)} against {_number(check.tolerance)}")
     elif check.value is not None:
         found.append(_number(check.value))
-    return f"first divergence: {', '.join(found)}"
+    other = f"another architecture: {', '.join(v.diagnosis.architecture)}; " if v.diagnosis.architecture else ""
+    return f"{other}first divergence: {', '.join(found)}"
 
 
 def _yes(yes: bool) -> tuple[str, str]:

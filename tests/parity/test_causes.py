@@ -9,6 +9,7 @@ import pytest
 
 from gpt2x.config.tasks.validate import Stage
 from gpt2x.parity.diagnosis.evidence import common_sites
+from gpt2x.reports.validation import verdict
 from tests.conftest import read_csv, run_dir
 from tests.parity.conftest import Run, Validate, summary_of
 from tests.parity.test_broken import IN_MODULES, IN_WIRING
@@ -22,6 +23,7 @@ LATER = "input of wpe: positions shifted: they begin at 1, not at 0"
 SCALE = "h.*.attn: attention scores not scaled by 1/sqrt(head width)"
 SWAPPED = "input of h.2: layers out of order: h.0, h.2, h.1"
 STRICT = "h.*.attn: causal mask off by one: a token does not see itself"
+INSIDE = "its input, which is behind the norm, is added to its output"
 UNKNOWN = "unknown"
 CASES = {
     "act_and_ln_f": [ACT, LN_F],
@@ -81,6 +83,40 @@ CASES = {
         "h.*.ln_1, h.*.ln_2, ln_f: RMS norm instead of LayerNorm",
         "logits: lm_head: log-probabilities, which softmax does not see: a log_softmax at the end",
     ],
+    "rms_norms": [
+        "h.*.ln_1, h.*.ln_2, ln_f: LayerNorm eps 1e-08 instead of 1e-05",
+        "h.*.ln_1, h.*.ln_2, ln_f: RMS norm instead of LayerNorm, divided by RMS + eps and without bias",
+        "h.*.mlp.act: ReLU instead of tanh GELU",
+    ],
+    "nothing_in_blocks": [
+        "h.*: attention and MLP left out: the block does nothing",
+        "logits: lm_head: logits scaled by 0.144337567297",
+    ],
+    "residuals_inside": [
+        "h.*.attn: missing bias (in c_attn)",
+        "h.*.attn: missing bias (in c_proj)",
+        "h.*.attn: heads split and merged without a transpose",
+        f"h.*.attn, h.*.mlp: {INSIDE}",
+        "h.*: residuals left out around attention and the MLP",
+    ],
+    "inverted_and_tokens_twice": [
+        "h.*.attn: causal mask inverted: a token sees only what follows, and the rest is filled with 1e-9 instead "
+        "of -inf",
+        "input of drop: sinusoidal positions instead of wpe: sines and cosines in turn",
+        "input of drop: token embedding added twice",
+    ],
+    "table_in_float32": [
+        "input of drop: sinusoidal positions instead of wpe: sines and cosines in turn, computed in float32",
+        LN_F,
+    ],
+    "called_with_ids": ["h.*.attn: causal mask missing"],
+    "biased_head": ["lm_head: a bias that GPT-2 has not: lm_head.bias", LN_F],
+    "another_architecture": [
+        "h.*.ln_1, h.*.ln_2, ln_f: LayerNorm eps 1e-08 instead of 1e-05",
+        "h.*.ln_1, h.*.ln_2, ln_f: RMS norm instead of LayerNorm, divided by RMS + eps and without bias",
+        "h.*.attn: rotary positions (RoPE) by halves, which GPT-2 has not",
+        "h.*.mlp: SwiGLU, a gated MLP with three matrices, instead of GPT-2's",
+    ],
     "own_weights_and_code": ["h.*.mlp.c_fc.bias: all zero", ACT, LN_F],
 }
 
@@ -104,6 +140,18 @@ def test_a_correct_model_has_no_causes(run: Run, name: str) -> None:
     found = run(name, *STAGES)
     assert found.passed
     assert found.causes == []
+
+
+def test_a_correct_model_of_bare_matrices_passes(run: Run) -> None:
+    """Square matrices that belong to no layer are used as [in, out], though those of the MLP are [out, in]."""
+    assert run(several.bare_matrices, *STAGES).passed
+
+
+def test_another_architecture_is_said_first(run: Run) -> None:
+    found = run(several.another_architecture, *STAGES)
+    assert verdict(found).plain.startswith(
+        "FAIL  another architecture: RMSNorm, RoPE, SwiGLU; first divergence: h.0.ln_1"
+    )
 
 
 def test_random_pairs_of_mistakes_are_named_and_nothing_else(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import torch
@@ -78,6 +79,118 @@ def rounded_once(m: GPT2, ids: Tensor) -> Tensor:
     return m.head(m.norm(x))
 
 
+def rms_plus_eps(a: Any, model: GPT2) -> GPT2:
+    """RMS norms whose eps is outside the root, and that have no bias."""
+    for norm in [part for part in model.modules() if isinstance(part, Norm)]:
+        norm.bias = None
+    return mistake(Norm, forward=lambda m, x: x / (x.square().mean(-1, True).sqrt() + 1e-8) * m.weight)(a, model)
+
+
+def empty_blocks(a: Any, model: GPT2) -> GPT2:
+    model.h = nn.ModuleList(nn.Identity() for _ in model.h)
+    return model
+
+
+class Reshaped(nn.Module):
+    """Attention of bare matrices without biases, with heads by reshaping, that adds what it is given."""
+
+    def __init__(self, width: int, n_head: int) -> None:
+        super().__init__()
+        self.n_head = n_head
+        self.Wq, self.Wk, self.Wv, self.Wo = (nn.Parameter(torch.zeros(width, width)) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, C = x.shape
+        q, k, v = ((x @ w).reshape(B, self.n_head, T, -1) for w in (self.Wq, self.Wk, self.Wv))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return x + y.reshape(B, T, C) @ self.Wo
+
+
+class Bare(nn.Module):
+    """Attention of bare matrices, which are used as nn.Linear does not."""
+
+    def __init__(self, width: int, n_head: int) -> None:
+        super().__init__()
+        self.n_head = n_head
+        for name in "qkvo":
+            setattr(self, f"W{name}", nn.Parameter(torch.zeros(width, width)))
+            setattr(self, f"b{name}", nn.Parameter(torch.zeros(width)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            (torch.einsum("btc,cd->btd", x, w) + b).unflatten(-1, (self.n_head, -1)).transpose(1, 2)
+            for w, b in ((self.Wq, self.bq), (self.Wk, self.bk), (self.Wv, self.bv))
+        )
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+        return y @ self.Wo + self.bo
+
+
+def bare_matrices(a: Any) -> GPT2:
+    """A correct model, with both layouts."""
+    model = GPT2(a)
+    for block in model.h:
+        block.attn = Bare(a.n_embd, a.n_head)
+    return model
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gate, self.up = (nn.Linear(width, 96, bias=False) for _ in range(2))
+        self.down = nn.Linear(96, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+def gated(a: Any, model: GPT2) -> GPT2:
+    for block in model.h:
+        block.mlp = SwiGLU(a.n_embd)
+    return model
+
+
+class AddsPositions(nn.Module):
+    """Called wpe, but given embeddings, to which it adds a table that was computed in float32."""
+
+    def __init__(self, a: Any) -> None:
+        super().__init__()
+        places = torch.arange(a.n_positions, dtype=torch.float32)[:, None]
+        angles = places * torch.exp(torch.arange(0, a.n_embd, 2, dtype=torch.float32) * -(math.log(10000) / a.n_embd))
+        self.register_buffer("table", torch.stack([angles.sin(), angles.cos()], -1).flatten(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.table[: x.shape[1]]
+
+
+def float32_positions(a: Any, model: GPT2) -> GPT2:
+    model.wpe = AddsPositions(a)
+    model.embed = MethodType(lambda m, ids, positions: m.wpe(m.wte(ids)), model)
+    return model
+
+
+class AsksWithIds(nn.Embedding):
+    """A table of positions that is called with the tokens."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return super().forward(torch.arange(ids.shape[-1]))
+
+
+def positions_by_ids(a: Any, model: GPT2) -> GPT2:
+    model.wpe = AsksWithIds(a.n_positions, a.n_embd)
+    model.positions = lambda ids: ids
+    return model
+
+
+def reshaped(a: Any, model: GPT2) -> GPT2:
+    for block in model.h:
+        block.attn = Reshaped(a.n_embd, a.n_head)
+    return model
+
+
+def looks_ahead(m: plain.Attention, scores: Tensor) -> Tensor:
+    return scores.masked_fill(plain.causal(scores), 1e-9)
+
+
 unbiased = mistake(Norm, eps=1e-3, forward=lambda m, x: plain.layer_norm(m, x, x.var(-1, keepdim=True)))
 only_scaled_tokens = mistake(GPT2, embed=lambda m, ids, p: m.wte(ids) * math.sqrt(m.wte.embedding_dim))
 twice_the_mlp = (
@@ -119,3 +232,19 @@ thirds = several(no_query_bias, plain.scale_none)
 other_parts = several(*twice_the_mlp, plain.no_ln_f)
 log_softmax = several(plain.norm_rms, plain.logits_shifted)
 own_weights_and_code = own_with("own_bias_forgotten", plain.act_erf, plain.no_ln_f)
+# Seen in the wild
+rms_norms = several(rms_plus_eps, plain.act_relu)
+nothing_in_blocks = several(empty_blocks, plain.logits_scaled)
+residuals_inside = several(
+    reshaped,
+    mistake(MLP, forward=lambda m, x: x + m.c_proj(m.act(m.c_fc(x)))),
+    mistake(Block, forward=lambda m, x: m.mlp(m.ln_2(m.attn(m.ln_1(x))))),
+)
+inverted_and_tokens_twice = several(
+    mistake(plain.Attention, mask=looks_ahead),
+    mistake(GPT2, embed=lambda m, ids, p: m.wte(ids) + m.wte(ids) + plain.sinusoids(p, m.wte.embedding_dim)),
+)
+table_in_float32 = several(float32_positions, plain.no_ln_f)
+called_with_ids = several(positions_by_ids, plain.mask_none)
+biased_head = several(plain.bias_in_head, plain.no_ln_f)
+another_architecture = several(rms_plus_eps, plain.rope_halves, gated)

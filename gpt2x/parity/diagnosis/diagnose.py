@@ -33,7 +33,8 @@ def diagnose(c: Comparison, checks: list[Check]) -> Diagnosis:
         found = [least_accurate(checks, bad) if is_rounding else _stated(_first(bad))]
         causes = [_alone(found[0])]
     causes += [_alone(_stated(check)) for check in _independent(bad) if check is not found[0].check]
-    return Diagnosis(found[0].site, found[0].check, found[0].cause_in_full, causes)
+    parts = [each.mistake.architecture for each in found if each.mistake is not None and each.mistake.architecture]
+    return Diagnosis(found[0].site, found[0].check, found[0].cause_in_full, causes, list(dict.fromkeys(parts)))
 
 
 def _is_about_the_model(c: Comparison, checks: list[Check], bad: list[Check]) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2x.checkpoints.names import is_conv1d
+from gpt2x.model.block import MLP
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.parity.checks import Cause, Check, Mode
 from gpt2x.parity.comparison import Comparison
@@ -16,12 +17,14 @@ from gpt2x.parity.diagnosis.own import module_at
 from gpt2x.parity.diagnosis.repaired import RepairedSubject
 from gpt2x.parity.diagnosis.result import Divergence
 from gpt2x.parity.diagnosis.trial import distance, is_mostly_nan, matches, pairs_of, unmatched_cause
-from gpt2x.parity.diagnosis.weights import unmatched, wrong_tensors
+from gpt2x.parity.diagnosis.weights import missing_biases, unmatched, wrong_tensors
 from gpt2x.parity.measures import aligned, relative_difference
 from gpt2x.parity.mistakes import mistakes_in
-from gpt2x.parity.mistakes.mistake import Forward, Mistake, can_be_joined, made
+from gpt2x.parity.mistakes.gated import gated_mlps
+from gpt2x.parity.mistakes.linear import WITHOUT_BIAS
+from gpt2x.parity.mistakes.mistake import Around, Forward, Mistake, can_be_joined, made
 from gpt2x.parity.stages.layers import output_check
-from gpt2x.parity.subject.names import HEAD, portion_of, whole_site
+from gpt2x.parity.subject.names import HEAD, HEAD_BIAS, portion_of, whole_site
 
 # Trying a pair takes about one multiplication per parameter and token: 1e12 of them take about a minute in float64 on
 # two cores. They are enough for pairs within a whole block of the 124M model, on a short prompt.
@@ -103,9 +106,16 @@ class ModuleSearch:
             if all(name != each.tensor for each in self.found):
                 cause = weight_check.cause or Cause(f"not the reference's, by {weight_check.value:.3g}", known=False)
                 self.found.append(Divergence(site, check, cause, self._with_tensor(name), tensor=name))
+        self._without_biases(site, check)
         expected = self._output(site, self._inside(site))
         if distance(expected, target) <= self.c.tolerance:
             return
+        if site == "lm_head":
+            biased = self._with_bias_in_head()
+            with_bias = [biased] if biased else []
+            if distance(self._output(site, [*self._inside(site), *with_bias]), target) <= self.c.tolerance:
+                self.found += [Divergence(site, check, Cause(each.cause), each) for each in with_bias]
+                return
         if site == "lm_head" and self.c.exact.parts.untied_head and not self._inside(site):
             self._add(site, check, self._untied_head(target))
             return
@@ -114,10 +124,32 @@ class ModuleSearch:
             self.found += [Divergence(site, check, Cause(mistake.cause), mistake) for mistake in mistakes]
             return
         cause = unmatched_cause(target, expected, self.c.tolerance)
-        alone = unmatched(self.checks, f"{whole}.")
+        alone = unmatched(self._unexplained(whole), f"{whole}.")
         if not cause.known and alone is not None:
             cause = Cause(f"{alone.note}: {alone.site}")
         self._add(site, check, cause)
+
+    def _unexplained(self, whole: str) -> list[Check]:
+        """The checks of tensors that are in no other module with a cause, and that are no biases left out."""
+        explained = {whole_site(each.site)[0] for each in self.found} - {whole}
+        biases = missing_biases(self.c, self.checks, f"{whole}.")
+        return [
+            check
+            for check in self.checks
+            if check.site not in biases and check.site.rpartition(".")[0] not in explained
+        ]
+
+    def _without_biases(self, site: str, check: Check) -> None:
+        """Leaves out the biases that the subject does not have, in the linear layers that no check has seen."""
+        whole = whole_site(site)[0]
+        for name in missing_biases(self.c, self.checks, f"{whole}."):
+            part = name.removesuffix(".bias")
+            linear = module_at(self.own, part)
+            seen = {whole_site(each)[0] for each in self.isolated}
+            known = any(linear in each.forwards for each in self._inside(site))
+            if part not in seen and not known and isinstance(linear, nn.Linear):
+                mistake = WITHOUT_BIAS.in_module(linear, f" (in {part.removeprefix(f'{whole}.')})")
+                self.found.append(Divergence(site, check, Cause(mistake.cause), mistake))
 
     def _by_trial(self, site: str, target: Tensor, expected: Tensor) -> Sequence[Mistake]:
         """One mistake or two that give the module's output; none if nothing matches."""
@@ -157,12 +189,22 @@ class ModuleSearch:
         """All known mistakes in a module of gpt2x's own model."""
         whole, portion = whole_site(site)
         module = module_at(self.own, whole)
+        for part in module.modules():
+            if isinstance(part, MLP):
+                yield from gated_mlps(part, self._unnamed_matrices(whole))
         for mistake in mistakes_in(module):
             if portion is None:
                 yield mistake
             elif isinstance(module, nn.Linear):
                 wrong: dict[str, Any] = {site: mistake.forwards[module]}
                 yield Mistake(mistake.cause, {module: partial(_by_portions, module, **wrong)}, rounds=mistake.rounds)
+
+    def _unnamed_matrices(self, whole: str) -> list[Tensor]:
+        """The subject's matrices, in the block of a module, that GPT-2 does not have."""
+        block = ".".join([*whole.split(".")[:2], ""])
+        parts = self.c.exact.parts
+        names = [name for name in parts.unexpected if name.startswith(block) and len(parts.parameters[name]) > 1]
+        return [self.c.exact.tensor(name) for name in names]
 
     def _output(self, site: str, mistakes: Sequence[Mistake]) -> Tensor:
         """The output of gpt2x's own module on the reference's input."""
@@ -196,6 +238,16 @@ class ModuleSearch:
         tensor = self.c.exact.tensors()[name]
         parameter = self.own.transformer.get_parameter(name)
         return Mistake("", weights={parameter: tensor.t() if is_conv1d(name) else tensor})
+
+    def _with_bias_in_head(self) -> Mistake | None:
+        """gpt2x's own head with the subject's bias; None if its head has none."""
+        if HEAD_BIAS not in self.c.exact.parts.parameters:
+            return None
+        values = self.c.exact.tensor(HEAD_BIAS)[: self.own.lm_head.out_features]
+        return Mistake(
+            f"a bias that GPT-2 has not: {HEAD_BIAS}",
+            {self.own.lm_head: Around(self.own.lm_head, lambda head, x: head(x) + values)},
+        )
 
     def _untied_head(self, target: Tensor) -> Cause:
         tied = F.linear(self.c.record.inputs["lm_head"].to(self.c.record.exact), self.c.exact.tensor(HEAD))

@@ -62,3 +62,5 @@ class Diagnosis:
     """These three are of the first divergence; see Divergence."""
     causes: list[CommonCause] = field(default_factory=list)
     """All causes in the order in which they were found: in modules, between modules, at the end."""
+    architecture: list[str] = field(default_factory=list)
+    """The parts of another architecture that are among the causes."""

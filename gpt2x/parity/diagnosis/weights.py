@@ -2,6 +2,7 @@
 
 from gpt2x.config.tasks.validate import Stage
 from gpt2x.parity.checks import Check, Status
+from gpt2x.parity.comparison import Comparison
 
 _UNMATCHED = (Status.MISSING, Status.UNEXPECTED, Status.SHAPE_MISMATCH)
 
@@ -14,6 +15,19 @@ def wrong_tensors(checks: list[Check], prefix: str = "") -> list[Check]:
 def unmatched(checks: list[Check], prefix: str = "") -> Check | None:
     """The check of the first parameter that only one of the two models has, or has in this shape."""
     return next((check for check in _inside(checks, prefix) if check.status in _UNMATCHED), None)
+
+
+def missing_biases(c: Comparison, checks: list[Check], prefix: str = "") -> list[str]:
+    """The biases that layers of the subject certainly do not have: none of its unnamed parameters has their shape."""
+    shapes = {c.exact.parts.parameters[name] for name in c.exact.parts.unexpected}
+    missing = {check.site for check in _inside(checks, prefix) if check.status is Status.MISSING}
+    return [
+        name
+        for name in sorted(missing)
+        if name.endswith(".bias")
+        and f"{name.removesuffix('.bias')}.weight" not in missing
+        and c.record.parameters[name].shape not in shapes
+    ]
 
 
 def _inside(checks: list[Check], prefix: str) -> list[Check]:

@@ -12,10 +12,11 @@ from typing import Any
 from torch import nn
 
 from gpt2x.model.attention import Attention
-from gpt2x.model.block import Block
+from gpt2x.model.block import MLP, Block
 from gpt2x.parity.mistakes.activation import IN_ACTIVATION
 from gpt2x.parity.mistakes.attention import IN_ATTENTION
 from gpt2x.parity.mistakes.block import IN_BLOCK
+from gpt2x.parity.mistakes.branch import IN_BRANCH
 from gpt2x.parity.mistakes.embedding import IN_EMBEDDING
 from gpt2x.parity.mistakes.linear import IN_LINEAR
 from gpt2x.parity.mistakes.mistake import Mistake, WrongForward
@@ -27,7 +28,8 @@ MISTAKES: dict[type[nn.Module], tuple[WrongForward[Any], ...]] = {
     nn.LayerNorm: (*IN_NORM, *IN_ANY),
     nn.Linear: (*IN_LINEAR, *IN_ANY),  # also the subclasses with fast products
     nn.Embedding: (*IN_EMBEDDING, *IN_ANY),
-    Attention: (*IN_ATTENTION, *IN_ANY),
+    Attention: (*IN_ATTENTION, *IN_BRANCH, *IN_ANY),
+    MLP: (*IN_BRANCH, *IN_ANY),
     Block: (*IN_BLOCK, *IN_ANY),
 }
 """Kind of module -> its mistakes, in the order in which they are tried."""

@@ -33,8 +33,8 @@ def _causal(scores: Tensor, diagonal: int = 0, fill: float = -torch.inf) -> Tens
     return scores.masked_fill(~_seen(scores, diagonal), fill)
 
 
-def _inverted(scores: Tensor) -> Tensor:
-    return scores.masked_fill(_seen(scores), -torch.inf)
+def _inverted(scores: Tensor, fill: float = -torch.inf) -> Tensor:
+    return scores.masked_fill(_seen(scores), fill)
 
 
 def _reversed(scores: Tensor) -> Tensor:
@@ -131,7 +131,9 @@ def _wrong(cause: str, rounds: bool = False, **steps: Any) -> WrongForward[Atten
 
 def _turned(cause: str, by_halves: bool) -> WrongForward[Attention]:
     forward = partial(_attend, turn=partial(_rotated, by_halves=by_halves))
-    return WrongForward(cause, forward, applies=lambda m: m.c_proj.in_features // m.n_head % 2 == 0)
+    return WrongForward(
+        cause, forward, applies=lambda m: m.c_proj.in_features // m.n_head % 2 == 0, architecture="RoPE"
+    )
 
 
 def _rounded_steps(half: torch.dtype) -> tuple[WrongForward[Attention], ...]:
@@ -161,6 +163,7 @@ IN_ATTENTION: tuple[WrongForward[Attention], ...] = (
     _wrong("attention multiplied by sqrt(n_embd)", scale=lambda H, D: (D * H) ** 0.5),
     _wrong("causal mask missing", mask=_unchanged),
     _wrong("causal mask filled with -1e-9 instead of -inf", mask=partial(_causal, fill=-1e-9)),
+    _wrong("causal mask filled with 1e-9 instead of -inf", mask=partial(_causal, fill=1e-9)),
     _wrong("causal mask off by one: a token sees the next", mask=partial(_causal, diagonal=1)),
     # The first token then sees nothing. What comes of that depends on the fill value and on the implementation:
     # scaled_dot_product_attention gives zeros, a written-out softmax over -inf gives NaN.
@@ -169,6 +172,10 @@ IN_ATTENTION: tuple[WrongForward[Attention], ...] = (
     _wrong(_STRICT, mask=partial(_causal, diagonal=-1), change_weights=torch.nan_to_num),
     _wrong(_INVERTED, mask=_inverted, change_weights=torch.nan_to_num),
     _wrong(_INVERTED, mask=_inverted),
+    *(
+        _wrong(f"{_INVERTED}, and the rest is filled with {text} instead of -inf", mask=partial(_inverted, fill=fill))
+        for text, fill in {"0": 0.0, "-1e-9": -1e-9, "1e-9": 1e-9, "-1e9": -1e9}.items()
+    ),
     _wrong("causal mask of ones and zeros added to the scores", mask=lambda scores: scores + _seen(scores)),
     _wrong("causal mask the wrong way round: a token sees only itself and what follows", mask=_reversed),
     _wrong("causal mask multiplied to the scores instead of -inf", mask=lambda scores: scores * _seen(scores)),
@@ -186,10 +193,15 @@ IN_ATTENTION: tuple[WrongForward[Attention], ...] = (
     _wrong("q, k and v interleaved: c_attn split as [3 in the innermost place]", split=_split_qkv_innermost),
     _wrong("heads split without a transpose", split=_split_without_transpose),
     _wrong("heads merged without a transpose", merge=_unchanged),
+    _wrong("heads split and merged without a transpose", split=_split_without_transpose, merge=_unchanged),
     _wrong("heads merged interleaved", merge=_merge_interleaved),
     _wrong("output projection left out", project=False),
     _turned("rotary positions (RoPE) by halves, which GPT-2 has not", by_halves=True),
     _turned("rotary positions (RoPE) by neighbours, which GPT-2 has not", by_halves=False),
-    _wrong("ALiBi, which GPT-2 has not: scores less the distance", change_scores=_with_alibi),
+    WrongForward(
+        "ALiBi, which GPT-2 has not: scores less the distance",
+        partial(_attend, change_scores=_with_alibi),
+        architecture="ALiBi",
+    ),
     *(mistake for half in ROUNDED for mistake in _rounded_steps(half)),
 )

@@ -30,20 +30,16 @@ def _in_steps(
     norm_2: str | None = "ln_2",
     around_attn: int = 1,
     around_mlp: int = 1,
+    normed_at_attn: bool = False,
+    normed_at_mlp: bool = False,
 ) -> Tensor:
     """A block in steps; a mistake replaces one or two of them. Norms are given by name, None for none; residuals by how
-    often they are added."""
+    often they are added, and by whether they are what comes out of the norm."""
     norms = [_identity if name is None else m.get_submodule(name) for name in (norm_1, norm_2)]
-    x = m.attn(norms[0](x)) + around_attn * x
-    return m.mlp(norms[1](x)) + around_mlp * x
-
-
-def _residual_of_normed(m: Block, x: Tensor, *_: Any, at_attn: bool, at_mlp: bool) -> Tensor:
-    """The residual is what comes out of the norm, around attention or around the MLP or both."""
-    y = m.ln_1(x)
-    x = (y if at_attn else x) + m.attn(y)
-    y = m.ln_2(x)
-    return (y if at_mlp else x) + m.mlp(y)
+    y = norms[0](x)
+    x = m.attn(y) + around_attn * (y if normed_at_attn else x)
+    y = norms[1](x)
+    return m.mlp(y) + around_mlp * (y if normed_at_mlp else x)
 
 
 def _post_norm(m: Block, x: Tensor) -> Tensor:
@@ -83,11 +79,11 @@ _CAUSES: tuple[tuple[str, Forward], ...] = (
     ),
     ("ln_1 used for both norms", partial(_in_steps, norm_2="ln_1")),
     ("ln_2 used for both norms", partial(_in_steps, norm_1="ln_2")),
-    ("residual taken after ln_1 instead of before it", partial(_residual_of_normed, at_attn=True, at_mlp=False)),
-    ("residual taken after ln_2 instead of before it", partial(_residual_of_normed, at_attn=False, at_mlp=True)),
+    ("residual taken after ln_1 instead of before it", partial(_in_steps, normed_at_attn=True)),
+    ("residual taken after ln_2 instead of before it", partial(_in_steps, normed_at_mlp=True)),
     (
         "residuals taken after the norms instead of before them",
-        partial(_residual_of_normed, at_attn=True, at_mlp=True),
+        partial(_in_steps, normed_at_attn=True, normed_at_mlp=True),
     ),
     ("attention and MLP in parallel", _whole_prompt(lambda m, x: x + m.attn(m.ln_1(x)) + m.mlp(m.ln_2(x)))),
     (
@@ -97,5 +93,6 @@ _CAUSES: tuple[tuple[str, Forward], ...] = (
     ("MLP before attention", _whole_prompt(_mlp_first)),
     ("attention left out", _whole_prompt(lambda m, x: x + m.mlp(m.ln_2(x)))),
     ("MLP left out", _whole_prompt(lambda m, x: x + m.attn(m.ln_1(x)))),
+    ("attention and MLP left out: the block does nothing", _whole_prompt(lambda m, x: x)),
 )
 IN_BLOCK: tuple[WrongForward[Block], ...] = tuple(WrongForward(cause, forward) for cause, forward in _CAUSES)

@@ -50,8 +50,12 @@ def _multiply(
     return torch.cat([thirds[i] for i in order], -1)
 
 
+WITHOUT_BIAS: WrongForward[nn.Linear] = WrongForward(
+    "missing bias", partial(_multiply, with_bias=False), applies=lambda m: m.bias is not None
+)
+
 IN_LINEAR: tuple[WrongForward[nn.Linear], ...] = (
-    WrongForward("missing bias", partial(_multiply, with_bias=False), applies=lambda m: m.bias is not None),
+    WITHOUT_BIAS,
     WrongForward("untransposed matrix", partial(_multiply, change=torch.t), applies=_is_square),
     WrongForward(
         "matrix reshaped instead of transposed",

@@ -40,6 +40,8 @@ class Mistake:
     """Parameter -> the values that replace its own."""
     rounds: bool = False
     """Whether it only passes values through a smaller dtype."""
+    architecture: str = ""
+    """What it belongs to, if it is no mistake but a part of another architecture."""
 
     def concerns(self, whole: nn.Module) -> bool:
         """Whether it changes what is inside a module."""
@@ -63,12 +65,13 @@ def made(mistakes: Sequence[Mistake]) -> Iterator[None]:
     Raises ValueError if two of them cannot be joined.
     """
     forwards: dict[nn.Module, Forward] = {}
-    for mistake in mistakes:
-        for module, forward in mistake.forwards.items():
-            joined = _joined(forwards[module], forward) if module in forwards else forward
-            if joined is None:
-                raise ValueError(f"{mistake.cause}: another mistake replaces the same forward function")
-            forwards[module] = joined
+    # Changes around a function come last: what is inside can then still be joined with another mistake in it.
+    replacing = [(mistake, *each) for mistake in mistakes for each in mistake.forwards.items()]
+    for mistake, module, forward in sorted(replacing, key=lambda each: isinstance(each[2], Around)):
+        joined = _joined(forwards[module], forward) if module in forwards else forward
+        if joined is None:
+            raise ValueError(f"{mistake.cause}: another mistake replaces the same forward function")
+        forwards[module] = joined
     weights = {parameter: new for mistake in mistakes for parameter, new in mistake.weights.items()}
     before = {parameter: parameter.data for parameter in weights}
     blocks = [(*mistake.layers, mistake.layers[0].h) for mistake in mistakes if mistake.layers is not None]
@@ -118,8 +121,12 @@ class WrongForward(Generic[M]):
     """Whether a module can have this mistake at all."""
     rounds: bool = False
     """Whether it only passes values through a smaller dtype: such mistakes are not tried in pairs."""
+    architecture: str = ""
+    """What it belongs to, if it is no mistake but a part of another architecture."""
 
     def in_module(self, module: M, place: str = "") -> Mistake:
         """The mistake in one module; `place` is added to its cause."""
         forward = Around(module, self.forward) if self.around else partial(self.forward, module)
-        return Mistake(self.cause.format(m=module) + place, {module: forward}, rounds=self.rounds)
+        return Mistake(
+            self.cause.format(m=module) + place, {module: forward}, rounds=self.rounds, architecture=self.architecture
+        )

@@ -35,6 +35,10 @@ def _root_mean_square(x: Tensor, eps: float, axis: int) -> Tensor:
     return (x.square().mean(axis, keepdim=True) + eps).sqrt()
 
 
+def _root_mean_square_and_eps(x: Tensor, eps: float, axis: int) -> Tensor:
+    return x.square().mean(axis, keepdim=True).sqrt() + eps
+
+
 def _normalise(
     m: nn.LayerNorm,
     x: Tensor,
@@ -55,6 +59,11 @@ def _wrong(cause: str, **steps: Any) -> WrongForward[nn.LayerNorm]:
     return WrongForward(cause, partial(_normalise, **steps))
 
 
+def _rms(which: str, spread: Spread = _root_mean_square, **steps: Any) -> WrongForward[nn.LayerNorm]:
+    forward = partial(_normalise, spread=spread, centre=False, **steps)
+    return WrongForward(f"RMS norm instead of LayerNorm{which}", forward, architecture="RMSNorm")
+
+
 def _other_eps(eps: float) -> WrongForward[nn.LayerNorm]:
     return WrongForward(
         f"LayerNorm eps {eps:g} instead of {{m.eps:g}}", partial(_normalise, eps=eps), applies=lambda m: m.eps != eps
@@ -67,7 +76,10 @@ IN_NORM: tuple[WrongForward[nn.LayerNorm], ...] = (
     _wrong("LayerNorm divides by std + eps instead of sqrt(variance + eps)", spread=_std),
     _wrong("LayerNorm with the unbiased variance (n - 1)", spread=_root_of_unbiased),
     _wrong("LayerNorm with the unbiased variance (n - 1), and std + eps", spread=_unbiased_std),
-    _wrong("RMS norm instead of LayerNorm", spread=_root_mean_square, centre=False),
+    _rms(""),
+    _rms(", without bias", with_bias=False),
+    _rms(", divided by RMS + eps", spread=_root_mean_square_and_eps),
+    _rms(", divided by RMS + eps and without bias", spread=_root_mean_square_and_eps, with_bias=False),
     _wrong("missing bias: LayerNorm without it", with_bias=False),
     _wrong("missing weight: LayerNorm without it", with_weight=False),
     _wrong("LayerNorm without weight and bias", with_weight=False, with_bias=False),

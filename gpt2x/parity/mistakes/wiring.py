@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -42,11 +42,21 @@ def _sinusoids(positions: Tensor, width: int, by_halves: bool) -> Tensor:
     return (both if by_halves else both.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2))[..., :width]
 
 
-def _sinusoidal(how: str, by_halves: bool) -> _WrongWiring:
-    def change(t: Transformer) -> dict[nn.Module, Forward]:
-        return {t.wpe: lambda embed, p: _sinusoids(p, t.config.n_embd, by_halves).to(embed(p))}
+_SINUSOIDS = {"in turn": False, "in two halves": True}
 
-    return _WrongWiring(f"sinusoidal positions instead of wpe: sines and cosines {how}", change)
+
+def _sinusoidal(how: str, off: Tensor | None = None) -> _WrongWiring:
+    """`off` is added, so that the table is one that was computed in a smaller dtype."""
+
+    def change(t: Transformer) -> dict[nn.Module, Forward]:
+        def table(embed: Forward, p: Tensor) -> Tensor:
+            y = _sinusoids(p, t.config.n_embd, _SINUSOIDS[how]).to(embed(p))
+            return y if off is None or off.shape[-2] != y.shape[-2] else y + off
+
+        return {t.wpe: table}
+
+    rounded = "" if off is None else ", computed in float32"
+    return _WrongWiring(f"sinusoidal positions instead of wpe: sines and cosines {how}{rounded}", change)
 
 
 def _positions(cause: str, move: Callable[[Tensor], Tensor]) -> _WrongWiring:
@@ -95,10 +105,10 @@ IN_WIRING: tuple[_WrongWiring, ...] = (
     _positions("positions all 0", lambda p: p * 0),
     _positions("positions counted from the end", lambda p: p.flip(-1)),
     _WrongWiring("position embedding left out", lambda t: {t.wpe: _nothing}),
-    _sinusoidal("in turn", by_halves=False),
-    _sinusoidal("in two halves", by_halves=True),
+    *map(_sinusoidal, _SINUSOIDS),
     _WrongWiring("position embedding added twice", lambda t: {t.wpe: _times(2.0)}),
     _WrongWiring("token embedding left out", lambda t: {t.wte: _nothing}),
+    _WrongWiring("token embedding added twice", lambda t: {t.wte: _times(2.0)}),
     *_scaled("scaled by sqrt(n_embd)", 0.5),
     *_scaled("divided by sqrt(n_embd)", -0.5),
     _WrongWiring("norm skipped: ln_f", lambda t: {t.ln_f: lambda _, x: x}),
@@ -124,9 +134,22 @@ def wiring_mistakes(transformer: Transformer, calls: list[int], inside: bool) ->
         ran = ", ".join(f"h.{i}" for i in calls)
         kind = "layers out of order" if sorted(calls) == layers else "layers skipped or repeated"
         yield Mistake(f"{kind}: {ran}", {}, (transformer, calls))
-    for wrong in IN_WIRING:
-        changes = wrong.changes(transformer).items()
-        yield Mistake(wrong.cause, {module: Around(module, change) for module, change in changes}, rounds=wrong.rounds)
+    yield from (_made_in(transformer, wrong) for wrong in IN_WIRING)
     for same in zip(*(mistakes_in(block, parts=inside) for block in transformer.h), strict=True):
         forwards = {module: forward for each in same for module, forward in each.forwards.items()}
-        yield Mistake(same[0].cause, forwards, rounds=same[0].rounds)
+        yield replace(same[0], forwards=forwards)
+
+
+def sinusoids(transformer: Transformer) -> Iterator[tuple[Mistake, Callable[[Tensor], Mistake]]]:
+    """Each mistake with sinusoidal positions, and the same mistake with a table that is off by a tensor [T, C]."""
+    for how in _SINUSOIDS:
+        yield _made_in(transformer, _sinusoidal(how)), partial(_sinusoids_off, transformer, how)
+
+
+def _sinusoids_off(transformer: Transformer, how: str, off: Tensor) -> Mistake:
+    return _made_in(transformer, _sinusoidal(how, off))
+
+
+def _made_in(transformer: Transformer, wrong: _WrongWiring) -> Mistake:
+    changes = wrong.changes(transformer).items()
+    return Mistake(wrong.cause, {module: Around(module, change) for module, change in changes}, rounds=wrong.rounds)

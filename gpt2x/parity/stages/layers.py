@@ -18,8 +18,9 @@ def _compare(c: Comparison) -> StageResult:
     *Isolated*, it is given the reference's input, so that only a guilty module differs. *Propagated*, the
     subject feeds itself. A module that the subject lacks, or does not call, is skipped, never ok.
     """
+    c.propagated, logits = c.exact.trace(c.ids, c.sites)
+    c.of_another_kind = _of_another_kind(c)
     sites = c.sites
-    c.propagated, logits = c.exact.trace(c.ids, sites)
     c.isolated = c.exact.isolate(c.ids, c.record.inputs, sites)
     in_dtype: dict[str, Tensor] = {}
     if c.subject is not c.exact:
@@ -37,6 +38,19 @@ def _compare(c: Comparison) -> StageResult:
                 checks += _rounding(c, site, in_dtype[site])
     same_function = relative_difference(logits[0], c.record.logits) <= c.tolerance
     return StageResult([elsewhere(check) for check in checks] if same_function and not c.ours else checks)
+
+
+def _of_another_kind(c: Comparison) -> list[str]:
+    """Modules that are called with ids where the reference's is called with floats, or the other way round.
+
+    One that adds positions to embeddings, for example, is no table of positions.
+    """
+    expected = c.record.inputs
+    return [
+        site
+        for site, x in c.propagated.inputs.items()
+        if site in expected and x.is_floating_point() != expected[site].is_floating_point()
+    ]
 
 
 def _is_compared(c: Comparison, site: str) -> bool:

@@ -5,8 +5,8 @@ as [out, in] (nn.Linear), may have three projections in place of c_attn, or one 
 a dimension of their own.
 """
 
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gpt2x.checkpoints.names import is_conv1d
 from gpt2x.memory import is_out_of_memory
 from gpt2x.parity.subject.names import HEAD, QKV, Portion, whole_tensor
+from gpt2x.parity.subject.products import multiplied_transposed
 from gpt2x.parity.subject.requests import own_requests
 
 _ROWS = 8  # enough to tell two products apart
@@ -27,11 +28,16 @@ class Layout:
         shapes: Mapping[str, torch.Size],
         parameters: Mapping[str, nn.Parameter],
         sites: Mapping[str, nn.Module],
+        run: Callable[[], object],
     ) -> None:
-        """`shapes` are those of the oracle's tensors, in Hugging Face's layout; `sites` are the subject's modules."""
+        """`shapes` are those of the oracle's tensors, in Hugging Face's layout; `sites` are the subject's modules.
+
+        `run` runs the model on any ids.
+        """
         self._shapes = shapes
         self._parameters = parameters
         self._sites = sites
+        self._run = run
         self._transposed = {name for name in parameters if self._is_transposed(name)}
 
     def expected_shape(self, name: str) -> torch.Size | None:
@@ -110,7 +116,8 @@ class Layout:
     def _multiplies_transposed(self, name: str) -> bool:
         """Whether the module of a square matrix, whose shape tells nothing, computes x W^T, as nn.Linear does.
 
-        If the parameter belongs to no layer that can be called alone, the subject's other matrices decide.
+        If the parameter belongs to no layer that can be called alone, the products of a run decide, and if they are
+        not those of the matrix itself, the subject's other matrices.
         """
         layer, parameter = self._sites.get(name.rpartition(".")[0]), self._parameters[name]
         if layer is not None and not list(layer.children()):
@@ -130,12 +137,24 @@ class Layout:
             linear, conv1d = (y - x @ weight.t()).abs().max(), (y - x @ weight).abs().max()
             if min(linear, conv1d) < 1e-2 * max(linear, conv1d):
                 return bool(linear < conv1d)
+        if name in self._seen:
+            return self._seen[name]
         others = [
             parameter.shape == (self.expected_shape(other) or torch.Size())[::-1]
             for other, parameter in self._parameters.items()
             if is_conv1d(other) and parameter.ndim == 2 and parameter.shape[0] != parameter.shape[1]
         ]
         return sum(others) * 2 >= len(others)
+
+    @cached_property
+    def _seen(self) -> dict[str, bool]:
+        """Name of a parameter -> whether a run multiplies with it transposed; empty if the run fails."""
+        try:
+            return multiplied_transposed(self._parameters, self._run)
+        except Exception as error:  # the subject's own code: it is reported when the model is called for its logits
+            if is_out_of_memory(error):
+                raise
+            return {}
 
 
 @lru_cache(maxsize=1)

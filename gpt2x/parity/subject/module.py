@@ -52,7 +52,7 @@ class Subject:
         self._unused = unused_rules([*own_names.values(), *modules], rename)
         for site in _other_names(self.parameters, shapes):
             del self.parameters[site]
-        self._layout = Layout(shapes, self.parameters, self.sites)
+        self._layout = Layout(shapes, self.parameters, self.sites, self._run)
 
     @property
     def notes(self) -> list[str]:
@@ -144,6 +144,13 @@ class Subject:
         self.answers_hidden = True
         name = HEAD if HEAD in self.parameters else "wte.weight"
         return F.linear(hidden, self._layout.to_hf(name, self.parameters[name])) if name in self.parameters else hidden
+
+    def _run(self) -> None:
+        """Runs the model on as many ids as it has positions at most, without looking at what it answers."""
+        parameter = next(self.module.parameters())
+        ids = torch.arange(min(8, *self.shapes["wpe.weight"][:1]), device=parameter.device)[None]
+        with own_requests(parameter.dtype, parameter.device):
+            self._caller(ids, ids)
 
 
 def _other_names(parameters: Mapping[str, nn.Parameter], shapes: Mapping[str, torch.Size]) -> list[str]:

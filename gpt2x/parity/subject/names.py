@@ -10,6 +10,8 @@ from gpt2x.errors import UserError
 from gpt2x.shell import shell_quoted
 
 HEAD = "lm_head.weight"
+HEAD_BIAS = "lm_head.bias"
+"""A parameter that GPT-2 does not have, and many that are written after it do."""
 QKV = ("q", "k", "v")
 """A separate query, key or value projection is the site `h.N.attn.c_attn.q`, `.k` or `.v`: a third of c_attn.
 
