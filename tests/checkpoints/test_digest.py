@@ -125,4 +125,4 @@ def test_all_checksums_are_known_before_a_task_runs(gpt2x: Cli, launch: Path, mo
     threads = threading.active_count()
     monkeypatch.setattr("gpt2x.tasks.benchmark.run", look)
     assert gpt2x("task=benchmark").code == 130
-    assert seen == [(4, 0, threads)]
+    assert seen == [(5, 0, threads)]
