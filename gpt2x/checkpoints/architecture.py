@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def read_config(path: Path) -> Stated | None:
             raise UserError(f"{shown(file)}: {key}={str(config[key])[:40]!r} is not supported, only {allowed[0]!r}")
     default = GPT2Config()
     values = {key: config.get(key, getattr(default, key)) for key in _FIELDS}
-    return stated("config.json", values, {key: key for key in _FIELDS}, shown(file))
+    return replace(stated("config.json", values, {key: key for key in _FIELDS}, shown(file)), may_pad=False)
 
 
 def _hparams(directory: Path) -> Stated | None:

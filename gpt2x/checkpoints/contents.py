@@ -37,6 +37,8 @@ class Stated:
     layer_norm_epsilon: float | None = None
     bias: bool = True
     """Whether linear layers and norms have biases."""
+    may_pad: bool = True
+    """Whether vocab_size may count rows of wte that pad the vocabulary, as in nanoGPT."""
     padded_vocab_size: int | None = None
     """Rows of wte with those that pad the vocabulary."""
 

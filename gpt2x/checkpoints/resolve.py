@@ -46,21 +46,22 @@ def resolve(contents: Contents, asked: ModelConfig, layout: str | None, path: Pa
     said = contents.stated or read_config(path)
     config, notes = architecture(found.tensors, said, asked, path)
     n_rows = found.tensors[WTE].shape[0]
-    config, padding = _vocabulary(found.tensors[WTE], config, said, asked)
-    tensors = dict(found.tensors)
-    if config.vocab_size < n_rows:
-        for name in (WTE, HEAD):
-            if name in tensors and tensors[name].ndim == 2 and tensors[name].shape[0] == n_rows:
-                tensors[name] = tensors[name][: config.vocab_size]
-    if padding is not None:
-        notes.append(padding)
+    may_pad = asked.vocab_size is None and (said is None or said.may_pad)
+    n_kept, padding = _vocabulary(found.tensors[WTE], config, may_pad, said)
+    notes += padding
+    if config.vocab_size == n_rows:
+        config = replace(config, vocab_size=n_kept)
+    is_cut = n_kept < n_rows
+    tensors = {
+        name: tensor[:n_kept] if name in (WTE, HEAD) and is_cut and tensor.shape[:1] == (n_rows,) else tensor
+        for name, tensor in found.tensors.items()
+    }
     of_matrix = layouts(tensors, contents.layout, layout, path)
     linear = {name for name, kind in of_matrix.items() if kind is Layout.LINEAR}
     in_hf = {name: tensor.t() if name in linear and tensor.ndim == 2 else tensor for name, tensor in tensors.items()}
     model = asked.name if asked.name != "auto" else size_like(config) or "custom"
     zeros = _check_names(in_hf, found.unknown, config, said, model, path)
     head = _check_values(in_hf, path)
-    is_cut = config.vocab_size < n_rows
     state = {name: tensor.t() if is_conv1d(name) else tensor for name, tensor in in_hf.items() if name != HEAD}
     account = Account(
         contents.format,
@@ -75,30 +76,24 @@ def resolve(contents: Contents, asked: ModelConfig, layout: str | None, path: Pa
     return Weights(config, state | zeros, account)
 
 
-def _vocabulary(
-    wte: Tensor, config: GPT2Config, said: Stated | None, asked: ModelConfig
-) -> tuple[GPT2Config, str | None]:
-    """The architecture without rows of wte that pad the vocabulary, and a note on them."""
-    n_rows = wte.shape[0]
-    if config.vocab_size == n_rows and asked.vocab_size is None and may_be_padded(n_rows):
+def _vocabulary(wte: Tensor, config: GPT2Config, may_pad: bool, said: Stated | None) -> tuple[int, list[str]]:
+    """The number of rows of wte that stand for tokens, and notes on the others.
+
+    Without evidence that the others are padding, that is all rows; a model of fewer does not fit them then.
+    """
+    n_rows, n_used = wte.shape[0], config.vocab_size
+    if n_used == n_rows and may_pad and may_be_padded(n_rows):
         n_used = GPT2Config.vocab_size
-    else:
-        n_used = config.vocab_size
-    if not 0 < n_used < n_rows:
-        return config, None
+    if n_used >= n_rows:
+        return n_rows, []
     if said is not None and said.padded_vocab_size == n_rows and said.vocab_size == n_used:
-        why = f"are padding, as {said.origin} says"
+        why: str | None = f"are padding, as {said.origin} says"
     else:
-        shown_unused = evidence(wte, n_used)
-        if shown_unused is None:
-            return replace(config, vocab_size=n_rows), (
-                f"the vocabulary has {n_rows} rows, and those from {n_used} on are kept: their values do not show "
-                "that they are padding"
-            )
-        why = shown_unused
-    return replace(config, vocab_size=n_used), (
-        f"the vocabulary has {n_rows} rows, and those from {n_used} on are cut off: they {why}"
-    )
+        why = evidence(wte, n_used)
+    rows = f"the vocabulary has {n_rows} rows, and those from {n_used} on are"
+    if why is None:
+        return n_rows, [f"{rows} kept: their values do not show that they are padding"]
+    return n_used, [f"{rows} cut off: they {why}"]
 
 
 def _check_names(

@@ -8,8 +8,12 @@ from gpt2x.model.config import GPT2Config
 _MULTIPLE, _MOST = 64, 1024
 """A padded vocabulary is a multiple of 64, and less than 1024 rows larger than that of the tokenizer."""
 _ALIKE = 0.1
-"""Rows are alike if they differ from their mean by less than this part of what the rows of tokens do (root mean
-square). Rows that were never a target only get the gradient of the softmax, which pushes all of them the same way."""
+"""Rows point the same way if their mean cosine is as close to 1, as a part of the distance of the rows of tokens.
+
+Rows that were never a target only get the gradient of the softmax, which pushes all of them the same way: in a nanoGPT
+of width 64 the mean cosine of such rows was 0.03 at the start, 0.83 after 50 steps, 0.93 after 100 and 0.99 after 400.
+"""
+_SAMPLE = 1000  # rows of tokens that are looked at
 _SMALL = 0.01
 """Rows are small if none is longer than this part of the median length of the rows of tokens."""
 
@@ -32,15 +36,18 @@ def evidence(wte: Tensor, n_used: int) -> str | None:
         return "are all zero"
     if len(extra) > 1 and (extra == extra[0]).all():
         return "are all equal"
-    used = wte[:n_used]
-    lengths = torch.linalg.vector_norm(used, dim=1, dtype=torch.float32)
-    if torch.linalg.vector_norm(extra, dim=1).max() <= _SMALL * lengths.median():
+    used = wte[: n_used : -(-n_used // _SAMPLE)].float()
+    longest = torch.linalg.vector_norm(extra, dim=1).max()
+    if longest <= _SMALL * torch.linalg.vector_norm(used, dim=1).median():
         return f"are shorter than {_SMALL:.0%} of the median row"
-    if len(extra) > 1 and _spread(extra) < _ALIKE * _spread(used.float()):
-        return f"differ among themselves by less than {_ALIKE:.0%} of what the rows of tokens do"
+    of_extra, of_used = _mean_cosine(extra), _mean_cosine(used)
+    if 1 - of_extra < _ALIKE * (1 - of_used):
+        return f"point the same way (their mean cosine is {of_extra:.3f}, that of the rows of tokens {of_used:.3f})"
     return None
 
 
-def _spread(rows: Tensor) -> float:
-    """The root mean square distance of rows from their mean."""
-    return (rows - rows.mean(0)).square().sum(1).mean().sqrt().item()
+def _mean_cosine(rows: Tensor) -> float:
+    """The mean cosine of all pairs of rows [N, C]; 0 of one row."""
+    n = len(rows)
+    total = torch.nn.functional.normalize(rows, dim=1).sum(0).square().sum().item()
+    return (total - n) / (n * (n - 1)) if n > 1 else 0.0

@@ -284,7 +284,7 @@ UNUSED = {
     "are all zero": torch.zeros(47, 32),
     "are all equal": torch.full((47, 32), 0.3),
     "are shorter than 1%": 1e-3 * NOISE,
-    "differ among themselves by less than 10%": 0.05 * NOISE + 0.1,
+    "point the same way (their mean cosine is 0.9": NOISE + 0.1,
 }
 
 
@@ -298,10 +298,21 @@ def test_rows_that_are_shown_to_be_padding_are_cut(tmp_path: Path, why: str) -> 
     assert f"50304 rows, and those from 50257 on are cut off: they {why}" in checkpoint.account.notes[-1]
 
 
+def test_a_vocabulary_that_config_json_states_is_kept(tmp_path: Path) -> None:
+    torch.save(padded(torch.zeros(47, 32)), tmp_path / "model.pt")
+    tiny_hf(vocab_size=50304, n_layer=1).config.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="no tokenizer with 50304 tokens"):
+        load(tmp_path / "model.pt")
+
+
 def test_rows_that_may_be_in_use_are_kept(tmp_path: Path) -> None:
     torch.save(padded(NOISE), tmp_path / "model.pt")
     with pytest.raises(UserError, match="no tokenizer with 50304 tokens"):
         load(tmp_path / "model.pt", n_head=4)
+    asked = ModelConfig(name="auto", vocab_size=50257, n_head=4)
+    weights = WeightsConfig("local", path=str(tmp_path / "model.pt"))
+    with pytest.raises(UserError, match=r"wte\.weight has shape \[50304, 32\], custom needs \[50257, 32\]"):
+        load_checkpoint(asked, weights, torch.float32, torch.device("cpu"))
 
 
 # The account
