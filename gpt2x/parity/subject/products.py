@@ -21,7 +21,8 @@ def multiplied_transposed(matrices: Mapping[str, Tensor], run: Callable[[], obje
 class _Products(TorchDispatchMode):
     def __init__(self, matrices: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self._names = {matrix.untyped_storage().data_ptr(): name for name, matrix in matrices.items()}
+        self._names = {x.untyped_storage().data_ptr(): name for name, x in matrices.items() if x.ndim == 2}
+        self._by_rows = {name: _is_by_rows(matrices[name]) for name in self._names.values()}
         self.transposed: dict[str, bool] = {}
 
     def __torch_dispatch__(
@@ -31,6 +32,12 @@ class _Products(TorchDispatchMode):
             for factor, is_right in zip(args[-2:], (False, True), strict=True):
                 name = self._names.get(factor.untyped_storage().data_ptr())
                 if name is not None:
-                    rows, columns = factor.stride()[-2:]
-                    self.transposed.setdefault(name, (rows < columns) == is_right)
+                    is_turned = _is_by_rows(factor) != self._by_rows[name]
+                    self.transposed.setdefault(name, is_turned == is_right)
         return func(*args, **(kwargs or {}))
+
+
+def _is_by_rows(x: Tensor) -> bool:
+    """Whether the numbers of a row lie beside each other; a transposed view, or a clone of one, has them apart."""
+    rows, columns = x.stride()[-2:]
+    return rows > columns
