@@ -381,6 +381,6 @@ def test_inspect_reads_a_file(refused: Refused) -> None:
 
 def test_what_was_concluded_is_said_once(gpt2x: Cli, launch: Path) -> None:
     torch.save({"state_dict": load_file(NANO / "model.safetensors"), "epoch": 3}, launch / "wrapped.pt")
-    run = ("task=generate", "weights.path=wrapped.pt", "decode.max_new_tokens=1")
+    run = ("task=generate", "weights.path=wrapped.pt", f"weights.tokenizer={NANO}", "decode.max_new_tokens=1")
     assert gpt2x(*run).warnings == "gpt2x: note: not read, beside the weights: epoch=3\n"
     assert gpt2x(*run).warnings == ""
