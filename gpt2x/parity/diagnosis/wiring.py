@@ -125,8 +125,8 @@ class WiringSearch:
         fitting = matches(self._outputs(trials, site), target, expected, self.c.tolerance)
         if is_mostly_nan(target):
             fitting = fitting if len({each.cause for each, *_ in fitting}) == 1 else []
-        elif not fitting and site and (in_float32 := self._sinusoids_in_float32(mistakes, target, site)):
-            return in_float32
+        elif not fitting and site and (with_sines := self._with_sinusoids(mistakes, target, site)):
+            return with_sines
         elif not fitting:
             pairs = list(pairs_of(mistakes))
             n_parameters = self.c.record.facts.n_parameters
@@ -135,14 +135,17 @@ class WiringSearch:
         # Several may send the same values into the site. The right one also explains most of the modules that follow.
         return max(fitting, key=lambda trial: self._progress(trial, seen)) if len(fitting) > 1 else (*fitting, ())[0]
 
-    def _sinusoids_in_float32(self, mistakes: Sequence[Mistake], target: Tensor, site: str) -> tuple[Mistake, ...]:
-        """A table of sines and cosines that is right to about float32's accuracy, alone or with another mistake."""
+    def _with_sinusoids(self, mistakes: Sequence[Mistake], target: Tensor, site: str) -> tuple[Mistake, ...]:
+        """A table of sines and cosines, exact or as float32 gives it, alone or with a mistake in wte."""
         wte = self.own.transformer.wte
         others: list[tuple[Mistake, ...]] = [(), *((each,) for each in mistakes if {*each.forwards} == {wte})]
         for table, off_by in sinusoids(self.own.transformer):
             for trial, output in self._outputs([(table, *other) for other in others], site):
-                if distance(output, target) <= _FLOAT32:
-                    return (*trial[1:], off_by(target - output))
+                value = distance(output, target)
+                if value <= self.c.tolerance:
+                    return trial
+                if value <= _FLOAT32:
+                    return (off_by(target - output), *trial[1:])
         return ()
 
     def _outputs(
