@@ -75,4 +75,4 @@ def test_parameters_that_change_nothing(validate: Validate, launch: Path) -> Non
 def test_a_rule_that_changes_no_name_is_reported(validate: Validate) -> None:
     result = validate("GPT2", "subject.rename=[['^no_such_name',wte],['^wte','wte']]")
     assert result.code == 0
-    assert_in(result.out, "subject.rename: '^no_such_name' changes none of its names")
+    assert_in(result.out, "subject.rename: '^no_such_name' matches none of its names")

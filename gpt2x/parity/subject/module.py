@@ -62,7 +62,7 @@ class Subject:
             *self._caller.notes,
             *(["answers with hidden states, to which gpt2x applies the head"] if self.answers_hidden else []),
             *([f"asks for 16-bit floats by itself, which were taken as {dtype}"] if self._narrow_is_wide else []),
-            *(f"subject.rename: {pattern!r} changes none of its names" for pattern, _ in self._unused),
+            *(f"subject.rename: {pattern!r} matches none of its names" for pattern, _ in self._unused),
         ]
 
     @property

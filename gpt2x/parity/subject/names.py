@@ -55,13 +55,12 @@ def rename_setting(rename: list[list[str]]) -> str:
 
 
 def unused_rules(names: Iterable[str], rename: list[list[str]]) -> list[list[str]]:
-    """The rules that change none of a model's own names. All of them can be applied: see hf_name."""
+    """The rules that match none of a model's own names. All of them can be applied: see hf_name."""
     unused, current = [], set(names)
     for pattern, replacement in rename:
-        changed = {re.sub(pattern, replacement, name) for name in current}
-        if changed == current:
+        if not any(re.search(pattern, name) for name in current):
             unused.append([pattern, replacement])
-        current = changed
+        current = {re.sub(pattern, replacement, name) for name in current}
     return unused
 
 
