@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -18,6 +19,28 @@ from gpt2x.parity.reference.sound import check_finite
 from gpt2x.parity.stages import STAGES
 from gpt2x.paths import expanded
 from gpt2x.prompts import Prompt, read_prompts
+
+
+class RecordSource(Protocol):
+    """Has the reference's answers."""
+
+    @property
+    def live(self) -> bool:
+        """Whether transformers can be asked for more."""
+
+    def get(self, checkpoint: Checkpoint, stages: Collection[Stage], copies: int) -> Record:
+        """The answers that the stages need, while `copies` models are in memory beside the checkpoint."""
+
+
+@dataclass(frozen=True)
+class KnownRecord:
+    """The answers that an earlier validation of the same checkpoint has got."""
+
+    record: Record
+    live: bool
+
+    def get(self, checkpoint: Checkpoint, stages: Collection[Stage], copies: int) -> Record:
+        return self.record
 
 
 @dataclass(frozen=True)

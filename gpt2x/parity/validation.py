@@ -16,7 +16,7 @@ from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.diagnosis.diagnose import diagnose
 from gpt2x.parity.diagnosis.result import CommonCause, Diagnosis
 from gpt2x.parity.measures import RELATIVE_TOLERANCE
-from gpt2x.parity.record_source import OracleRecord, SavedRecord
+from gpt2x.parity.record_source import RecordSource
 from gpt2x.parity.reference.record import Record
 from gpt2x.parity.rows import CauseRow, SideBySideRow, SummaryRow, mode_text
 from gpt2x.parity.source import Source
@@ -127,7 +127,7 @@ class Validation:
 def validate(
     checkpoint: Checkpoint,
     source: Source,
-    reference: OracleRecord | SavedRecord,
+    reference: RecordSource,
     *,
     dtype: str,
     stages: Collection[Stage] = tuple(Stage),

@@ -1,7 +1,7 @@
 """What validate prints: the verdict, all causes, a table of the stages, both models' texts, the two questions."""
 
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,10 +38,12 @@ def progress_bar(n_steps: int) -> Iterator[Callable[[str], None]]:
         yield begin
 
 
-def show(v: Validation, picture: Path | None) -> None:
-    """Prints a validation, with the path of its heat map."""
+def show(v: Validation, picture: Path | None, fixes: Sequence[Text] = ()) -> None:
+    """Prints a validation, with the lines that say how to mend it, and with the path of its heat map."""
     out = console.out
     out.print(headline(v), soft_wrap=True)
+    for line in fixes:
+        out.print(line, soft_wrap=True)
     for table in tables(v):
         out.print(table)
     for line in answers(v):

@@ -82,7 +82,7 @@ ALL = (
             "side_by_side.csv": SideBySideRow,
         },
         saves_memory="a smaller model, a shorter prompt or fewer task.stages",
-        files=("parity.png", WEIGHTS),
+        files=("parity.png", "suggestion.patch", WEIGHTS),
         inputs=("prompt_file", "task.reference"),
         objectives=(Objective("relative_difference"),),
         prepare=_begin_subject,

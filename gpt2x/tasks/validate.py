@@ -15,28 +15,35 @@ from gpt2x.config.tasks.validate import Stage, ValidateTask
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.device import find_device, find_dtype
 from gpt2x.errors import UserError
-from gpt2x.parity.record_source import record_source
+from gpt2x.parity.record_source import KnownRecord, record_source
 from gpt2x.parity.recorded.recording import Recording, read_recording
 from gpt2x.parity.recorded.validation import validate_recording
 from gpt2x.parity.rows import CauseRow, ParityRow, SideBySideRow, SummaryRow, parity_row
 from gpt2x.parity.source import Source, named_target
 from gpt2x.parity.subject.constructing.make import FixedSizeError
+from gpt2x.parity.suggesting.patch import Suggestions
+from gpt2x.parity.suggesting.suggest import suggest
 from gpt2x.parity.validation import Validation, validate
+from gpt2x.paths import write_whole
 from gpt2x.prompts import Prompt, read_prompts
+from gpt2x.reports.fixes import fixes
 from gpt2x.reports.heat_map import has_heat_map, save_heat_map
 from gpt2x.reports.printed import show_printed
 from gpt2x.reports.validation import progress_bar, show
 from gpt2x.runs.tables import write_rows
 from gpt2x.tasks.outcome import Outcome
 
+PATCH = "suggestion.patch"
 NUMBERS = ("relative_difference", "error_ratio", "max_abs_logit_difference", "mean_kl", "top1_agreement")
 
 
 def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
     """Compares stage by stage; the verdict is in Outcome.passed. Raises UserError if the validation cannot begin."""
+    if task.suggest and (config.subject.target is None or config.subject.kind == "recorded"):
+        raise UserError("task.suggest=true changes code of yours: name it by subject.target=FILE.py:NAME")
     prompts = read_prompts(config.prompt, prompt_file=config.prompt_file)
     with _subject(config.subject) as subject:
-        outcome, found = _compared(config, task, prompts, subject, run_dir)
+        outcome, found, suggestions = _compared(config, task, prompts, subject, run_dir)
     outcome.passed = found.passed
     outcome.timings |= found.seconds
     write_rows(run_dir / "parity.csv", ParityRow, map(parity_row, found.checks))
@@ -48,13 +55,16 @@ def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
     summary = found.summary()
     outcome.numbers = {name: getattr(summary, name) for name in NUMBERS}
     write_rows(run_dir / "summary.csv", SummaryRow, [summary])
-    show(found, picture)
+    if suggestions.verified:
+        patch = suggestions.patch.encode()
+        write_whole(run_dir / PATCH, lambda temporary: temporary.write_bytes(patch))
+    show(found, picture, fixes(found, suggestions, run_dir / PATCH))
     return outcome
 
 
 def _compared(
     config: Config, task: ValidateTask, prompts: list[Prompt], subject: Source | Recording, run_dir: Path
-) -> tuple[Outcome, Validation]:
+) -> tuple[Outcome, Validation, Suggestions]:
     device, dtype = find_device(config.device.name), find_dtype(config.dtype)
     outcome = Outcome(device=device)
     with progress_bar(len(task.stages) + 2) as step:  # loading and the reference, then the stages
@@ -66,19 +76,28 @@ def _compared(
         if isinstance(subject, Recording):
             reference = record_source(prompts, config.decode.max_new_tokens, task, subject.ids)
             found = validate_recording(checkpoint, subject, reference, stages=stages, progress=step)
-        else:
-            subject.check()
-            reference = record_source(prompts, config.decode.max_new_tokens, task)
-            try:
-                found = validate(checkpoint, subject, reference, dtype=config.dtype, stages=stages, progress=step)
-            except FixedSizeError as error:
-                if error.own is None or not reference.live or config.subject.weights == "own":
-                    raise
-                step("loading random weights of the subject's size")
-                checkpoint = outcome.checkpoint = _random_checkpoint(config, error, dtype, device)
-                found = validate(checkpoint, subject, reference, dtype=config.dtype, stages=stages, progress=step)
-                found.notes.append("its code fixes its size, so it was compared at that size, with random weights")
-    return outcome, found
+            return outcome, found, Suggestions()
+        subject.check()
+        reference = record_source(prompts, config.decode.max_new_tokens, task)
+        try:
+            found = validate(checkpoint, subject, reference, dtype=config.dtype, stages=stages, progress=step)
+        except FixedSizeError as error:
+            if error.own is None or not reference.live or config.subject.weights == "own":
+                raise
+            step("loading random weights of the subject's size")
+            checkpoint = outcome.checkpoint = _random_checkpoint(config, error, dtype, device)
+            found = validate(checkpoint, subject, reference, dtype=config.dtype, stages=stages, progress=step)
+            found.notes.append("its code fixes its size, so it was compared at that size, with random weights")
+        known = KnownRecord(found.record, reference.live)
+
+        def again(source: Source, stages: list[Stage]) -> Validation:
+            return validate(checkpoint, source, known, dtype=config.dtype, stages=stages)
+
+        if task.suggest and not found.passed:
+            step("trying changes that may mend it")
+        with outcome.timed("suggest"):
+            suggestions = suggest(subject, found, again, verify=task.suggest)
+    return outcome, found, suggestions
 
 
 @contextmanager

@@ -14,7 +14,10 @@ def test_damaged_checkpoints_are_loaded_or_refused(tmp_path: Path) -> None:
     assert counts["refused"] > 10
 
 
-@pytest.mark.parametrize("code", ["raise ValueError", "while True: pass", "bytearray(1 << 31)", "os.kill(os.getpid(), 9)"])
+KILL = "os.kill(os.getpid(), 9)"
+
+
+@pytest.mark.parametrize("code", ["raise ValueError", "while True: pass", "bytearray(1 << 31)", KILL])
 def test_what_must_not_happen_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     monkeypatch.setattr(fuzz_checkpoints, "SECONDS", 1)
     monkeypatch.setattr(fuzz_checkpoints, "load_checkpoint", lambda *_: exec(f"import os\n{code}"))

@@ -39,6 +39,7 @@ class ValidateTask:
     gen_prompt: Annotated[Any, "text or list of text"] = None  # OmegaConf cannot type it
     save_reference: str | None = None
     reference: str | None = None
+    suggest: bool = False
 
     def __post_init__(self) -> None:
         for stage in self.stages:

@@ -20,8 +20,10 @@ from gpt2x.parity.subject.code import SubjectError, TimeIsUpError, in_one_line
 from gpt2x.parity.subject.constructing.make import FixedSizeError
 from gpt2x.parity.subject.examined import Changes
 from gpt2x.parity.subject.importing.confined import running, time_limit
+from gpt2x.parity.subject.importing.text import try_texts
 from gpt2x.parity.subject.local import LocalSubject
 from gpt2x.parity.subject.target import Target, import_target
+from gpt2x.parity.suggesting.places import places_of
 
 
 def serve(connection: socket.socket) -> NoReturn:
@@ -98,6 +100,7 @@ class _Host:
             "build": self._build,
             **{name: self._asked(name) for name in ("seed", "logits", "trace", "isolate", "tensors", "tensor")},
             "gradients": self._gradients,
+            "places": self._places,
         }
 
     def state(self, number: int | None) -> dict[str, Any]:
@@ -108,7 +111,9 @@ class _Host:
             found |= {"subject_notes": subject.notes, "changes_input": subject.changes_input}
         return found
 
-    def _load(self, asked: dict[str, Any], import_mode: str) -> None:
+    def _load(self, asked: dict[str, Any], import_mode: str, texts: dict[str, str]) -> None:
+        """Imports the target, with these texts in the place of those of some files."""
+        try_texts(texts)
         config = SubjectConfig(**asked)
         setattr(config, "import", import_mode)
         self._target = import_target(config)
@@ -153,6 +158,10 @@ class _Host:
     def _gradients(self, number: int, ids: list[int]) -> dict[str, Any] | None:
         found = self._subjects[number].gradients(ids)
         return None if found is None else {name: vars(each) for name, each in found.items()}
+
+    def _places(self, site: str) -> dict[str, Any]:
+        assert self._target is not None
+        return asdict(places_of(site, self._subjects[0], self._target))
 
     def _elsewhere(self, site: str) -> Callable[[Tensor], Tensor | None]:
         """A function that has gpt2x compute what a module should answer."""

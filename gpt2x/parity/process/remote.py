@@ -37,8 +37,8 @@ Replaced = Mapping[str, Callable[[Tensor], Tensor | None]]
 class RemoteTarget:
     """What subject.target names, imported in a process of its own, which this object starts and can close."""
 
-    def __init__(self, asked: SubjectConfig) -> None:
-        """Begins the import; `check` waits for its end."""
+    def __init__(self, asked: SubjectConfig, texts: Mapping[str, str] | None = None) -> None:
+        """Begins the import; `check` waits for its end. With `texts`, files have other texts than on the disk."""
         self.asked = asked
         self.notes: list[str] = []
         """What the model was made with, and what was left out when the file was imported."""
@@ -58,7 +58,7 @@ class RemoteTarget:
         )
         given = {key: value for key, value in vars(asked).items() if key != "import"}
         seconds = asked.import_seconds + _GRACE / 2  # the import ends itself at its limit
-        self._send(self._request("load", seconds, asked=given, import_mode=asked.import_mode))
+        self._send(self._request("load", seconds, asked=given, import_mode=asked.import_mode, texts=dict(texts or {})))
         self._is_loading = True
 
     @property

@@ -64,5 +64,10 @@ def in_one_line(error: BaseException) -> str:
 
 def own_frames(error: BaseException) -> list[traceback.FrameSummary]:
     """The places of an error's traceback that are neither in a library nor in gpt2x, the innermost one last."""
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
+
+
+def is_users(file: str) -> bool:
+    """Whether the code of this file is neither in a library nor in gpt2x."""
     libraries = ("<", sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), str(Path(__file__).parents[1]))
-    return [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]
+    return not file.startswith(libraries)

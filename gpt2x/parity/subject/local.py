@@ -28,6 +28,10 @@ class LocalSubject:
     def module(self) -> nn.Module:
         return self._subject.module
 
+    @property
+    def sites(self) -> Mapping[str, nn.Module]:
+        return self._subject.sites
+
     @cached_property
     def parts(self) -> Parts:
         subject = self._subject

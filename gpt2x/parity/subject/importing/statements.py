@@ -11,6 +11,8 @@ from functools import lru_cache, reduce
 from operator import or_
 from pathlib import Path
 
+from gpt2x.parity.subject.importing.text import text_of
+
 
 @dataclass(frozen=True, eq=False)
 class Statement:
@@ -109,7 +111,7 @@ def read_source(file: Path) -> Source:
 
     Raises SyntaxError.
     """
-    return _parsed(file.read_text(encoding="utf-8-sig", errors="replace"), str(file))
+    return _parsed(text_of(file), str(file))
 
 
 @lru_cache(maxsize=16)  # a subject is imported once per dtype
