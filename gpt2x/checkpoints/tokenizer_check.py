@@ -151,6 +151,8 @@ def _object(file: Path) -> dict[str, Any]:
 
 
 def _text(file: Path) -> str:
+    if file.exists() and not file.is_file():  # a device can have no end
+        raise _WrongError(f"{file.name}: not a file")
     try:
         return file.read_text(encoding="utf-8")
     except OSError as error:
