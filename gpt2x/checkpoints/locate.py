@@ -86,6 +86,7 @@ def small_files(path: Path) -> list[Path]:
     return [*(file for file in stated if file.is_file()), *tokenizer_files(directory)]
 
 
+_LONGEST_NAME = 255  # characters of a file's name, in all common file systems
 ADAPTER_CONFIG = "adapter_config.json"
 _ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 _WHOLE = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack", "tf_model.h5")
@@ -185,7 +186,7 @@ def _shards(index: Path) -> list[Path]:
     if not isinstance(shards, dict) or not shards:
         raise UserError(f"{shown(index)}: no weight_map in it")
     names = sorted({str(name) for name in shards.values()})
-    elsewhere = next((name for name in names if "/" in name or "\\" in name or "\0" in name), None)
+    elsewhere = next((name for name in names if len(name) > _LONGEST_NAME or re.search(r"[/\\\0]", name)), None)
     if elsewhere is not None:
         raise UserError(f"{shown(index)}: names the file {elsewhere[:80]!r}, which is not in this directory")
     return [index.parent / name for name in names]
@@ -197,7 +198,7 @@ def read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{shown(file)}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{shown(file)}: not JSON: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"{shown(file)}: not a JSON object")

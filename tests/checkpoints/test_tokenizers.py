@@ -13,7 +13,7 @@ import tokenizers
 import torch
 
 import gpt2x
-from gpt2x.checkpoints.export import save_checkpoint
+from gpt2x.checkpoints.exporting.hf import save_checkpoint
 from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
 from gpt2x.checkpoints.tokenizer_check import check_tokenizer
 from gpt2x.checkpoints.tokenizers import Origin, find_tokenizer

@@ -53,6 +53,8 @@ class TensorBundle:
 
 def _mapped(file: Path) -> Tensor:
     """The bytes of a file, memory-mapped [N]."""
+    if not file.is_file():
+        raise UserError(f"{shown(file)}: not a file")
     if file.stat().st_size == 0:
         raise UserError(f"{shown(file)}: the file is empty")
     return torch.from_file(str(file), shared=False, size=file.stat().st_size, dtype=torch.uint8)
