@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.progress import TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from gpt2x.parity.conversion.certificate import Certificate
 from gpt2x.parity.conversion.rows import ReaderRow, TensorRow, Verdict
@@ -42,14 +42,13 @@ def show(certificate: Certificate, folder: Path) -> None:
 
 
 def _table(rows: list[ReaderRow]) -> Table:
-    table = Table()
-    columns = ("tensors equal", "rounded", "max error", "logits differ", "mean KL", "top 1", "texts")
-    for column in ("reader", "verdict", *columns):
-        table.add_column(column, justify="left" if column in ("reader", "verdict") else "right", no_wrap=True)
+    numbers = ("equal", "rounded", "error", "logits", "KL", "top 1", "texts")
+    columns = [Column(name, justify="right") for name in numbers]
+    table = console.plain_table(Column("verdict"), Column("reader", ratio=1), *columns)
     for row in rows:
         table.add_row(
-            console.as_text(f"{row.reader} {row.version}"),
             row.verdict,
+            console.as_text(f"{row.reader} {row.version}"),
             _share(row.tensors_equal, row.tensors),
             "" if row.tensors_rounded is None else f"{row.tensors_rounded:,}",
             *map(_short, (row.max_abs_error, row.max_abs_logit_difference, row.mean_kl)),
@@ -79,7 +78,7 @@ def _confirmation(certificate: Certificate) -> Iterator[str]:
 
 
 def _share(part: int | None, whole: int | None) -> str:
-    return "" if part is None or whole is None else f"{part:,} of {whole:,}"
+    return "" if part is None or whole is None else f"{part}/{whole}"
 
 
 def _short(value: float | None) -> str:

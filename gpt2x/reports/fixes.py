@@ -1,5 +1,6 @@
 """What validate prints of the changes that mend a subject: place, line before and after, and what was verified."""
 
+from itertools import takewhile
 from pathlib import Path
 
 from rich.text import Text
@@ -9,7 +10,7 @@ from gpt2x.parity.validation import Validation
 from gpt2x.paths import shown
 from gpt2x.visible import visible
 
-_WIDTH = 80  # columns
+_WIDTH_OF_LINE = 73  # columns, of 80
 _MOST_LINES = 4  # of a change
 
 
@@ -32,10 +33,12 @@ def _change(each: Suggestion) -> list[Text]:
     state = ("verified", "green") if each.verified else ("not verified", "yellow")
     more = f", and {n - 1} more" if (n := len(each.change)) > 1 else ""
     place = f"fix {each.order}  {shown(each.file.path)}:{each.lines.number}{more}  "
+    before, after = _few(each.lines.before), _few(each.lines.after)
+    start = _left_out(before, after)
     return [
         Text.assemble(visible(place), state),
-        *(Text(_cropped(f"     - {line}"), "red") for line in _few(each.lines.before)),
-        *(Text(_cropped(f"     + {line}"), "green") for line in _few(each.lines.after)),
+        *(Text(f"     - {_cropped(line, start)}", "red") for line in before),
+        *(Text(f"     + {_cropped(line, start)}", "green") for line in after),
     ]
 
 
@@ -44,8 +47,17 @@ def _few(text: str) -> list[str]:
     return lines if len(lines) <= _MOST_LINES else [*lines[: _MOST_LINES - 1], "..."]
 
 
-def _cropped(line: str) -> str:
-    return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 3]}..."
+def _left_out(before: list[str], after: list[str]) -> int:
+    """The number of characters that are left out at the begin of the lines, so that the first difference is shown."""
+    if len(before) != 1 or len(after) != 1 or max(map(len, before + after)) <= _WIDTH_OF_LINE:
+        return 0
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(before[0], after[0], strict=False))
+    return max(0, len(list(same)) - _WIDTH_OF_LINE // 3)
+
+
+def _cropped(line: str, start: int) -> str:
+    line = f"...{line[start + 3 :]}" if start else line
+    return line if len(line) <= _WIDTH_OF_LINE else f"{line[: _WIDTH_OF_LINE - 3]}..."
 
 
 def _after(after: Validation | None) -> Text:

@@ -86,7 +86,7 @@ def test_a_single_prompt_is_bold_and_its_text_follows(launch: Path) -> None:
     out, err = on_terminals(launch, *ARGS, *args)
     (row,) = read_csv(launch / "out" / "generations.csv")
     assert out == f"{BOLD}{row['prompt']}{PLAIN}{row['completion']}\n"
-    assert err == "results in out\n"
+    assert err == "gpt2x: 52 tensors: 16 transposed, 52 cast, lm_head tied\nresults in out\n"
 
 
 def test_the_numbers_that_a_dtype_is_computed_in_are_said_once(gpt2x_process: Cli, launch: Path) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from itertools import permutations
 
 from gpt2x.parity.mistakes.linear import WRONG_ORDERS
 from gpt2x.parity.suggesting.code import Change, Code, Node, argument, called, is_method, with_argument
@@ -43,7 +44,8 @@ def to_right_order(code: Code) -> Iterator[Change]:
         parts = [node.at(each) for each in node.tree.elts]
         if len(parts) != 3 or order is None:
             continue
-        if all(isinstance(part.tree, ast.Name) and isinstance(part.tree.ctx, ast.Store) for part in parts):
+        names = [part.tree.id for part in parts if isinstance(part.tree, ast.Name)]
+        if _are_q_k_v(names) and isinstance(node.tree.ctx, ast.Store):
             yield tuple(part.replaced(parts[i].text) for part, i in zip(parts, order, strict=True))
         values = [getattr(part.tree, "value", None) for part in parts]
         if sorted(map(str, values)) == ["0", "1", "2"]:
@@ -53,6 +55,11 @@ def to_right_order(code: Code) -> Iterator[Change]:
         if order and isinstance(index, ast.Constant) and index.value in (0, 1, 2):
             yield from _indices(code, order)
             break
+
+
+def _are_q_k_v(names: list[str]) -> bool:
+    """Whether each of three names has another one of the letters q, k and v, as in `queries, keys, values`."""
+    return any(all(map(str.__contains__, map(str.lower, each), "qkv")) for each in permutations(names, 3))
 
 
 def _indices(code: Code, order: tuple[int, ...]) -> Iterator[Change]:
