@@ -45,7 +45,7 @@ def test_two_runs_at_the_same_time_in_one_folder(gpt2x: Cli, launch: Path, attem
     assert gpt2x(*LONG).code == 0
     rows = read_csv(launch / "out" / "generations.csv")
     assert [int(row["sample"]) for row in rows] == list(range(120))
-    files = ["generations.csv", "job.json", "manifest.json", "timing.csv"]
+    files = ["generations.csv", "job.json", "manifest.json", "timing.csv", "weights.csv"]
     assert sorted(file.name for file in (launch / "out").iterdir()) == files
 
 

@@ -97,7 +97,7 @@ def test_rows_stand_in_the_order_of_the_prompts(runs: Path) -> None:
     expected = [(row["prompt_id"], row["sample"], str(i)) for row in rows for i in range(int(row["n_new_tokens"]))]
     assert list(dict.fromkeys(steps)) == expected
     files = sorted(file.name for file in (runs / "whole").iterdir())
-    assert files == ["generations.csv", "job.json", "manifest.json", "timing.csv", "tokens.csv"]
+    assert files == ["generations.csv", "job.json", "manifest.json", "timing.csv", "tokens.csv", "weights.csv"]
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,11 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The paths whose tensors are read from now on."""
     paths: list[Path] = []
 
-    def counted(path: Path, read: Any = load.read_tensors) -> Any:
+    def counted(path: Path, read: Any = load.read_contents) -> Any:
         paths.append(path)
         return read(path)
 
-    monkeypatch.setattr(load, "read_tensors", counted)
+    monkeypatch.setattr(load, "read_contents", counted)
     return paths
 
 

@@ -176,15 +176,15 @@ def test_a_weight_read_wrongly_is_named(
 ) -> None:
     from gpt2x.checkpoints import load
 
-    to_model = load.to_model
+    resolve = load.resolve
 
     def wrong(*args):
-        state = to_model(*args)
+        found = resolve(*args)
         key = f"transformer.h.1.{name}.weight"
-        state[key] = state[key].flip(0)
-        return state
+        found.state[key] = found.state[key].flip(0)
+        return found
 
-    monkeypatch.setattr(load, "to_model", wrong)
+    monkeypatch.setattr(load, "resolve", wrong)
     assert gpt2x(*FAST).code == 1
     (summary,) = read_csv(run_dir(launch, "validate") / "summary.csv")
     assert summary["first_divergence"] == f"h.1.{name}"
