@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
-from gpt2x.checkpoints.load import empty_model, load_checkpoint, model_of
-from gpt2x.checkpoints.names import full_names, to_model
+from gpt2x.checkpoints.contents import Contents
+from gpt2x.checkpoints.load import load_checkpoint, model_of
+from gpt2x.checkpoints.resolve import resolve
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.decoding.engine import decode_one_token
@@ -34,7 +35,8 @@ def pair(seed: int, vocab_size: int = 260):
         end = hf.lm_head.weight[EOS % vocab_size].mul_(2)
         hf.transformer.ln_f.bias.add_(end, alpha=0.45)
     config = GPT2Config(**sizes)
-    return model_of(to_model(full_names(hf.state_dict()), empty_model(config), Path("hf"), None), config), hf
+    asked = ModelConfig(name="auto", **sizes)
+    return model_of(resolve(Contents("", hf.state_dict()), asked, None, Path("hf")).state, config), hf
 
 
 def random_prompts(*lengths: int, seed: int = 0, vocab_size: int = 260) -> list[list[int]]:
