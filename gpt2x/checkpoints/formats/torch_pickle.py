@@ -1,5 +1,6 @@
 """What torch.save wrote: zip archives since torch 1.6, plain pickles before."""
 
+import mmap
 import pickle
 import warnings
 import zipfile
@@ -45,15 +46,16 @@ class TorchPickle:
 
 def _load(path: Path, is_zip: bool) -> Any:
     """The object in the file, without running code of it. Objects of classes for options are read as Options."""
-    if is_zip:
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
-                raise UserError(f"{shown(path)}: a compressed archive, which torch.save does not write")
+    if not is_zip:
+        # A mapped file gives no more bytes than it has, however long the pickle says that a text is.
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return torch.load(content, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+            raise UserError(f"{shown(path)}: a compressed archive, which torch.save does not write")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)  # plain pickles cannot be mapped
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError:
-        if not is_zip:
-            raise
         names = get_unsafe_globals_in_checkpoint(path)
         if not names or not all(name == "argparse.Namespace" or name.endswith("Config") for name in names):
             raise
