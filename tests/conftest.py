@@ -202,6 +202,19 @@ def tiny_hf(**settings: Any) -> Any:
     return GPT2LMHeadModel(GPT2Config(**(sizes | special | settings))).eval()
 
 
+def save_distinct(folder: Path, tokenizer: Path) -> None:
+    """Writes tiny_hf() with noise on every parameter (no bias is 0, no norm is 1), and the tokenizer of a folder."""
+    import torch
+
+    model = tiny_hf(bos_token_id=0, eos_token_id=0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).write_bytes((tokenizer / name).read_bytes())
+
+
 @pytest.fixture(scope="session")
 def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face directory that transformers wrote: tiny random weights, and a tokenizer trained on a few lines."""

@@ -42,8 +42,8 @@ class WeightRow:
     norm: float | None
     """The square root of the sum of squares; only in task=inspect and task=validate, as are checksums."""
     sha256: str | None
-    """Of the tensor's bytes (little-endian, in the dtype of the file) in Hugging Face's layout and without padding:
-    the same weights have the same checksums in every format that does not round them."""
+    """The SHA-256 of the tensor's bytes, little-endian and in the dtype of the file, in Hugging Face's layout and
+    without padding: the same weights have the same checksums in every format that does not round them."""
 
 
 @dataclass(frozen=True)

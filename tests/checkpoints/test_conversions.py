@@ -10,7 +10,7 @@ from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.tasks.export import FORMATS
 from gpt2x.config.weights import WeightsConfig
-from tests.conftest import tiny_hf
+from tests.conftest import save_distinct
 
 pytest.importorskip("gguf")
 
@@ -19,13 +19,7 @@ pytest.importorskip("gguf")
 def source(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """300 tokens, width 32, with all biases and norms different."""
     folder = tmp_path_factory.mktemp("source")
-    model = tiny_hf(bos_token_id=0, eos_token_id=0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.2 * torch.randn_like(parameter)
-    model.save_pretrained(folder)
-    for name in ("vocab.json", "merges.txt"):
-        (folder / name).write_bytes((tiny_dir / name).read_bytes())
+    save_distinct(folder, tiny_dir)
     return load(folder)
 
 

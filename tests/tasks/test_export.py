@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from gpt2x.checkpoints.exporting import hf
 from gpt2x.parity.conversion import certificate
 from gpt2x.tasks import export
-from tests.conftest import Cli, FullDisk, Refused, assert_in, interrupt_at, read_csv, run_dir, tiny_hf
+from tests.conftest import Cli, FullDisk, Refused, assert_in, interrupt_at, read_csv, run_dir, save_distinct
 
 LOSSLESS = ("hf", "pt", "nanogpt", "llmc", "gguf")
 INDEPENDENT = {"hf": ["transformers"], "pt": ["transformers"], "gguf": ["gguf", "llama.cpp"]}
@@ -25,13 +25,7 @@ INDEPENDENT = {"hf": ["transformers"], "pt": ["transformers"], "gguf": ["gguf", 
 def source(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """300 tokens, width 32, with all biases and norms different."""
     folder = tmp_path_factory.mktemp("source")
-    model = tiny_hf(bos_token_id=0, eos_token_id=0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.2 * torch.randn_like(parameter)
-    model.save_pretrained(folder)
-    for name in ("vocab.json", "merges.txt"):
-        (folder / name).write_bytes((tiny_dir / name).read_bytes())
+    save_distinct(folder, tiny_dir)
     return folder
 
 

@@ -33,7 +33,7 @@ class Comparison:
     exporter: Exporter
     dtype: str
     logits: Tensor
-    """Of the source, [T, V]."""
+    """The logits of the source, [T, V]."""
     tensors: list[TensorRow] = field(default_factory=list)
     """The rows of all readers so far."""
 

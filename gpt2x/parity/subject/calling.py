@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -73,9 +74,8 @@ class Caller:
         return self._call(ids, targets, self._mask)
 
     def _call(self, ids: Tensor, targets: Tensor, mask: _Mask) -> Any:
-        arguments = self._arguments()
         named = {name: self._value(name, ids, targets, mask) for name in self._asked()}
-        first = next(iter(arguments.values()), None)
+        first = next(iter(self._arguments.values()), None)
         with subject_code():
             if first is not None and first.kind == first.KEYWORD_ONLY:
                 answer = self.module(**{first.name: ids}, **named)
@@ -109,7 +109,9 @@ class Caller:
         before, after = first[:, :-1].double(), second[:, :-1].double()
         return bool((before - after).abs().max() <= 1e-5 * before.abs().max())
 
+    @cached_property
     def _arguments(self) -> dict[str, inspect.Parameter]:
+        """Those of the forward pass, by name; every call of the model asks for them."""
         return dict(inspect.signature(self.module.forward).parameters)
 
     def _masks(self) -> list[str]:
@@ -118,8 +120,8 @@ class Caller:
     def _asked(self) -> Iterator[str]:
         """Names of the arguments that are passed beside the ids: those without a default, and masks and targets."""
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        targets = next((name for name in _TARGETS if name in self._arguments()), None)
-        for argument in [*self._arguments().values()][1:]:
+        targets = next((name for name in _TARGETS if name in self._arguments), None)
+        for argument in [*self._arguments.values()][1:]:
             needed = argument.default is argument.empty and argument.kind in kinds
             useful = argument.name in _OPTIONAL_MASKS or (self.passes_targets and argument.name == targets)
             if needed or useful:

@@ -16,7 +16,7 @@ class Lines:
     """The lines of a file in which a change begins."""
 
     number: int
-    """Of the first one, from 1."""
+    """The number of the first line, counted from 1."""
     before: str
     after: str
 
