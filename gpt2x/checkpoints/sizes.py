@@ -13,7 +13,8 @@ def known_sizes() -> dict[str, GPT2Config]:
     """Name -> architecture, for every conf/model/*.yaml that states one."""
     import yaml
 
-    models = [yaml.safe_load(file.read_text()) for file in sorted(bundled("conf").glob("model/*.yaml"))]
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # seven times as fast, where PyYAML was built with libyaml
+    models = [yaml.load(file.read_text(), loader) for file in sorted(bundled("conf").glob("model/*.yaml"))]
     return {
         model["name"]: GPT2Config(**{key: model[key] for key in ARCHITECTURE})
         for model in models

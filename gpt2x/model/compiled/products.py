@@ -16,11 +16,13 @@ from gpt2x.model.compiled.vectors import (
     COLUMNS,
     HAS_32_REGISTERS,
     ROWS,
+    add_panel_8,
     add_products,
     add_tile_1,
     add_tile_2,
     add_tile_4,
     add_tile_8,
+    copy_panel,
     dot_rows_1,
     dot_rows_2,
     dot_rows_4,
@@ -28,6 +30,9 @@ from gpt2x.model.compiled.vectors import (
 
 STREAMS = 8  # rows of a weight that are read at the same time: one core reads twice as fast as from one row
 _BLOCK = 8 * COLUMNS  # most outputs that a thread computes at once for several tokens
+# With so many tokens, the weights of a few slices are first copied to where they lie side by side, in float32: as they
+# are stored, the rows of a weight displace each other from the nearest cache, and each tile of tokens reads them anew.
+_MANY_TOKENS, _PANEL = 64, 4
 
 _ZERO = np.float32(0)
 
@@ -115,25 +120,36 @@ def _multiply_block(x, weight, slices, first, last, y):
     M, size = x.shape[0], weight.shape[0] // slices
     whole = last - (last - first) % COLUMNS
     y[:, first:last] = _ZERO
-    part = np.empty(last - whole, np.float32)
-    for s in range(slices):
-        start, stop = s * size, (s + 1) * size
+    done = 0  # tokens
+    if HAS_32_REGISTERS and M >= _MANY_TOKENS:
+        done = M - M % 8
+        panel = np.empty((_PANEL * size, COLUMNS), np.float32)
+        for s in range(0, slices, _PANEL):
+            start, stop = s * size, min(s + _PANEL, slices) * size
+            for c in range(first, whole, COLUMNS):
+                copy_panel(weight, start, stop, c, panel)
+                for m in range(0, done, 8):
+                    for i in range(start, stop, size):
+                        add_panel_8(x, panel, y, m, i, i - start, 0, size, c)
+    for i in range(0, weight.shape[0], size):
         for c in range(first, whole, COLUMNS):
-            m = 0
+            m = done
             while HAS_32_REGISTERS and m + 8 <= M:
-                add_tile_8(x, weight, m, start, stop, c, y)
+                add_tile_8(x, weight, y, m, i, i, c, size, c)
                 m += 8
             if HAS_32_REGISTERS and m + 4 <= M:
-                add_tile_4(x, weight, m, start, stop, c, y)
+                add_tile_4(x, weight, y, m, i, i, c, size, c)
                 m += 4
             while m + 2 <= M:
-                add_tile_2(x, weight, m, start, stop, c, y)
+                add_tile_2(x, weight, y, m, i, i, c, size, c)
                 m += 2
             if m < M:
-                add_tile_1(x, weight, m, start, stop, c, y)
+                add_tile_1(x, weight, y, m, i, i, c, size, c)
+    part = np.empty(last - whole, np.float32)
+    for s in range(slices):
         for m in range(M):
             part[:] = _ZERO
-            for i in range(start, stop):
+            for i in range(s * size, (s + 1) * size):
                 for c in range(whole, last):
                     part[c - whole] += x[m, i] * number(weight[i, c])
             for c in range(whole, last):

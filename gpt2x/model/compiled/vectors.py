@@ -54,46 +54,75 @@ def add_products(context: Any, x: Any, weight: Any, row: Any, column: Any, y: An
     return types.void(x, weight, types.int64, types.int64, y), generate
 
 
-def _tile(tokens: int) -> Any:
+@intrinsic
+def copy_panel(context: Any, weight: Any, start: Any, stop: Any, column: Any, panel: Any) -> Any:
+    """copy_panel(weight, start, stop, column, panel): panel[i] = weight[start + i, column : column + COLUMNS].
+
+    For start <= start + i < stop; weight [in, out], panel [n, COLUMNS] of float32.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        weight, start, stop, column, panel = args
+        matrix = _Matrix(context, builder, signature.args[0], weight)
+        out = _Matrix(context, builder, signature.args[-1], panel)
+        with cgutils.for_range_slice(builder, start, stop, _I64(1)) as (row, _):
+            vectors = matrix.vectors(builder.add(matrix.start(row), column))
+            at = out.start(builder.sub(row, start))
+            for place, vector in zip(_PLACES, vectors, strict=True):
+                builder.store(vector, out.pointer(builder.add(at, _I64(place))), align=4)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(weight, i64, i64, i64, panel), generate
+
+
+def _tile(tokens: int, of_panel: bool = False) -> Any:
+    at_once = 4 if of_panel else 1  # rows per turn of the loop; more are slower where rows come from memory
+
     @intrinsic
-    def add_tile(context: Any, x: Any, weight: Any, token: Any, start: Any, stop: Any, column: Any, y: Any) -> Any:
+    def add_tile(
+        context: Any, x: Any, weight: Any, y: Any, token: Any, start: Any, row: Any, column: Any, count: Any, to: Any
+    ) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            x, weight, token, start, stop, column, y = args
-            kinds = signature.args
-            inputs, matrix = _Matrix(context, builder, kinds[0], x), _Matrix(context, builder, kinds[1], weight)
-            out = _Matrix(context, builder, kinds[-1], y)
-            ahead = builder.sub(stop, start)
-            rows = [builder.add(token, _I64(t)) for t in range(tokens)]
+            inputs, matrix, out = (
+                _Matrix(context, builder, kind, value) for kind, value in zip(signature.args, args[:3], strict=False)
+            )
+            token, start, row, column, count, to = args[3:]
+            places = [builder.add(inputs.start(builder.add(token, _I64(t))), start) for t in range(tokens)]
             sums = _zeros(builder, tokens * len(_PLACES))
-            with cgutils.for_range_slice(builder, start, stop, _I64(1)) as (row, _):
-                here = builder.add(matrix.start(row), column)
-                matrix.prefetch(builder.add(here, matrix.start(ahead)))
-                vectors = list(matrix.vectors(here))
-                for t, place in enumerate(rows):
-                    factor = _splat(
-                        builder, builder.load(builder.gep(inputs.data, [builder.add(inputs.start(place), row)]))
-                    )
-                    _add_to(builder, sums[t * len(_PLACES) :], factor, vectors)
+            with cgutils.for_range_slice(builder, _I64(0), count, _I64(at_once)) as (first, _):
+                for i in (builder.add(first, _I64(k)) for k in range(at_once)):
+                    here = builder.add(matrix.start(builder.add(row, i)), column)
+                    if not of_panel:
+                        matrix.prefetch(builder.add(here, matrix.start(count)))
+                    vectors = list(matrix.vectors(here))
+                    for t, place in enumerate(places):
+                        factor = _splat(builder, builder.load(builder.gep(inputs.data, [builder.add(place, i)])))
+                        _add_to(builder, sums[t * len(_PLACES) :], factor, vectors)
             values = iter([builder.load(variable) for variable in sums])
-            for place in rows:
-                at = builder.add(out.start(place), column)
+            for t in range(tokens):
+                at = builder.add(out.start(builder.add(token, _I64(t))), to)
                 for each in _PLACES:
                     target = builder.add(at, _I64(each))
                     builder.store(builder.fadd(out.vector(target), next(values)), out.pointer(target), align=4)
             return context.get_dummy_value()
 
         i64 = types.int64
-        return types.void(x, weight, i64, i64, i64, i64, y), generate
+        return types.void(x, weight, y, i64, i64, i64, i64, i64, i64), generate
 
     return add_tile
 
 
 add_tile_8, add_tile_4, add_tile_2, add_tile_1 = map(_tile, (8, 4, 2, 1))
-"""add_tile_n(x, weight, token, start, stop, column, y): y[t, c] += the sum over i of x[t, i] * weight[i, c].
+"""add_tile_n(x, weight, y, token, start, row, column, count, to), for n tokens t, from `token` on, and COLUMNS of c:
+y[t, to + c] += the sum of x[t, start + i] * weight[row + i, column + c] over i < count.
 
-For start <= i < stop, n tokens t, from `token` on, and COLUMNS of c; x [M, in], weight [in, out], y [M, out]. The
-products of one token are added up in the order in which add_products does it.
+x [M, in], weight [in, out], y [M, out]. The products of one token are added up in the order in which add_products does
+it.
 """
+
+add_panel_8 = _tile(8, of_panel=True)
+"""add_tile_8 for a panel, which is in the cache, in the place of a weight; count is a multiple of 4."""
 
 ROWS = 4  # of a weight [out, in] that are multiplied at the same time
 
