@@ -10,7 +10,7 @@ from gpt2x.parity.process.fork_server import can_fork
 from gpt2x.parity.process.remote import RemoteTarget
 from gpt2x.parity.reference.record import Record
 from gpt2x.parity.subject import import_target
-from gpt2x.parity.subject.build import OURS, Maker, build_own, build_user_model
+from gpt2x.parity.subject.build import OURS, Maker, build_own, build_user_models
 from gpt2x.parity.subject.examined import Examined
 from gpt2x.parity.subject.local import LocalSubject
 
@@ -58,10 +58,8 @@ class Source:
         if isinstance(target, RemoteTarget):
             return [*target.build(config, record.parameters, places)]
         weights = record.parameters if asked.weights == "copy" else {}
-        return [
-            LocalSubject(build_user_model(target, asked, config, record.shapes, record.dtype, weights, *place))
-            for place in places
-        ]
+        subjects = build_user_models(target, asked, config, record.shapes, record.dtype, weights, places)
+        return [LocalSubject(subject) for subject in subjects]
 
 
 def named_target(asked: SubjectConfig) -> RemoteTarget | Maker:

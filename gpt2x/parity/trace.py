@@ -1,6 +1,6 @@
 """The inputs and outputs of modules, recorded in a forward pass."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,14 +90,26 @@ def _depth(site: str) -> int:
 
 def first_tensor(output: Any) -> Tensor | None:
     """The tensor in the output of a model or module: itself, its `logits`, or the first of several; else None."""
+    return next(tensors_in(output), None)
+
+
+def tensors_in(output: Any, depth: int = 4) -> Iterator[Tensor]:
+    """The tensors in the output of a model or module: a tensor, a sequence, a dictionary, or an object with attributes.
+
+    What is called `logits` comes first. What is nested deeper than `depth` is left out.
+    """
+    inner = depth - 1
+    if inner < 0:
+        return
     if isinstance(output, Tensor):
-        return output
-    if isinstance(output, dict) and "logits" in output:
-        logits: Tensor = output["logits"]
-        return logits
-    if hasattr(output, "logits"):
-        logits = output.logits
-        return logits
-    if isinstance(output, (tuple, list)) and output:
-        return first_tensor(output[0])
-    return None
+        yield output
+    elif isinstance(output, Mapping):
+        for name in sorted(output, key=lambda name: name != "logits"):
+            yield from tensors_in(output[name], inner)
+    elif isinstance(output, (tuple, list)):
+        for each in output:
+            yield from tensors_in(each, inner)
+    elif hasattr(output, "logits"):
+        yield from tensors_in(output.logits, inner)
+    elif hasattr(output, "__dict__") and not isinstance(output, type):
+        yield from tensors_in(vars(output), inner)

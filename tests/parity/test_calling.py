@@ -102,3 +102,9 @@ def test_correct_models_pass(validate: Validate, subjects: Path, name: str, note
 def test_a_mask_that_is_not_used_is_no_excuse(validate: Validate, subjects: Path, launch: Path) -> None:
     assert validate(f"{subjects}:ignored", "task.stages=[layers,logits]").code == 1
     assert "mask missing" in summary_of(launch)["probable_cause"]
+
+
+def test_a_mask_is_found_for_a_prompt_of_the_same_token(validate: Validate, subjects: Path) -> None:
+    prompts = ('prompt="<|endoftext|><|endoftext|><|endoftext|>"', "task.gen_prompt=be", "decode.max_new_tokens=1")
+    result = validate(f"{subjects}:optional", "task.stages=[layers,logits]", *prompts, prompts=False)
+    assert result.code == 0, result.out + result.err

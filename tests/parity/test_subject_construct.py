@@ -84,6 +84,8 @@ def signature(parameters: str, call: str) -> str:
             "vocab_size, seq_len, embed_size, heads, num_layers", "vocab_size, seq_len, embed_size, heads, num_layers"
         ),
         signature("V, T, C, H, L", "V, T, C, H, L"),
+        signature("vocab, extent, layers, dim, heads", "vocab, extent, dim, heads, layers"),
+        signature("vocab, max_len, layers, dim, heads, p", "vocab, max_len + int(p), dim, heads, layers"),
         signature("layers, heads, *, ctx_len, voc_size, d_emb", "voc_size, ctx_len, d_emb, heads, layers"),
         signature("n_vocab=5, n_ctx=5, dim=4, n_head=1, depth=1, /", "n_vocab, n_ctx, dim, n_head, depth"),
         signature(
@@ -120,6 +122,11 @@ def signature(parameters: str, call: str) -> str:
         "class C:\n    def __init__(self, vocab_size=5, block_size=5, n_embd=4, n_head=1, n_layer=1):\n"
         "        self.all = (vocab_size, block_size, n_embd, n_head, n_layer)\n"
         + signature("c=None", "*(c or C()).all"),
+        "class GPTConfig:\n    def __init__(self):\n        self.vocab_size = None\n        self.block_size = None\n"
+        "        self.n_embd = self.n_head = self.n_layer = 6\n"
+        + signature(
+            "config: GPTConfig", "config.vocab_size, config.block_size, config.n_embd, config.n_head, config.n_layer"
+        ),
     ],
 )
 def test_sizes_reach_the_model(code: str) -> None:
@@ -147,6 +154,10 @@ ARGUMENTS = """config.vocab_size, config.n_positions, config.n_embd, config.n_he
     [
         ("hidden_dim", [], Meaning.WIDTH),
         ("hidden_dim", ["embed_dim"], Meaning.INNER),
+        ("n_ffd_hidden", ["n_emb"], Meaning.INNER),
+        ("time_steps", [], Meaning.POSITIONS),
+        ("if_bias", [], Meaning.BIAS),
+        ("hidden_size", ["n_embd", "n_inner"], Meaning.WIDTH),
         ("num_embeddings", ["embedding_dim"], Meaning.VOCABULARY),
         ("n_groups", [], Meaning.HEADS),
         ("intermidiate_size", [], Meaning.INNER),
@@ -183,6 +194,13 @@ def test_a_model_of_another_size_is_refused(change: dict[str, int]) -> None:
     with pytest.raises(FixedSizeError, match="vocab_size=40, n_positions=9, n_embd=12, n_layer=2, n_head=3") as raised:
         built(FIXED, GPT2Config(**{**vars(SIZE), **change}))
     assert raised.value.own == SIZE
+
+
+def test_a_size_that_cannot_be_seen_is_the_one_asked_for() -> None:
+    unseen = FIXED.replace("self)", "self, n_head)", 1) + "        self.n_head = None\n"
+    with pytest.raises(FixedSizeError) as raised:
+        built(unseen, GPT2Config(**{**vars(SIZE), "n_layer": 5, "n_head": 4}))
+    assert raised.value.own == GPT2Config(**{**vars(SIZE), "n_head": 4})
 
 
 def test_a_module_whose_sizes_cannot_be_seen_is_not_refused() -> None:

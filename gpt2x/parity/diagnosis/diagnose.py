@@ -5,6 +5,7 @@ import torch
 from gpt2x.config.tasks.validate import Stage
 from gpt2x.parity.checks import Cause, Check, Metric, Mode
 from gpt2x.parity.comparison import Comparison
+from gpt2x.parity.diagnosis.budget import Budget
 from gpt2x.parity.diagnosis.evidence import common_causes
 from gpt2x.parity.diagnosis.modules import ModuleSearch
 from gpt2x.parity.diagnosis.own import own_model
@@ -59,12 +60,13 @@ def _in_model(c: Comparison, checks: list[Check]) -> tuple[list[Divergence], lis
         if steady is None:
             return found, [_alone(each) for each in found]
         subject, isolated = steady, steady.isolated()
-    search = ModuleSearch(c, own, subject, isolated, checks)
+    budget = Budget()
+    search = ModuleSearch(c, own, subject, isolated, checks, budget)
     found += search.run()
     if not search.finished:
         return found, [_alone(each) for each in found]
     inside = not any("h." in site for site in isolated)
-    found += WiringSearch(c, own, search.subject.replacing(*search.wrong), checks, inside).run()
+    found += WiringSearch(c, own, search.subject.replacing(*search.wrong), checks, budget, inside).run()
     found = _with_unmatched(found, checks)
     causes = common_causes(whole, found)
     last = causes[-1].difference_after if causes else None

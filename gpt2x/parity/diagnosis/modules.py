@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2x.checkpoints.names import is_conv1d
+from gpt2x.model.attention import Attention
 from gpt2x.model.block import MLP
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.parity.checks import Cause, Check, Mode
 from gpt2x.parity.comparison import Comparison
+from gpt2x.parity.diagnosis.budget import Budget
 from gpt2x.parity.diagnosis.own import module_at
 from gpt2x.parity.diagnosis.repaired import RepairedSubject
 from gpt2x.parity.diagnosis.result import Divergence
@@ -20,15 +22,12 @@ from gpt2x.parity.diagnosis.trial import distance, is_mostly_nan, matches, pairs
 from gpt2x.parity.diagnosis.weights import missing_biases, unmatched, wrong_tensors
 from gpt2x.parity.measures import aligned, relative_difference
 from gpt2x.parity.mistakes import mistakes_in
-from gpt2x.parity.mistakes.gated import gated_mlps
+from gpt2x.parity.mistakes.gated import Linear, gated_mlps
 from gpt2x.parity.mistakes.linear import WITHOUT_BIAS
 from gpt2x.parity.mistakes.mistake import Around, Forward, Mistake, can_be_joined, made
+from gpt2x.parity.mistakes.projections import grouped_queries, normed_queries
 from gpt2x.parity.stages.layers import output_check
-from gpt2x.parity.subject.names import HEAD, HEAD_BIAS, portion_of, whole_site
-
-# Trying a pair takes about one multiplication per parameter and token: 1e12 of them take about a minute in float64 on
-# two cores. They are enough for pairs within a whole block of the 124M model, on a short prompt.
-_PAIRS_WORK = 1e12
+from gpt2x.parity.subject.names import HEAD, HEAD_BIAS, QKV, portion_of, whole_site
 
 
 @dataclass
@@ -47,6 +46,7 @@ class ModuleSearch:
     original: dict[str, Tensor]
     """Site -> the output of the subject's module on the reference's input."""
     checks: list[Check]
+    budget: Budget
     isolated: dict[str, Tensor] = field(init=False)
     """The same with the replacements of `subject`."""
     found: list[Divergence] = field(default_factory=list)
@@ -176,14 +176,16 @@ class ModuleSearch:
         return found[0] if found else ()
 
     def _pairs(self, site: str, name: str, mistakes: list[Mistake]) -> Iterator[tuple[Mistake, ...]]:
-        """Pairs of mistakes in what no check of a part has seen; none if they take too long, or were in vain before."""
+        """Pairs of mistakes in what no check of a part has seen; none if they were in vain before."""
+        if name in self._hopeless:
+            return
+        self._hopeless.add(name)
         module = module_at(self.own, whole_site(site)[0])
-        seen = {module_at(self.own, whole_site(part)[0]) for part in self.isolated if part.startswith(f"{site}.")}
-        pairs = list(pairs_of([each for each in mistakes if seen.isdisjoint(each.forwards)]))
-        work = len(pairs) * len(self.c.record.facts.ids) * sum(p.numel() for p in module.parameters())
-        if name not in self._hopeless and work <= _PAIRS_WORK:
-            self._hopeless.add(name)
-            yield from pairs
+        parts = [whole_site(part) for part in self.isolated if part.startswith(f"{site}.")]
+        thirds = {whole: {part.third for other, part in parts if other == whole and part} for whole, _ in parts}
+        seen = {module_at(self.own, whole) for whole, part in parts if part is None or len(thirds[whole]) == len(QKV)}
+        pairs = pairs_of([each for each in mistakes if seen.isdisjoint(each.forwards)])
+        yield from self.budget.affordable(pairs, module, len(self.c.record.facts.ids))
 
     def _mistakes(self, site: str) -> Iterator[Mistake]:
         """All known mistakes in a module of gpt2x's own model."""
@@ -191,7 +193,10 @@ class ModuleSearch:
         module = module_at(self.own, whole)
         for part in module.modules():
             if isinstance(part, MLP):
-                yield from gated_mlps(part, self._unnamed_matrices(whole))
+                yield from gated_mlps(part, self._linears_in_block(whole, in_attention=False))
+            elif isinstance(part, Attention):
+                yield from grouped_queries(part, self._linears_in_block(whole, in_attention=True))
+                yield from normed_queries(part, self._scales_in_attention(whole))
         for mistake in mistakes_in(module):
             if portion is None:
                 yield mistake
@@ -199,12 +204,25 @@ class ModuleSearch:
                 wrong: dict[str, Any] = {site: mistake.forwards[module]}
                 yield Mistake(mistake.cause, {module: partial(_by_portions, module, **wrong)}, rounds=mistake.rounds)
 
-    def _unnamed_matrices(self, whole: str) -> list[Tensor]:
-        """The subject's matrices, in the block of a module, that GPT-2 does not have."""
+    def _linears_in_block(self, whole: str, in_attention: bool) -> list[Linear]:
+        """The subject's matrices, with their biases, in the block of a module: those of attention, or the others."""
+        shapes = self.c.exact.parts.parameters
+        names = [name for name in self._in_block(whole) if len(shapes[name]) == 2]
+        biases = {name: f"{name.removesuffix('weight')}bias" for name in names if (".attn." in name) == in_attention}
+        return [
+            (self.c.exact.tensor(name), self.c.exact.tensor(bias) if bias in shapes else None)
+            for name, bias in biases.items()
+        ]
+
+    def _scales_in_attention(self, whole: str) -> list[Tensor]:
+        """The vectors in the attention of a module's block that GPT-2 does not have, less biases."""
+        unexpected, shapes = self.c.exact.parts.unexpected, self.c.exact.parts.parameters
+        names = [name for name in self._in_block(whole) if name in unexpected and ".attn." in name]
+        return [self.c.exact.tensor(name) for name in names if len(shapes[name]) == 1 and not name.endswith("bias")]
+
+    def _in_block(self, whole: str) -> list[str]:
         block = ".".join([*whole.split(".")[:2], ""])
-        parts = self.c.exact.parts
-        names = [name for name in parts.unexpected if name.startswith(block) and len(parts.parameters[name]) > 1]
-        return [self.c.exact.tensor(name) for name in names]
+        return [name for name in self.c.exact.parts.parameters if name.startswith(block)]
 
     def _output(self, site: str, mistakes: Sequence[Mistake]) -> Tensor:
         """The output of gpt2x's own module on the reference's input."""

@@ -10,6 +10,7 @@ from gpt2x.config.tasks.validate import Stage
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.parity.checks import Cause, Check, Metric, Mode, Status
 from gpt2x.parity.comparison import Comparison
+from gpt2x.parity.diagnosis.budget import Budget
 from gpt2x.parity.diagnosis.end import cause_at_the_end
 from gpt2x.parity.diagnosis.own import module_at
 from gpt2x.parity.diagnosis.repaired import RepairedSubject
@@ -17,14 +18,12 @@ from gpt2x.parity.diagnosis.result import Divergence
 from gpt2x.parity.diagnosis.trial import distance, is_mostly_nan, matches, pairs_of, unmatched_cause
 from gpt2x.parity.measures import aligned, relative_difference
 from gpt2x.parity.mistakes.mistake import Mistake, can_be_joined, made
-from gpt2x.parity.mistakes.wiring import sinusoids, wiring_mistakes
+from gpt2x.parity.mistakes.wiring import sinusoids, wiring_mistakes, without_positions
 from gpt2x.parity.reference.record import Record
 from gpt2x.parity.subject.names import whole_site
 from gpt2x.parity.trace import Trace, trace
 
 _EMBEDDINGS = ("wte", "wpe")
-# As in modules.py: trying a pair takes about one multiplication per parameter of the model and token of the prompt.
-_PAIRS_WORK = 1e12
 # A table of sines that was computed in float32 is this close to one in float64, for some thousand positions.
 _FLOAT32 = 1e-4
 
@@ -42,6 +41,7 @@ class WiringSearch:
     subject: RepairedSubject
     """With gpt2x's own modules in the place of those that are wrong in themselves."""
     checks: list[Check]
+    budget: Budget
     inside: bool
     """Whether mistakes inside blocks are tried as well, because the subject's blocks have not been examined."""
     found: list[Divergence] = field(default_factory=list)
@@ -128,24 +128,29 @@ class WiringSearch:
         elif not fitting and site and (with_sines := self._with_sinusoids(mistakes, target, site)):
             return with_sines
         elif not fitting:
-            pairs = list(pairs_of(mistakes))
-            n_parameters = self.c.record.facts.n_parameters
-            if len(pairs) * len(self.c.record.facts.ids) * n_parameters <= _PAIRS_WORK:
-                fitting = matches(self._outputs(pairs, site), target, expected, self.c.tolerance)
+            pairs = list(self.budget.affordable(pairs_of(mistakes), self.own, len(self.c.record.facts.ids)))
+            fitting = matches(self._outputs(pairs, site), target, expected, self.c.tolerance)
         # Several may send the same values into the site. The right one also explains most of the modules that follow.
         return max(fitting, key=lambda trial: self._progress(trial, seen)) if len(fitting) > 1 else (*fitting, ())[0]
 
     def _with_sinusoids(self, mistakes: Sequence[Mistake], target: Tensor, site: str) -> tuple[Mistake, ...]:
         """A table of sines and cosines, exact or as float32 gives it, alone or with a mistake in wte."""
-        wte = self.own.transformer.wte
-        others: list[tuple[Mistake, ...]] = [(), *((each,) for each in mistakes if {*each.forwards} == {wte})]
-        for table, off_by in sinusoids(self.own.transformer):
-            for trial, output in self._outputs([(table, *other) for other in others], site):
-                value = distance(output, target)
-                if value <= self.c.tolerance:
-                    return trial
-                if value <= _FLOAT32:
-                    return (off_by(target - output), *trial[1:])
+        transformer = self.own.transformer
+        others: list[tuple[Mistake, ...]] = [
+            (),
+            *((each,) for each in mistakes if {*each.forwards} == {transformer.wte}),
+        ]
+        nothing = without_positions(transformer)
+        for (_, *other), tokens in self._outputs([(nothing, *other) for other in others], site):
+            if tokens.shape[-1] != transformer.config.n_embd:
+                continue
+            for table, off_by in sinusoids(transformer, (target - tokens).flatten(0, -2)):
+                for trial, output in self._outputs([(table, *other)], site):
+                    value = distance(output, target)
+                    if value <= self.c.tolerance:
+                        return trial
+                    if value <= _FLOAT32:
+                        return (off_by(target - output), *trial[1:])
         return ()
 
     def _outputs(

@@ -14,7 +14,7 @@ from gpt2x.checkpoints.names import dtype_name
 from gpt2x.model.attention import Attention
 from gpt2x.parity.measures import ROUNDED, rounded
 from gpt2x.parity.mistakes.linear import WRONG_ORDERS
-from gpt2x.parity.mistakes.mistake import WrongForward
+from gpt2x.parity.mistakes.mistake import Mistake, WrongForward
 
 Change = Callable[[Tensor], Tensor]
 
@@ -123,6 +123,11 @@ def _attend(
     weights = change_weights(scores.softmax(axis))
     y = merge(change_heads(weights @ v)).reshape(B, T, C)
     return m.c_proj(y) if project else y
+
+
+def with_other_qkv(attention: Attention, change: Change, cause: str, architecture: str) -> Mistake:
+    """The mistake in which c_attn's output [B, T, 3 C] is changed before it is split into heads."""
+    return Mistake(cause, {attention: partial(_attend, attention, change_qkv=change)}, architecture=architecture)
 
 
 def _wrong(cause: str, rounds: bool = False, **steps: Any) -> WrongForward[Attention]:

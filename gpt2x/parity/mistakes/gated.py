@@ -20,23 +20,33 @@ _GATES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def gated_mlps(mlp: MLP, matrices: Sequence[Tensor]) -> Iterator[Mistake]:
-    """The ways in which three matrices can be a gated linear unit without biases in the place of an MLP."""
+Linear = tuple[Tensor, Tensor | None]
+"""A matrix, [out, in] or [in, out], and its bias."""
+
+
+def gated_mlps(mlp: MLP, linears: Sequence[Linear]) -> Iterator[Mistake]:
+    """The ways in which three of some matrices can be a gated linear unit in the place of an MLP."""
     width = mlp.c_fc.in_features
-    hidden = {size for matrix in matrices for size in matrix.shape} - {width}
-    if (
-        len(matrices) != 3
-        or any(matrix.ndim != 2 or width not in matrix.shape for matrix in matrices)
-        or len(hidden) != 1
-    ):
-        return
-    into = [matrix if matrix.shape[1] == width else matrix.t() for matrix in matrices]  # [hidden, C]
-    for (gate, up, down), (name, activation) in (
-        (order, each) for order in permutations(into) for each in _GATES.items()
-    ):
-        forward = partial(_gated, gate=gate, up=up, down=down.t(), activation=activation)
-        yield Mistake(f"{name}, a gated MLP with three matrices, instead of GPT-2's", {mlp: forward}, architecture=name)
+    by_hidden: dict[int, list[Linear]] = {}
+    for matrix, bias in linears:
+        if matrix.ndim == 2 and width in matrix.shape and matrix.numel() != width * width:
+            by_hidden.setdefault(matrix.numel() // width, []).append((matrix, bias))
+    for hidden, three in by_hidden.items():
+        if len(three) == 3:
+            into = [(matrix if matrix.shape[1] == width else matrix.t(), bias) for matrix, bias in three]  # [hidden, C]
+            yield from _in_each_order(mlp, into, hidden)
 
 
-def _gated(x: Tensor, gate: Tensor, up: Tensor, down: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
-    return F.linear(activation(F.linear(x, gate)) * F.linear(x, up), down)
+def _in_each_order(mlp: MLP, into: Sequence[Linear], hidden: int) -> Iterator[Mistake]:
+    for gate, up, (down, last) in permutations(into):
+        sizes = [(gate[1], hidden), (up[1], hidden), (last, down.shape[1])]
+        if any(bias is not None and len(bias) != size for bias, size in sizes):
+            continue
+        for name, activation in _GATES.items():
+            forward = partial(_gated, gate=gate, up=up, down=(down.t(), last), activation=activation)
+            cause = f"{name}, a gated MLP with three matrices, instead of GPT-2's"
+            yield Mistake(cause, {mlp: forward}, architecture=name)
+
+
+def _gated(x: Tensor, gate: Linear, up: Linear, down: Linear, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    return F.linear(activation(F.linear(x, *gate)) * F.linear(x, *up), *down)

@@ -34,29 +34,42 @@ def _nothing(embed: Forward, ids: Tensor) -> Tensor:
     return torch.zeros_like(embed(ids))
 
 
-def _sinusoids(positions: Tensor, width: int, by_halves: bool) -> Tensor:
+def _sinusoids(positions: Tensor, width: int, by_halves: bool, base: float) -> Tensor:
     """[..., width]: sines and cosines (arXiv:1706.03762, section 3.5), in two halves or in turn."""
     places = torch.arange(0, width, 2, dtype=torch.float64, device=positions.device)
-    angles = positions[..., None] * 10000.0 ** (-places / width)
+    angles = positions[..., None] * base ** (-places / width)
     both = torch.cat([angles.sin(), angles.cos()], -1)
     return (both if by_halves else both.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2))[..., :width]
 
 
+# A table of sines that was computed in float32 is this close to one in float64.
+_FLOAT32 = 1e-4
 _SINUSOIDS = {"in turn": False, "in two halves": True}
+_BASE = 10000.0
 
 
-def _sinusoidal(how: str, off: Tensor | None = None) -> _WrongWiring:
+def _sinusoidal(how: str, base: float = _BASE, off: Tensor | None = None) -> _WrongWiring:
     """`off` is added, so that the table is one that was computed in a smaller dtype."""
 
     def change(t: Transformer) -> dict[nn.Module, Forward]:
         def table(embed: Forward, p: Tensor) -> Tensor:
-            y = _sinusoids(p, t.config.n_embd, _SINUSOIDS[how]).to(embed(p))
+            y = _sinusoids(p, t.config.n_embd, _SINUSOIDS[how], base).to(embed(p))
             return y if off is None or off.shape[-2] != y.shape[-2] else y + off
 
         return {t.wpe: table}
 
+    other_base = "" if base == _BASE else f", to the base {base:.12g}"
     rounded = "" if off is None else ", computed in float32"
-    return _WrongWiring(f"sinusoidal positions instead of wpe: sines and cosines {how}{rounded}", change)
+    return _WrongWiring(f"sinusoidal positions instead of wpe: sines and cosines {how}{other_base}{rounded}", change)
+
+
+def _base_of(table: Tensor, by_halves: bool) -> float:
+    """The base of a table of sines and cosines [T, C], to four digits; NaN if it is none, or too small to tell."""
+    T, C = table.shape
+    if T < 2 or C < 4 or not abs(table[1, 0].item() - math.sin(1)) < _FLOAT32:
+        return math.nan
+    sine = table[1, 1 if by_halves else 2].item()  # of base ** (-2 / C)
+    return float(f"{math.asin(sine) ** (-C / 2):.4g}") if 0 < sine < 1 else math.nan
 
 
 def _positions(cause: str, move: Callable[[Tensor], Tensor]) -> _WrongWiring:
@@ -140,14 +153,21 @@ def wiring_mistakes(transformer: Transformer, calls: list[int], inside: bool) ->
         yield replace(same[0], forwards=forwards)
 
 
-def sinusoids(transformer: Transformer) -> Iterator[tuple[Mistake, Callable[[Tensor], Mistake]]]:
-    """Each mistake with sinusoidal positions, and the same mistake with a table that is off by a tensor [T, C]."""
-    for how in _SINUSOIDS:
-        yield _made_in(transformer, _sinusoidal(how)), partial(_sinusoids_off, transformer, how)
+def without_positions(transformer: Transformer) -> Mistake:
+    """Nothing in the place of wpe, so that what else is added shows."""
+    return _made_in(transformer, _WrongWiring("", lambda t: {t.wpe: _nothing}))
 
 
-def _sinusoids_off(transformer: Transformer, how: str, off: Tensor) -> Mistake:
-    return _made_in(transformer, _sinusoidal(how, off))
+def sinusoids(transformer: Transformer, table: Tensor) -> Iterator[tuple[Mistake, Callable[[Tensor], Mistake]]]:
+    """Mistakes with sinusoidal positions that may give a table [T, C], each with one whose table is off by a tensor."""
+    for how, by_halves in _SINUSOIDS.items():
+        base = _base_of(table, by_halves)
+        if math.isfinite(base):
+            yield _made_in(transformer, _sinusoidal(how, base)), partial(_sinusoids_off, transformer, how, base)
+
+
+def _sinusoids_off(transformer: Transformer, how: str, base: float, off: Tensor) -> Mistake:
+    return _made_in(transformer, _sinusoidal(how, base, off))
 
 
 def _made_in(transformer: Transformer, wrong: _WrongWiring) -> Mistake:

@@ -15,7 +15,7 @@ from gpt2x.errors import UserError
 from gpt2x.memory import is_out_of_memory
 from gpt2x.model.config import GPT2Config
 from gpt2x.parity.process.channel import Channel, ClosedError
-from gpt2x.parity.subject.build import build_user_model
+from gpt2x.parity.subject.build import build_user_models
 from gpt2x.parity.subject.code import SubjectError, TimeIsUpError, in_one_line
 from gpt2x.parity.subject.constructing.make import FixedSizeError
 from gpt2x.parity.subject.examined import Changes
@@ -128,21 +128,16 @@ class _Host:
     ) -> list[dict[str, Any]]:
         """Builds one model per place, [dtype, device]. `weights` are the reference's, if it is to be given them."""
         assert self._target is not None
-        self._subjects = [
-            LocalSubject(
-                build_user_model(
-                    self._target,
-                    self._target.asked,
-                    GPT2Config(**config),
-                    {name: torch.Size(shape) for name, shape in shapes.items()},
-                    getattr(torch, weights_dtype),
-                    weights,
-                    getattr(torch, dtype),
-                    torch.device(device),
-                )
-            )
-            for dtype, device in places
-        ]
+        subjects = build_user_models(
+            self._target,
+            self._target.asked,
+            GPT2Config(**config),
+            {name: torch.Size(shape) for name, shape in shapes.items()},
+            getattr(torch, weights_dtype),
+            weights,
+            [(getattr(torch, dtype), torch.device(device)) for dtype, device in places],
+        )
+        self._subjects = [LocalSubject(subject) for subject in subjects]
         return [asdict(subject.parts) for subject in self._subjects]
 
     def _asked(self, name: str) -> Callable[..., Any]:

@@ -85,7 +85,7 @@ class RemoteTarget:
     ) -> list["RemoteSubject"]:
         """One subject per dtype and device, with the reference's weights `parameters`, if it is to be given them.
 
-        Raises what gpt2x.parity.subject.build.build_user_model raises.
+        Raises what gpt2x.parity.subject.build.build_user_models raises.
         """
         self.check()
         shapes = {name: tensor.shape for name, tensor in parameters.items()}

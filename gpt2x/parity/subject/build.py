@@ -1,6 +1,6 @@
 """Builds the subject of a validation, gpt2x's own model or a user's, in a dtype and on a device."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import torch
@@ -14,6 +14,7 @@ from gpt2x.parity.subject.code import SubjectError, subject_code
 from gpt2x.parity.subject.module import Subject
 from gpt2x.parity.subject.naming import rules_by_structure
 from gpt2x.parity.subject.requests import default_dtype, without_gpu
+from gpt2x.parity.subject.vocabulary import cut_vocabulary
 
 OURS = "gpt2x"  # the name of gpt2x's own model as a subject
 
@@ -42,34 +43,52 @@ def build_own(checkpoint: Checkpoint, shapes: Shapes, dtype: torch.dtype, device
     return Subject(OURS, _ours(checkpoint, dtype, device), shapes, [])
 
 
-def build_user_model(
+def build_user_models(
     maker: Maker,
     asked: SubjectConfig,
     config: GPT2Config,
     shapes: Shapes,
     weights_dtype: torch.dtype,
     weights: Mapping[str, Tensor],
+    places: Iterable[tuple[torch.dtype, torch.device]],
+) -> list[Subject]:
+    """A user's model once per dtype and device. Its weights are rounded to `weights_dtype`, the reference's, first.
+
+    `shapes` are those of the reference's tensors, `weights` those that are copied into the model. Names that are found
+    by structure are found once. Raises SubjectError if the user's code fails, or if its model has no parameters.
+    """
+    subjects: list[Subject] = []
+    rename = asked.rename
+    for dtype, device in places:
+        module, cut = _built(maker, config, shapes, weights_dtype, dtype, device)
+        found = [] if rename else rules_by_structure(module, shapes)
+        subject = Subject(maker.name, module, shapes, rename or found)
+        subject.named_by_structure, subject.cut = found, cut
+        subject.copy_from(weights)
+        subjects.append(subject)
+        rename = rename or found
+    return subjects
+
+
+def _built(
+    maker: Maker,
+    config: GPT2Config,
+    shapes: Shapes,
+    weights_dtype: torch.dtype,
     dtype: torch.dtype,
     device: torch.device,
-) -> Subject:
-    """A user's model in `dtype` on `device`. Its weights are rounded to `weights_dtype`, the reference's, first.
-
-    `shapes` are those of the reference's tensors, `weights` those that are copied into the model. Raises SubjectError
-    if the user's code fails, or if its model has no parameters.
-    """
+) -> tuple[nn.Module, str]:
+    """The module, in eval mode, and what was done to its vocabulary."""
     with default_dtype(dtype), without_gpu(device):
         module = maker.build(config, dtype)
+    cut = cut_vocabulary(module, *shapes["wte.weight"])
     if next(module.parameters(), None) is None:
         raise SubjectError("has no parameters: keep the weights in nn.Parameters or in modules")
     with subject_code():
         for parameter in module.parameters():
             parameter.data = parameter.data.to(weights_dtype)
         module.to(device=device, dtype=dtype).requires_grad_(False)
-    found = [] if asked.rename else rules_by_structure(module.eval(), shapes)
-    subject = Subject(maker.name, module, shapes, asked.rename or found)
-    subject.named_by_structure = found
-    subject.copy_from(weights)
-    return subject
+    return module.eval(), cut
 
 
 def _ours(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> nn.Module:

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from gpt2x.parity.subject.code import SubjectError, subject_code
-from gpt2x.parity.trace import first_tensor
+from gpt2x.parity.subject.length import filled
+from gpt2x.parity.trace import tensors_in
 
 # Names of the argument that some models need in order to answer for all positions.
 _TARGETS = ("targets", "target", "labels", "y")
@@ -20,6 +22,7 @@ _POSITIONS = re.compile(r"pos(itions?)?(_?ids?)?|position_?ids?")
 _COUNT = re.compile(r"start_?pos(ition)?|(pos(ition)?_)?offset|past_length|cache_position")
 # Names of arguments for a mask that have a default: without it, some models see all tokens.
 _OPTIONAL_MASKS = ("mask", "attn_mask", "causal_mask", "src_mask", "tgt_mask", "look_ahead_mask")
+_LOGITS = re.compile(r"(return|output|get|with)_?logits")
 _CHOICE = re.compile(r"(is_|use_|return_|output_|with_).*|train(ing)?|inference|verbose|causal")
 
 
@@ -52,28 +55,53 @@ class Caller:
     """Calls a model with ids, and with what else its forward pass asks for.
 
     A mask is the first of several with which the model answers and a token does not see the next ones, or else the
-    first one with which it answers.
+    first one with which it answers. A model that fails may accept one length only, that of its context: the ids are
+    then filled up at the end, and it answers for that many positions.
     """
 
     module: nn.Module
+    n_positions: int
+    vocab_size: int
     passes_targets: bool = False
     """Whether targets are passed that have a default as well: some models answer for all positions only then."""
+    length: int | None = field(default=None, init=False)
+    """The only number of ids that the model accepts; None if that is not known to be so."""
     _mask: _Mask | None = field(default=None, init=False)
 
     @property
     def notes(self) -> list[str]:
-        """What is passed for a mask, one line; empty if that is nothing."""
-        if self._mask is None or self._mask is _MASKS[0]:
-            return []
-        return [f"called with {', '.join(self._masks())} = {self._mask.words}"]
+        """What is passed for a mask, and to which length ids are filled up, one line each; empty if that is nothing."""
+        found = []
+        if self._mask is not None and self._mask is not _MASKS[0]:
+            found.append(f"called with {', '.join(self._masks())} = {self._mask.words}")
+        if self.length is not None:
+            found.append(f"accepts {self.length} ids only: shorter texts are filled up at the end")
+        return found
 
-    def __call__(self, ids: Tensor, targets: Tensor) -> Any:
-        """The model's answer to ids [B, T]. Raises SubjectError if its code fails, whatever it is given."""
+    def __call__(self, ids: Tensor, targets: Tensor) -> Tensor | None:
+        """The model's answer to ids [B, T]: the first tensor that can be logits, or else the first one, if any.
+
+        Raises SubjectError if its code fails, whatever it is given.
+        """
+        if self.length is not None:
+            return self._answer(filled(ids, self.length), filled(targets, self.length))
+        try:
+            return self._answer(ids, targets)
+        except SubjectError:
+            if ids.shape[1] >= self.n_positions:
+                raise
+            with suppress(SubjectError):
+                answer = self._answer(filled(ids, self.n_positions), filled(targets, self.n_positions))
+                self.length = self.n_positions
+                return answer
+            raise
+
+    def _answer(self, ids: Tensor, targets: Tensor) -> Tensor | None:
         if self._mask is None:
             self._mask = self._found(ids, targets) if self._masks() else _MASKS[0]
         return self._call(ids, targets, self._mask)
 
-    def _call(self, ids: Tensor, targets: Tensor, mask: _Mask) -> Any:
+    def _call(self, ids: Tensor, targets: Tensor, mask: _Mask) -> Tensor | None:
         named = {name: self._value(name, ids, targets, mask) for name in self._asked()}
         first = next(iter(self._arguments.values()), None)
         with subject_code():
@@ -81,7 +109,9 @@ class Caller:
                 answer = self.module(**{first.name: ids}, **named)
             else:
                 answer = self.module(ids, **named)
-            return list(answer)[-1] if inspect.isgenerator(answer) else answer
+            found = list(tensors_in(list(answer)[-1] if inspect.isgenerator(answer) else answer))
+        logits = (each for each in found if each.ndim and each.shape[-1] == self.vocab_size)
+        return next(logits, found[0] if found else None)
 
     def _found(self, ids: Tensor, targets: Tensor) -> _Mask:
         """The first mask with which a token does not see the next ones, or else the first with which it answers."""
@@ -101,8 +131,8 @@ class Caller:
     def _is_causal(self, ids: Tensor, targets: Tensor, mask: _Mask) -> bool:
         """Whether another last token leaves the answers for the tokens before it as they are."""
         others = ids.clone()
-        others[:, -1] = (others[:, -1] + 1) % (others.max() + 1)
-        first, second = (first_tensor(self._call(each, targets, mask)) for each in (ids.clone(), others))
+        others[:, -1] = (others[:, -1] == 0).to(others)  # 1 in the place of 0, and 0 in that of any other
+        first, second = (self._call(each, targets, mask) for each in (ids.clone(), others))
         shape = ids.shape
         if first is None or second is None or first.shape[:2] != shape or ids.shape[1] < 2:
             return False
@@ -118,13 +148,13 @@ class Caller:
         return [name for name in self._asked() if _MASK.fullmatch(name)]
 
     def _asked(self) -> Iterator[str]:
-        """Names of the arguments that are passed beside the ids: those without a default, and masks and targets."""
+        """Names of the arguments that are passed beside the ids: those without a default, masks, targets, logits."""
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         targets = next((name for name in _TARGETS if name in self._arguments), None)
         for argument in [*self._arguments.values()][1:]:
             needed = argument.default is argument.empty and argument.kind in kinds
-            useful = argument.name in _OPTIONAL_MASKS or (self.passes_targets and argument.name == targets)
-            if needed or useful:
+            useful = argument.name in _OPTIONAL_MASKS or _LOGITS.fullmatch(argument.name)
+            if needed or useful or (self.passes_targets and argument.name == targets):
                 yield argument.name
 
     @staticmethod
@@ -139,4 +169,6 @@ class Caller:
             return torch.arange(T, device=ids.device)
         if _COUNT.fullmatch(name):
             return 0
+        if _LOGITS.fullmatch(name):
+            return True
         return False if _CHOICE.fullmatch(name) else None

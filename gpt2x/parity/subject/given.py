@@ -13,6 +13,7 @@ from gpt2x.errors import UserError
 from gpt2x.model.config import GPT2Config
 from gpt2x.parity.subject.code import contained, in_one_line
 from gpt2x.parity.subject.constructing.make import make_model
+from gpt2x.parity.subject.constructing.size import is_padded
 from gpt2x.parity.subject.names import hf_name
 
 
@@ -80,6 +81,8 @@ def check_size(subject: GivenModule, rename: list[list[str]], expected: GPT2Conf
             found |= dict(zip(keys, shapes[name], strict=True))
     if layers:
         found["n_layer"] = len(layers)
+    if is_padded(found.get("vocab_size", 0), expected.vocab_size):
+        found["vocab_size"] = expected.vocab_size
     different = [key for key in ARCHITECTURE if key in found and found[key] != getattr(expected, key)]
     if not different:
         return

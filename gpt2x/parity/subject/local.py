@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from gpt2x.parity.reference.losses import loss_of, one_thread, sample
 from gpt2x.parity.subject.code import subject_code
 from gpt2x.parity.subject.dropout import WithoutDropout
 from gpt2x.parity.subject.examined import UNCHANGED, Changes, Gradient, Parts
+from gpt2x.parity.subject.length import cut, filled
 from gpt2x.parity.subject.module import Subject
 from gpt2x.parity.subject.requests import own_requests
 from gpt2x.parity.trace import Trace, isolate, trace
@@ -66,15 +67,19 @@ class LocalSubject:
 
     def trace(self, input_ids: Tensor, sites: Collection[str], changes: Changes = UNCHANGED) -> tuple[Trace, Tensor]:
         logits: list[Tensor] = []
-        with self._changed(changes):
-            seen = trace(lambda: logits.append(self._run(input_ids, changes)), self._modules(sites), changes.given)
-        return Trace(_on_cpu(seen.inputs), _on_cpu(seen.outputs), seen.calls), logits[0]
+        T = input_ids.shape[1]
+        with self._changed(changes, T):
+            given = self._filled(changes.given)
+            seen = trace(lambda: logits.append(self._run(input_ids, changes)), self._modules(sites), given)
+        return Trace(self._cut(seen.inputs, T), self._cut(seen.outputs, T), seen.calls), logits[0]
 
     def isolate(
         self, input_ids: Tensor, inputs: Mapping[str, Tensor], sites: Collection[str], changes: Changes = UNCHANGED
     ) -> dict[str, Tensor]:
-        with self._changed(changes):
-            return _on_cpu(isolate(lambda: self._run(input_ids, changes), self._modules(sites), inputs))
+        T = input_ids.shape[1]
+        with self._changed(changes, T):
+            run = partial(self._run, input_ids, changes)
+            return self._cut(isolate(run, self._modules(sites), self._filled(inputs)), T)
 
     def gradients(self, ids: list[int]) -> dict[str, Gradient] | None:
         subject = self._subject
@@ -101,6 +106,17 @@ class LocalSubject:
     def _modules(self, sites: Collection[str]) -> dict[str, nn.Module]:
         return {site: module for site, module in self._subject.sites.items() if site in sites}
 
+    def _filled(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Inputs of modules, as long as they are in the model, if it accepts one length only."""
+        length = self._subject.length
+        return tensors if length is None else {site: filled(tensor, length) for site, tensor in tensors.items()}
+
+    def _cut(self, tensors: Mapping[str, Tensor], T: int) -> dict[str, Tensor]:
+        """Inputs or outputs of modules for the first T positions, on the CPU."""
+        length = self._subject.length
+        on_cpu = _on_cpu(tensors)
+        return on_cpu if length is None else {site: cut(tensor, T, length) for site, tensor in on_cpu.items()}
+
     def _run(self, input_ids: Tensor, changes: Changes) -> Tensor:
         if changes.seed is not None:
             torch.manual_seed(changes.seed)
@@ -121,9 +137,12 @@ class LocalSubject:
             parameter.copy_(value)
 
     @contextmanager
-    def _changed(self, changes: Changes) -> Iterator[None]:
+    def _changed(self, changes: Changes, T: int) -> Iterator[None]:
+        length = self._subject.length
         handles = [
-            self._subject.sites[site].register_forward_hook(_answering(function), with_kwargs=True)
+            self._subject.sites[site].register_forward_hook(
+                _answering(function if length is None else _at_length(function, T, length)), with_kwargs=True
+            )
             for site, function in changes.replaced.items()
         ]
         try:
@@ -142,6 +161,16 @@ def _answering(function: Callable[[Tensor], Tensor | None]) -> Callable[..., Any
         return None if x is None or y is None else _with_first(output, y.to(x.device))
 
     return hook
+
+
+def _at_length(function: Callable[[Tensor], Tensor | None], T: int, length: int) -> Callable[[Tensor], Tensor | None]:
+    """The function of T positions, for a module that gets `length` of them."""
+
+    def answer(x: Tensor) -> Tensor | None:
+        y = function(cut(x, T, length))
+        return None if y is None else filled(y, length)
+
+    return answer
 
 
 def _with_first(output: Any, tensor: Tensor) -> Any:

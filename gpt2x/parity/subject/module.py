@@ -14,7 +14,6 @@ from gpt2x.parity.subject.code import SubjectError
 from gpt2x.parity.subject.layout import Layout
 from gpt2x.parity.subject.names import HEAD, hf_name, unused_rules, whole_tensor
 from gpt2x.parity.subject.requests import own_requests
-from gpt2x.parity.trace import first_tensor
 
 _OF_DTYPES = re.compile(r"dtype|scalar type|BFloat16|Half|Double")  # in the text of torch's errors
 
@@ -36,7 +35,9 @@ class Subject:
         """Whether a call has changed the ids that it was given."""
         self.named_by_structure: list[list[str]] = []
         """The rules by which parts that the user gave no name to have theirs."""
-        self._caller = Caller(module)
+        self.cut = ""
+        """What was done to a vocabulary that is padded; empty if it is not."""
+        self._caller = Caller(module, shapes["wpe.weight"][0], shapes["wte.weight"][0])
         self._narrow_is_wide = False
         """Whether 16-bit floats that the code asks for by itself are taken as the dtype of the parameters."""
         self.answers_hidden = False
@@ -59,11 +60,17 @@ class Subject:
         """What the user should know about how it is called and named, one line each."""
         dtype = dtype_name(next(self.module.parameters()).dtype)
         return [
+            *([self.cut] if self.cut else []),
             *self._caller.notes,
             *(["answers with hidden states, to which gpt2x applies the head"] if self.answers_hidden else []),
             *([f"asks for 16-bit floats by itself, which were taken as {dtype}"] if self._narrow_is_wide else []),
             *(f"subject.rename: {pattern!r} matches none of its names" for pattern, _ in self._unused),
         ]
+
+    @property
+    def length(self) -> int | None:
+        """The only number of ids that the model accepts; None if that is not known to be so."""
+        return self._caller.length
 
     @property
     def n_parameters(self) -> int:
@@ -108,11 +115,12 @@ class Subject:
 
         To hidden states [B, T, C], the head is applied.
         """
-        B, T = input_ids.shape
+        B, asked = input_ids.shape
         ids = input_ids.clone()
         logits = self._answer(ids, input_ids)
         if logits is None:
             raise SubjectError("answers without logits: neither a tensor, nor a tuple, nor anything with .logits")
+        T = self.length or asked
         if T > 1 and logits.ndim and logits.numel() == B * logits.shape[-1]:  # only the last position
             self._caller.passes_targets = True
             logits = self._answer(ids, input_ids)
@@ -125,14 +133,14 @@ class Subject:
         if logits is None or logits.shape not in ((B, T, V), (B * T, V)):
             shape = None if logits is None else list(logits.shape)
             raise SubjectError(f"answers with the shape {shape} to ids of the shape {[B, T]}, not {[B, T, V]}")
-        return logits.reshape(B, T, V)
+        return logits.reshape(B, T, V)[:, :asked]
 
     def _answer(self, ids: Tensor, targets: Tensor) -> Tensor | None:
         """The tensor in the model's answer. If 16-bit floats of its own stop it, they are taken as its other floats."""
         parameter = next(self.module.parameters())
         try:
             with own_requests(parameter.dtype, parameter.device, self._narrow_is_wide):
-                return first_tensor(self._caller(ids, targets))
+                return self._caller(ids, targets)
         except SubjectError as error:
             if self._narrow_is_wide or not _OF_DTYPES.search(str(error)):
                 raise
@@ -149,8 +157,7 @@ class Subject:
         """Runs the model on as many ids as it has positions at most, without looking at what it answers."""
         parameter = next(self.module.parameters())
         ids = torch.arange(min(8, *self.shapes["wpe.weight"][:1]), device=parameter.device)[None]
-        with own_requests(parameter.dtype, parameter.device):
-            self._caller(ids, ids)
+        self._answer(ids, ids)
 
 
 def _other_names(parameters: Mapping[str, nn.Parameter], shapes: Mapping[str, torch.Size]) -> list[str]:

@@ -10,7 +10,7 @@ from gpt2x.parity.subject.code import SubjectError
 from gpt2x.parity.subject.constructing.asked import CONFIG, asked_of_configs, items_of
 from gpt2x.parity.subject.constructing.candidates import Given, configs
 from gpt2x.parity.subject.constructing.config import argument
-from gpt2x.parity.subject.constructing.meanings import meaning_of, meaning_of_letter, value_of
+from gpt2x.parity.subject.constructing.meanings import SIZES, meaning_of, meaning_of_letter, value_of
 
 
 @dataclass
@@ -61,6 +61,10 @@ def calls(make: Callable[..., Any], architecture: GPT2Config) -> Iterator[Call]:
     if config is None:
         yield _call(parameters, given, lambda: given)
         return
+    missing = set(SIZES) - {meaning_of(name, names) or meaning_of_letter(name) for name in given}
+    if len(missing) == 1 and not CONFIG.fullmatch(config.name):  # all sizes have parameters of their own
+        sized = given | {config.name: value_of(missing.pop(), architecture)}
+        yield _call(parameters, sized, lambda: sized)
     for made, texts in configs(make, config, architecture):
         yield _call(parameters, given | {config.name: made}, lambda texts=texts: given | texts())  # type: ignore[misc]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from gpt2x.model.config import GPT2Config
 from gpt2x.parity.subject.constructing.constants import set_attribute
-from gpt2x.parity.subject.constructing.meanings import OVER_DEFAULTS, meaning_of, value_of
+from gpt2x.parity.subject.constructing.meanings import OVER_DEFAULTS, SIZES, Meaning, meaning_of, value_of
 
 
 def config_of(cls: type, architecture: GPT2Config, names: Iterable[str]) -> tuple[Any, dict[str, Any]]:
@@ -38,14 +38,16 @@ def argument(name: str, parameter: inspect.Parameter, architecture: GPT2Config, 
     if meaning is None or (default is not parameter.empty and meaning not in OVER_DEFAULTS):
         return parameter.empty
     value = value_of(meaning, architecture)
+    if meaning is Meaning.KIND and default is parameter.empty and parameter.annotation in (str, "str"):
+        return "gpt2"  # it must be one of some names, which then has sizes of its own
     if isinstance(default, bool | str) and type(default) is not type(value):
         return parameter.empty
     return str(value) if parameter.annotation in (str, "str") else value
 
 
 def _is_overruled(owner: Any, name: str, meaning: Any) -> bool:
-    """Whether a plain attribute that was not given is to have the value of GPT-2."""
-    static = inspect.getattr_static(owner, name, None)
-    return (
-        meaning in OVER_DEFAULTS and isinstance(static, int | float) and isinstance(getattr(owner, name), int | float)
-    )
+    """Whether a plain attribute that was not given, or a size that is None, is to have the value of GPT-2."""
+    static, value = inspect.getattr_static(owner, name, None), getattr(owner, name)
+    if value is None:
+        return meaning in SIZES
+    return meaning in OVER_DEFAULTS and isinstance(static, int | float) and isinstance(value, int | float)

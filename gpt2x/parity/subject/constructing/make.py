@@ -43,5 +43,5 @@ def make_model(name: str, make: Callable[..., Any], config: GPT2Config) -> tuple
             seen = seen_in(module)
             if not seen.differs_from(config):
                 return module, str(call)
-            fixed = fixed or FixedSizeError(name, seen.config(), vars(seen))
+            fixed = fixed or FixedSizeError(name, seen.config(config), vars(seen))
     raise fixed or errors[0]

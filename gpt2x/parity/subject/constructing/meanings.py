@@ -60,7 +60,7 @@ _PATTERNS: dict[Meaning, tuple[str, ...]] = {
     ),
     Meaning.HEAD_BIAS: (r"(lm|out|output|final)headbias", r"(out|output|unembed)bias"),
     Meaning.BIAS: (
-        r"(use|has|with|add|enable)?(qkv|attn|attention|mlp|ffn?|linear|ln|norm|layernorm|proj|fc|conv)*bias(es)?",
+        r"(use|has|with|add|enable|if|is|include)?(qkv|attn|attention|mlp|ffn?|linear|ln|norm|layernorm|proj|fc|conv)*bias(es)?",
     ),
     Meaning.USES_DROPOUT: (r"(use|has|with|enable)\w*drop(out)?",),
     Meaning.DROPOUT: (r"\w*(dropout|pdrop|droprate|dropprob)\w*", r"\w*drop"),
@@ -72,7 +72,7 @@ _PATTERNS: dict[Meaning, tuple[str, ...]] = {
     Meaning.POSITIONS: (
         rf"(max|maximum|model)?(block|context|ctx|window|chunk|seq|sequence|input|position)s?{_LENGTH}(max)?",
         rf"(n|num|max|maximum)?(ctx|context|window|positions|positionembeddings|pos|sequence|seq){_LENGTH}?",
-        rf"(n|num)block{_LENGTH}|lencontext|modelmaxlength|maxtokens?",
+        rf"(n|num)block{_LENGTH}|lencontext|modelmaxlength|maxtokens?|(n|num|max)?timesteps?",
         rf"max(imum)?(seq|sequence|context|token|position|pos|target|input|block|ctx)?s?({_LENGTH}|embeddings|tokens)",
     ),
     Meaning.HEADS: (
@@ -84,7 +84,7 @@ _PATTERNS: dict[Meaning, tuple[str, ...]] = {
         r"(expansion|widen(ing)?)(factor|ratio|rate)?|(hidden|dim)multiplier",
     ),
     Meaning.INNER: (
-        r"(d|n|dim|num)?(ff|ffn|fnn|mlp|inner|feedforward|feedfwd|intermediate|fc|ffwd|innerlayer|linear)"
+        r"(d|n|dim|num)?(ff|ffn|fnn|ffd|mlp|inner|feedforward|feedfwd|intermediate|fc|ffwd|innerlayer|linear)"
         rf"(hidden|inner)?({_DIM}|d|embd|units|hidden|n)?",
     ),
     Meaning.WIDTH: (
@@ -118,6 +118,7 @@ _KV_HEADS = re.compile(r"(n|num)?(of)?(kv|keyvalue|key|value)s?heads?|n?(num)?(q
 _LETTERS = {"V": Meaning.VOCABULARY, "T": Meaning.POSITIONS, "C": Meaning.WIDTH, "D": Meaning.WIDTH, "E": Meaning.WIDTH}
 _LETTERS |= {"d": Meaning.WIDTH, "H": Meaning.HEADS, "h": Meaning.HEADS, "L": Meaning.LAYERS, "N": Meaning.LAYERS}
 _LETTERS |= {"B": Meaning.BATCH, "l": Meaning.LAYERS, "n": Meaning.POSITIONS, "S": Meaning.POSITIONS}
+_LETTERS |= {"p": Meaning.DROPOUT}
 # Spellings from which a misspelt name may differ by a letter or two; short ones are like too many other words.
 _SPELLINGS = {
     **dict.fromkeys(("vocabsize", "vocabularysize"), Meaning.VOCABULARY),
@@ -171,7 +172,8 @@ def meaning_of(name: str, beside: Iterable[str] = ()) -> Meaning | None:
     found, plain = _meaning(name), _plain(name)
     if found is Meaning.WIDTH:
         others = [_plain(other) for other in beside if other != name and _meaning(other) is Meaning.WIDTH]
-        if _HIDDEN.fullmatch(plain) and any(not _HIDDEN.fullmatch(other) for other in others):
+        is_beside_inner = any(_meaning(other) is Meaning.INNER for other in beside)
+        if _HIDDEN.fullmatch(plain) and any(not _HIDDEN.fullmatch(other) for other in others) and not is_beside_inner:
             return Meaning.INNER
         if _N_EMBEDDINGS.fullmatch(plain) and others:
             return Meaning.VOCABULARY

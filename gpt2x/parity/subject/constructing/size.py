@@ -8,6 +8,8 @@ from torch import nn
 from gpt2x.model.config import GPT2Config
 from gpt2x.parity.subject.constructing.meanings import Meaning, meaning_of
 
+_PADDING = 1024  # fewer rows than this are added
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -20,17 +22,29 @@ class Seen:
     n_head: int | None
 
     def differs_from(self, config: GPT2Config) -> bool:
-        """Whether one of the sizes that can be seen is another one."""
-        return any(size not in (None, getattr(config, name)) for name, size in vars(self).items())
+        """Whether one of the sizes that can be seen is another one; a vocabulary that is padded is not."""
+        sizes = vars(self)
+        if self.vocab_size is not None and is_padded(self.vocab_size, config.vocab_size):
+            sizes = sizes | {"vocab_size": config.vocab_size}
+        return any(size not in (None, getattr(config, name)) for name, size in sizes.items())
 
-    def config(self) -> GPT2Config | None:
-        """The architecture with these sizes; None if one cannot be seen, or if no GPT-2 has them."""
-        if None in vars(self).values():
-            return None
+    def config(self, asked: GPT2Config) -> GPT2Config | None:
+        """The architecture with these sizes, and with those of `asked` that cannot be seen; None if no GPT-2 has them.
+
+        A vocabulary that is GPT-2's but for a padding is GPT-2's.
+        """
+        sizes = {name: getattr(asked, name) if size is None else size for name, size in vars(self).items()}
+        if is_padded(sizes["vocab_size"], GPT2Config().vocab_size):
+            sizes["vocab_size"] = GPT2Config().vocab_size
         try:
-            return GPT2Config(**vars(self))
+            return GPT2Config(**sizes)
         except ValueError:
             return None
+
+
+def is_padded(rows: int, vocab_size: int) -> bool:
+    """Whether a table has somewhat more rows than there are tokens: a multiple of 64 or 128, or some special tokens."""
+    return vocab_size < rows < vocab_size + _PADDING
 
 
 def seen_in(module: nn.Module) -> Seen:

@@ -112,7 +112,11 @@ def _layer(model: nn.Module, shapes: Mapping[str, torch.Size], layers: Layers, r
     sizes = Sizes.of(shapes)
     attention = _attention(layers.parts, sizes, rules)
     mlp = _mlp(layers.parts, sizes, rules)
-    norms = [(part, named) for part in layers.parts if (named := part.norm(sizes.C)) is not None]
+    norms = [
+        (part, named)
+        for part in layers.parts
+        if (named := part.norm(sizes.C)) is not None and not projection(part.path)  # of queries and keys, for example
+    ]
     if len(norms) == 2:
         first, second = (part for part, _ in norms)
         executed = _executed(model, shapes, [first.module, second.module])
