@@ -42,7 +42,7 @@ def read_config(path: Path) -> Stated | None:
     file = directory / "config.json"
     config = read_json(file)
     if config.get("model_type", "gpt2") != "gpt2":
-        raise UserError(f"{shown(file)}: model_type is {config['model_type']!r}, not 'gpt2'")
+        raise UserError(f"{shown(file)}: model_type is {str(config['model_type'])[:40]!r}, not 'gpt2'")
     n_embd = config.get("n_embd", GPT2Config.n_embd)
     implemented = _IMPLEMENTED | {"n_inner": (None, 4 * n_embd if isinstance(n_embd, int) else None)}
     for key, allowed in implemented.items():

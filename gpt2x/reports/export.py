@@ -69,7 +69,7 @@ def _confirmation(certificate: Certificate) -> Iterator[str]:
     if certificate.confirmed_by:
         yield f"confirmed by     {', '.join(certificate.confirmed_by)}"
     elif certificate.passed:
-        yield "confirmed by     gpt2x's own reader only: no other program here reads this format"
+        yield "confirmed by     no independent reader: it was read back by gpt2x alone"
     if certificate.not_installed:
         packages = ", ".join(certificate.not_installed)
         yield f"not installed    {packages}, which could confirm it: pip install 'gpt2x[bench]'"
