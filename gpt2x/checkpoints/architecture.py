@@ -150,10 +150,10 @@ def shapes_of(config: GPT2Config) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def fitting(tensors: Mapping[str, Tensor], path: Path) -> str:
-    """'; the file fits model=NAME' where the shapes are those of a known size, else nothing."""
+def fitting(tensors: Mapping[str, Tensor], path: Path, model: str) -> str:
+    """'; the file fits model=NAME' where the shapes are those of a known size other than `model`, else nothing."""
     try:
         name = size_like(GPT2Config(n_head=1, **shapes_tell(tensors, path)), but_for=("n_head",))
     except UserError:
         return ""
-    return f"; the file fits model={name}" if name else ""
+    return f"; the file fits model={name}" if name not in (None, model) else ""

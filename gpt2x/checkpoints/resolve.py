@@ -106,7 +106,7 @@ def _check_names(
         if name in tensors and tensors[name].shape != shape:
             got = list(tensors[name].shape)
             raise UserError(
-                f"{shown(path)}: {name} has shape {got}, {model} needs {list(shape)}{fitting(tensors, path)}"
+                f"{shown(path)}: {name} has shape {got}, {model} needs {list(shape)}{fitting(tensors, path, model)}"
             )
     missing = [name for name in wanted if name not in tensors]
     zeros = {}
@@ -119,7 +119,9 @@ def _check_names(
             listed = ", ".join(visible(name)[:80] for name in names[:_LISTED])
             more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
             verb = "is" if len(names) == 1 else "are"
-            raise UserError(f"{shown(path)}: {listed}{more} {verb} {problem} for {model}{fitting(tensors, path)}")
+            raise UserError(
+                f"{shown(path)}: {listed}{more} {verb} {problem} for {model}{fitting(tensors, path, model)}"
+            )
     return zeros
 
 

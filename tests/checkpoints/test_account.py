@@ -70,6 +70,18 @@ def test_inspect_prints_the_architecture_and_a_table(gpt2x: Cli, launch: Path) -
     assert "52 tensors" not in gpt2x("task=generate", "decode.max_new_tokens=1").err  # on a terminal only
 
 
+def test_prefixes_leave_room_for_what_was_done(gpt2x: Cli, launch: Path) -> None:
+    state = prefixed(load_file(NANO / "model.safetensors"), "_orig_mod.module.")
+    buffers = {f"_orig_mod.module.transformer.h.{i}.attn.bias": torch.ones(1, 1, 256, 256) for i in range(4)}
+    torch.save(state | buffers, launch / "nano.pt")
+    lines = gpt2x("task=inspect", "weights.path=nano.pt", "model=nano").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert_in(
+        "\n".join(line.rstrip()[:25] + line.rstrip()[-20:] for line in lines), "h.*.attn.bias", "rename transpose"
+    )
+    assert "…" not in "".join(lines)
+
+
 def test_inspect_reads_a_file(refused: Refused) -> None:
     assert_in(refused("task=inspect", "weights=random", "model=nano"), "weights=random", "weights.path=FILE")
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +114,15 @@ class Evil:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (str(self.mark),)
+
+
+def test_a_pickle_that_declares_far_more_than_it_has(refused: Refused, tmp_path: Path) -> None:
+    whole = saved(tmp_path / "x.pt", {"transformer.wte.weight": torch.zeros(3)}, _use_new_zipfile_serialization=False)
+    numbers = b"\x8a\x07" + (10**15).to_bytes(7, "little")
+    changed = re.sub(rb"(cpuq.)K\x03", lambda found: found[1] + numbers, whole, flags=re.DOTALL)
+    assert len(changed) == len(whole) + 7
+    (tmp_path / "x.pt").write_bytes(changed)
+    assert_in(refused("task=generate", f"weights.path={tmp_path / 'x.pt'}"), "x.pt: truncated")
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])

@@ -11,17 +11,18 @@ import torch
 from torch import Tensor
 
 from gpt2x.checkpoints.contents import Contents, Layout, stated
+from gpt2x.checkpoints.formats.format import MOST_TENSORS
 from gpt2x.checkpoints.rows import Step
 from gpt2x.errors import UserError
 from gpt2x.memory import is_out_of_memory
 from gpt2x.paths import shown
 
-_MOST_TENSORS, _MOST_FACTS, _MOST_VALUES = 20_000, 10_000, 500_000
+_MOST_FACTS, _MOST_VALUES = 10_000, 500_000
 _WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _TEXT, _ARRAY = 8, 9
 """Kinds of values: numbers by their widths in bytes, and two that are not numbers."""
 _LONGEST = 1 << 40  # bytes: beyond the end of every file, and in the range of a place in one
-_ROWS = 1024  # that are expanded at a time
+_ROWS = 128  # that are expanded at a time
 _FACTS = {
     "n_positions": "gpt2.context_length",
     "n_embd": "gpt2.embedding_length",
@@ -61,7 +62,11 @@ class Gguf:
         tensors = {tensor.name: _tensor(tensor, path) for tensor in reader.tensors}
         kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
         rounded = {name: kind for name, kind in kinds.items() if kind not in _PLAIN}
-        notes = (f"numbers that were rounded to {', '.join(sorted(set(rounded.values())))}",) if rounded else ()
+        notes = (
+            (f"the file holds numbers that were rounded to {', '.join(sorted(set(rounded.values())))}",)
+            if rounded
+            else ()
+        )
         return Contents(
             self.name,
             tensors,
@@ -88,7 +93,7 @@ def _check_facts(path: Path) -> None:
             if version not in (2, 3):
                 raise UserError(f"{shown(path)}: version {version} of GGUF; 2 and 3 are read, in little-endian order")
             declared = f"{n_tensors} tensors and {n_facts} facts"
-            too_many, n_values = n_tensors > _MOST_TENSORS or n_facts > _MOST_FACTS, 0
+            too_many, n_values = n_tensors > MOST_TENSORS or n_facts > _MOST_FACTS, 0
             for _ in range(n_facts if not too_many else 0):
                 n_values += _skip_fact(file)
                 if n_values > _MOST_VALUES:
