@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import hypot
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ _DONE = {
     Step.CAST: "cast",
     Step.ZERO: "zero, as the model has no biases",
 }
+
+_BLOCK = 1 << 18  # numbers that are measured at a time
 
 
 @dataclass(frozen=True, eq=False)  # its hash is that of the object, as there are many rows
@@ -93,7 +96,12 @@ def row_of(
 
 def _measured(row: WeightRow, tensor: Tensor) -> WeightRow:
     """The row with the norm and the checksum of a tensor, which is in Hugging Face's layout."""
-    values = tensor.contiguous().reshape(-1)
-    norm = torch.linalg.vector_norm(values, dtype=torch.float64).item() if values.is_floating_point() else None
-    digest = hashlib.sha256(values.view(torch.uint8).numpy().data).hexdigest()
-    return replace(row, norm=norm, sha256=digest)
+    digest, norm = hashlib.sha256(), 0.0
+    whole = tensor if tensor.ndim else tensor[None]
+    rows = max(1, _BLOCK * len(whole) // max(1, whole.numel()))
+    for block in whole.split(rows):  # all rows together would be in memory twice, and in float64
+        values = block.contiguous().reshape(-1)
+        digest.update(values.view(torch.uint8).numpy().data)
+        if values.is_floating_point():
+            norm = hypot(norm, torch.linalg.vector_norm(values, dtype=torch.float64).item())
+    return replace(row, norm=norm if tensor.is_floating_point() else None, sha256=digest.hexdigest())

@@ -42,7 +42,7 @@ def read_config(path: Path) -> Stated | None:
     file = directory / "config.json"
     config = read_json(file)
     if config.get("model_type", "gpt2") != "gpt2":
-        raise UserError(f"{shown(file)}: model_type is {config['model_type']!r}, not 'gpt2'")
+        raise UserError(f"{shown(file)}: model_type is {str(config['model_type'])[:40]!r}, not 'gpt2'")
     n_embd = config.get("n_embd", GPT2Config.n_embd)
     implemented = _IMPLEMENTED | {"n_inner": (None, 4 * n_embd if isinstance(n_embd, int) else None)}
     for key, allowed in implemented.items():
@@ -150,10 +150,10 @@ def shapes_of(config: GPT2Config) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def fitting(tensors: Mapping[str, Tensor], path: Path) -> str:
-    """'; the file fits model=NAME' where the shapes are those of a known size, else nothing."""
+def fitting(tensors: Mapping[str, Tensor], path: Path, model: str) -> str:
+    """'; the file fits model=NAME' where the shapes are those of a known size other than `model`, else nothing."""
     try:
         name = size_like(GPT2Config(n_head=1, **shapes_tell(tensors, path)), but_for=("n_head",))
     except UserError:
         return ""
-    return f"; the file fits model={name}" if name else ""
+    return f"; the file fits model={name}" if name not in (None, model) else ""

@@ -1,5 +1,6 @@
 """From a configuration to a model that is ready for inference, with its tokenizer."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +51,7 @@ class Checkpoint:
 def load_checkpoint(
     model: ModelConfig,
     weights: WeightsConfig,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     device: torch.device,
     shared: bool = True,
     measure: bool = False,
@@ -58,19 +59,23 @@ def load_checkpoint(
     """Finds, reads and checks the weights. The last checkpoint loaded is kept, for the next job of a sweep.
 
     With shared=False the checkpoint is a new one, which its caller may change. With `measure`, its account has norms
-    and checksums. With torch.int8, the weights are float32, and the products multiply copies in int8. Raises
-    UserError for weights that are missing, damaged or do not fit the configuration.
+    and checksums. With torch.int8, the weights are float32, and the products multiply copies in int8. Without a dtype,
+    all values stay exact: they are float64 if a tensor of the file is, and else float32. Raises UserError for weights
+    that are missing, damaged or do not fit the configuration, and for files that change meanwhile.
     """
     if dtype == torch.int8 and not takes_int8(device):
         raise UserError(f"dtype=int8: not on {device.type} with this torch; use device=cpu, or dtype=bfloat16")
     path = find_weights(model, weights)
-    files = [*weight_files(path), *small_files(path)] if path else []
-    stamp = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
+    stamp = _stamp(path)
     key = (model, path, stamp, weights.seed, weights.tokenizer, weights.layout, dtype, device, measure)
     if shared and key in _loaded:
         return _loaded[key]
     _loaded.clear()  # before loading, so that there are never two models in memory
     checkpoint = _load(model, weights, path, stamp, dtype, device, measure)
+    if _stamp(path) != stamp:
+        raise UserError(
+            f"{checkpoint.weights}: its files changed while they were read; start again when they are whole"
+        )
     if dtype == torch.int8:
         kernels.quantize(checkpoint.model)
     if shared:
@@ -86,6 +91,12 @@ def read_weights(model: ModelConfig, weights: WeightsConfig) -> tuple[Path, Weig
     return path, resolve(read_contents(path), model, weights.layout, path, measure=True)
 
 
+def _stamp(path: Path | None) -> _Stamp:
+    """What tells whether the files of a checkpoint have changed; empty for random weights."""
+    files = [*weight_files(path), *small_files(path)] if path else []
+    return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
+
+
 # The last checkpoint, under everything that it depends on; files that have changed since have another stamp.
 _loaded: dict[tuple[object, ...], Checkpoint] = {}
 
@@ -95,17 +106,18 @@ def _load(
     weights: WeightsConfig,
     path: Path | None,
     stamp: _Stamp,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     device: torch.device,
     measure: bool,
 ) -> Checkpoint:
-    stored = torch.float32 if dtype == torch.int8 else dtype
     if path is None:
+        dtype = dtype or torch.float32
         config, account = complete_config(asked), Account()
         label = f"random (seed {weights.seed})"
     else:
         found = resolve(read_contents(path), asked, weights.layout, path, measure)
-        config, state, account = found.config, found.state, found.account.cast_to(stored)
+        dtype = dtype or _exact(found.state.values())
+        config, state, account = found.config, found.state, found.account.cast_to(_stored(dtype))
         del found
         label = shown(path)
     source = find_tokenizer(weights, path, config)
@@ -117,14 +129,24 @@ def _load(
         model.to_empty(device="cpu").tie()
         model.init_weights(weights.seed)
         _disturb(model, weights.seed)
-        _prepare(model.to(device=device, dtype=stored))
+        _prepare(model.to(device=device, dtype=_stored(dtype)))
     else:
         # One tensor at a time, so that a file in another dtype is never in memory twice as a whole.
         for name in list(state):
-            state[name] = state[name].to(device=device, dtype=stored)
+            state[name] = state[name].to(device=device, dtype=_stored(dtype))
         _fill(model, state)
     dtype_name = str(dtype).removeprefix("torch.")
     return Checkpoint(model, tokenizer, source, _name(config), label, dtype_name, path, stamp, account)
+
+
+def _stored(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the weights of a model that computes in `dtype`."""
+    return torch.float32 if dtype == torch.int8 else dtype
+
+
+def _exact(tensors: Iterable[Tensor]) -> torch.dtype:
+    """The dtype of 32 or 64 bits that holds all values of these tensors as they are."""
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
 @torch.no_grad()

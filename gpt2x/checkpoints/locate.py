@@ -199,7 +199,7 @@ def read_json(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{shown(file)}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{shown(file)}: not JSON: {error}") from None
+        raise UserError(f"{shown(file)}: not JSON: {str(error)[:80]}") from None
     if not isinstance(content, dict):
         raise UserError(f"{shown(file)}: not a JSON object")
     return content

@@ -11,9 +11,10 @@ from gpt2x.checkpoints.account import Account, row_of, rows_of
 from gpt2x.checkpoints.architecture import architecture, fitting, read_config, shapes_of
 from gpt2x.checkpoints.contents import Contents, Layout, Stated
 from gpt2x.checkpoints.layout import layouts
-from gpt2x.checkpoints.names import HEAD, WTE, Named, dtype_name, is_conv1d, named
+from gpt2x.checkpoints.names import HEAD, WTE, Named, is_conv1d, named
 from gpt2x.checkpoints.rows import Step
 from gpt2x.checkpoints.sizes import size_like
+from gpt2x.checkpoints.values import check_values
 from gpt2x.checkpoints.vocabulary import evidence, may_be_padded
 from gpt2x.config.model import ModelConfig
 from gpt2x.errors import UserError
@@ -21,7 +22,6 @@ from gpt2x.model.config import GPT2Config
 from gpt2x.paths import shown
 from gpt2x.visible import visible
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _LISTED = 3
 
 
@@ -61,7 +61,7 @@ def resolve(contents: Contents, asked: ModelConfig, layout: str | None, path: Pa
     in_hf = {name: tensor.t() if name in linear and tensor.ndim == 2 else tensor for name, tensor in tensors.items()}
     model = asked.name if asked.name != "auto" else size_like(config) or "custom"
     zeros = _check_names(in_hf, found.unknown, config, said, model, path)
-    head = _check_values(in_hf, path)
+    head, extremes = check_values(in_hf, path)
     state = {name: tensor.t() if is_conv1d(name) else tensor for name, tensor in in_hf.items() if name != HEAD}
     account = Account(
         contents.format,
@@ -70,7 +70,7 @@ def resolve(contents: Contents, asked: ModelConfig, layout: str | None, path: Pa
             *(row_of(None, name, tensor, None, (Step.ZERO,)) for name, tensor in zeros.items()),
             *([row_of(None, HEAD, None, None, (Step.TIE,))] if not head else []),
         ),
-        (*contents.notes, *notes),
+        (*contents.notes, *notes, *extremes),
         _reads_alike(contents, found, linear, is_cut or bool(zeros)),
     )
     return Weights(config, state | zeros, account)
@@ -106,7 +106,7 @@ def _check_names(
         if name in tensors and tensors[name].shape != shape:
             got = list(tensors[name].shape)
             raise UserError(
-                f"{shown(path)}: {name} has shape {got}, {model} needs {list(shape)}{fitting(tensors, path)}"
+                f"{shown(path)}: {name} has shape {got}, {model} needs {list(shape)}{fitting(tensors, path, model)}"
             )
     missing = [name for name in wanted if name not in tensors]
     zeros = {}
@@ -119,29 +119,10 @@ def _check_names(
             listed = ", ".join(visible(name)[:80] for name in names[:_LISTED])
             more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
             verb = "is" if len(names) == 1 else "are"
-            raise UserError(f"{shown(path)}: {listed}{more} {verb} {problem} for {model}{fitting(tensors, path)}")
+            raise UserError(
+                f"{shown(path)}: {listed}{more} {verb} {problem} for {model}{fitting(tensors, path, model)}"
+            )
     return zeros
-
-
-def _check_values(tensors: Mapping[str, Tensor], path: Path) -> bool:
-    """Whether the file has a head. Raises UserError where it is not wte, or a value is not finite."""
-    wte, head = tensors[WTE], tensors.get(HEAD)
-    # torch.save stores a tied head and wte once, so that they are at the same address.
-    tied = head is not None and head.data_ptr() == wte.data_ptr()
-    for name, tensor in tensors.items():
-        if name != HEAD or not tied:
-            _check_finite(name, tensor, path)
-    if head is not None and not tied and not torch.equal(head, wte):
-        raise UserError(f"{shown(path)}: {HEAD} differs from {WTE}; GPT-2's head is tied to wte")
-    return head is not None
-
-
-def _check_finite(name: str, tensor: Tensor, path: Path) -> None:
-    if tensor.dtype not in _DTYPES:
-        raise UserError(f"{shown(path)}: {name} holds {dtype_name(tensor.dtype)}, not floats of 16 to 64 bits")
-    # The sum takes one pass and no temporary memory; as it may overflow without an Inf inside, a second test follows.
-    if not tensor.sum().isfinite() and not tensor.isfinite().all():
-        raise UserError(f"{shown(path)}: {name} holds {int((~tensor.isfinite()).sum())} NaN or Inf")
 
 
 def _reads_alike(contents: Contents, found: Named, linear: set[str], converted: bool) -> bool:

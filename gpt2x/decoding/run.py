@@ -10,6 +10,7 @@ from itertools import chain
 from torch import Tensor
 
 from gpt2x.checkpoints.load import Checkpoint
+from gpt2x.checkpoints.values import not_finite
 from gpt2x.config.decode import DecodeConfig
 from gpt2x.decoding.filters.processors import nothing_left, process_logits
 from gpt2x.decoding.generate import Completion, Request, generate
@@ -19,7 +20,7 @@ from gpt2x.decoding.sampler import Pick, Sampler
 from gpt2x.decoding.samples import Sample, key_of
 from gpt2x.decoding.search.beams import beam_search
 from gpt2x.decoding.stop import StopStrings
-from gpt2x.errors import DoesNotFitError, UserError
+from gpt2x.errors import DoesNotFitError
 from gpt2x.memory import is_out_of_memory
 from gpt2x.runs.journal import Rows
 
@@ -172,12 +173,8 @@ class _Run:
 
     def _check_finite(self, logprob: float) -> None:
         """Raises UserError if a log-probability is NaN, which comes from logits that are NaN or infinite."""
-        if not math.isnan(logprob):
-            return
-        dtype = self.checkpoint.dtype
-        overflows = dtype in ("float16", "int8")
-        fix = "numbers overflow; use dtype=float32" if overflows else "check the weights with task=validate"
-        raise UserError(f"dtype={dtype}: the logits of {self.checkpoint.name} are not finite: {fix}")
+        if math.isnan(logprob):
+            raise not_finite(self.checkpoint.model, self.checkpoint.name, self.checkpoint.dtype)
 
     def rows(self, sample: Sample, completion: Completion) -> Rows:
         """The rows of one finished sample."""

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from gpt2x.checkpoints.load import Checkpoint
+from gpt2x.checkpoints.values import not_finite
 from gpt2x.errors import UserError
 from gpt2x.evaluation.rows import EvaluationRow
 from gpt2x.model.gpt2 import GPT2
@@ -31,7 +32,7 @@ def evaluate_texts(
     on_progress is called after each window, with the number of windows done and that of all windows.
 
     Raises UserError before any work if the stride does not leave a token of context, or a text has fewer than two
-    tokens.
+    tokens; and where logits are not finite.
     """
     n_positions = checkpoint.model.config.n_positions
     stride = max(1, n_positions // 2) if stride is None else stride
@@ -48,6 +49,8 @@ def evaluate_texts(
         ids, nats = tokens[text.id], 0.0
         for window in plans[text.id]:
             nats += window_nats(checkpoint.model, ids, window)
+            if not math.isfinite(nats):
+                raise not_finite(checkpoint.model, checkpoint.name, checkpoint.dtype)
             done += 1
             on_progress(done, total)
         rows.append(_row(checkpoint, text, ids, nats, stride))

@@ -61,6 +61,6 @@ def _groups(rows: tuple[WeightRow, ...]) -> list[list[WeightRow]]:
 
 
 def _pattern(row: WeightRow) -> str:
-    """The name of a tensor with a star for the number of its layer."""
-    name = row.name.removeprefix("transformer.") if row.name is not None else row.source or ""
-    return re.sub(r"\bh\.\d+\.", "h.*.", name)
+    """The name of a tensor without prefixes, and with a star for the number of its layer."""
+    name = row.name if row.name is not None else row.source or ""
+    return re.sub(r"(?:.*\.)?\bh\.\d+\.", "h.*.", name).removeprefix("transformer.")

@@ -9,7 +9,7 @@ import torch
 
 from gpt2x.checkpoints.exporting import check_range, exporter_for
 from gpt2x.checkpoints.exporting.folder import check_target, place, staged
-from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
+from gpt2x.checkpoints.load import load_checkpoint
 from gpt2x.config.schema import Config
 from gpt2x.config.tasks.export import ExportTask
 from gpt2x.parity.conversion.certificate import Certificate, certify
@@ -36,7 +36,7 @@ def run(config: Config, task: ExportTask, run_dir: Path) -> Outcome:
     with progress() as step:
         step("loading weights")
         with outcome.timed("load"):
-            source = outcome.loaded(_load(config, device), run_dir)
+            source = outcome.loaded(load_checkpoint(config.model, config.weights, None, device), run_dir)
         exporter.check(source.model, source.tokenizer, config.dtype)
         check_range(source.model, exporter, config.dtype)
         with staged(target) as folder:
@@ -59,14 +59,6 @@ def run(config: Config, task: ExportTask, run_dir: Path) -> Outcome:
     }
     show(certificate, target)
     return outcome
-
-
-def _load(config: Config, device: torch.device) -> Checkpoint:
-    """The source in float32, or in float64 if one of its tensors is, so that its values are exact."""
-    checkpoint = load_checkpoint(config.model, config.weights, torch.float32, device)
-    if any(row.dtype == "float64" for row in checkpoint.account.rows):
-        return load_checkpoint(config.model, config.weights, torch.float64, device)
-    return checkpoint
 
 
 def _described(file: Path) -> dict[str, str | int]:

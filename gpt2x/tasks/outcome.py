@@ -54,13 +54,16 @@ class Outcome:
     def loaded(self, checkpoint: "Checkpoint", run_dir: Path) -> "Checkpoint":
         """Records the checkpoint, writes weights.csv unless its weights are random, and reports what was done to it.
 
-        Returns the checkpoint. Raises UserError if the file cannot be written.
+        The weights.csv of an earlier checkpoint, which random weights replace, is removed. Returns the checkpoint.
+        Raises UserError if the file cannot be written.
         """
         from gpt2x.reports.weights import tell
 
         self.checkpoint = checkpoint
         if checkpoint.account.rows:
             write_text(run_dir / WEIGHTS, _weights_csv(checkpoint.account))
+        else:
+            (run_dir / WEIGHTS).unlink(missing_ok=True)
         tell(checkpoint.account)
         return checkpoint
 

@@ -85,7 +85,7 @@ def _compared(
             if error.own is None or not reference.live or config.subject.weights == "own":
                 raise
             step("loading random weights of the subject's size")
-            checkpoint = outcome.checkpoint = _random_checkpoint(config, error, dtype, device)
+            checkpoint = outcome.loaded(_random_checkpoint(config, error, dtype, device), run_dir)
             found = validate(checkpoint, subject, reference, dtype=config.dtype, stages=stages, progress=step)
             found.notes.append("its code fixes its size, so it was compared at that size, with random weights")
         known = KnownRecord(found.record, reference.live)

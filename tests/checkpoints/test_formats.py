@@ -156,6 +156,34 @@ def test_gguf_that_declares_too_much(tmp_path: Path, counts: tuple[int, int]) ->
         load(tmp_path / "model.gguf")
 
 
+def gguf_text(text: str) -> bytes:
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (struct.pack("<IIQ", 9, 4, 2**40), "declares 1099511627777 values in its facts, more than any GPT-2 has"),
+        (
+            struct.pack("<IIQ", 9, 0, 2**20) + bytes(2**20),
+            "declares 1048577 values in its facts, more than any GPT-2 has",
+        ),
+        (struct.pack("<IIQ", 9, 0, 400_000), "truncated, in the header of GGUF"),
+        (struct.pack("<IIQ", 9, 8, 400_000) + bytes(8 * 1000), "truncated, in the header of GGUF"),
+        (struct.pack("<IQ", 8, 2**63), "truncated, in the header of GGUF"),
+        (struct.pack("<IIQ", 9, 9, 1), "a value of kind 9"),
+        (struct.pack("<I", 77), "a value of kind 77"),
+    ],
+)
+def test_gguf_facts_that_lie_about_their_length(tmp_path: Path, value: bytes, words: str) -> None:
+    """The package gguf reads such an array for hours, and takes all memory."""
+    kind = gguf_text("general.architecture") + struct.pack("<I", 8) + gguf_text("gpt2")
+    content = struct.pack("<4sIQQ", b"GGUF", 3, 0, 2) + kind + gguf_text("long") + value
+    (tmp_path / "model.gguf").write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        load(tmp_path / "model.gguf")
+
+
 # Flax
 
 

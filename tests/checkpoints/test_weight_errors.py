@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from gpt2x.checkpoints import load
 from tests.conftest import NANO, Cli, Refused, assert_in
 
 
@@ -114,6 +116,15 @@ class Evil:
         return os.mkdir, (str(self.mark),)
 
 
+def test_a_pickle_that_declares_far_more_than_it_has(refused: Refused, tmp_path: Path) -> None:
+    whole = saved(tmp_path / "x.pt", {"transformer.wte.weight": torch.zeros(3)}, _use_new_zipfile_serialization=False)
+    numbers = b"\x8a\x07" + (10**15).to_bytes(7, "little")
+    changed = re.sub(rb"(cpuq.)K\x03", lambda found: found[1] + numbers, whole, flags=re.DOTALL)
+    assert len(changed) == len(whole) + 7
+    (tmp_path / "x.pt").write_bytes(changed)
+    assert_in(refused("task=generate", f"weights.path={tmp_path / 'x.pt'}"), "x.pt: truncated")
+
+
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
 def test_code_in_a_pickle_is_refused_and_not_run(refused: Refused, tmp_path: Path, kind: str) -> None:
     file, mark = tmp_path / "x.pt", tmp_path / "mark"
@@ -175,7 +186,52 @@ def test_file_with_fewer_layers_than_asked(generate: Callable[..., str], nano: d
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_numbers_that_are_none(generate: Callable[..., str], nano: dict[str, torch.Tensor], value: float) -> None:
     nano[C_FC][5, 7] = value
-    assert_in(generate(nano), C_FC, "1 NaN or Inf")
+    assert_in(generate(nano), C_FC, "holds NaN or Inf: 1 of 262,144 values, the first at [5, 7]")
+
+
+@pytest.mark.parametrize(("task", "value"), [("generate", 1.5e38), ("evaluate", 1.2e38)])
+def test_a_value_that_makes_the_logits_nan_is_named(
+    gpt2x: Cli, nano: dict[str, torch.Tensor], tmp_path: Path, launch: Path, task: str, value: float
+) -> None:
+    """A flipped bit makes such a value: it is finite, but products with it are not."""
+    nano = {name: tensor.float() for name, tensor in nano.items()}
+    nano["transformer.h.1.mlp.c_fc.weight"][5] = value
+    save_file(nano, tmp_path / "bad.safetensors")
+    (launch / "text.txt").write_text("To be, or not to be")
+    texts = ["task.data=text.txt"] if task == "evaluate" else ["decode.max_new_tokens=2"]
+    weights = (f"weights.path={tmp_path / 'bad.safetensors'}", f"weights.tokenizer={NANO}")
+    result = gpt2x(f"task={task}", "model=nano", *weights, *texts)
+    assert result.code == 2
+    note, error = result.err.splitlines()
+    words = f"transformer.h.1.mlp.c_fc.weight holds a value of {value:.2g}, far beyond the weights of GPT-2"
+    assert_in(note, "gpt2x: note: ", words, "the file may be damaged")
+    assert_in(error, "gpt2x: error: ", "the logits of nano are not finite", words, "the file may be damaged")
+
+
+def test_a_value_that_is_too_large_is_noted(gpt2x: Cli, nano: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    nano = {name: tensor.float() for name, tensor in nano.items()}
+    nano["transformer.h.2.ln_1.bias"][3] = -4e8
+    nano["transformer.wpe.weight"][1, 1] = 2e5
+    save_file(nano, tmp_path / "bad.safetensors")
+    result = gpt2x("task=inspect", f"weights.path={tmp_path / 'bad.safetensors'}", "model=nano")
+    assert result.code == 0
+    assert_in(result.out, "note: transformer.h.2.ln_1.bias holds a value of 4e+08", "(2 tensors have such values)")
+
+
+def test_files_that_change_while_they_are_read(
+    gpt2x: Cli, tmp_path: Path, launch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(NANO, tmp_path / "nano")
+    read = load.read_contents
+
+    def read_and_change(path: Path) -> Any:
+        contents = read(path)
+        os.utime(path / "model.safetensors")
+        return contents
+
+    monkeypatch.setattr(load, "read_contents", read_and_change)
+    result = gpt2x("task=generate", f"weights.path={tmp_path / 'nano'}")
+    assert_in(result.error(), str(tmp_path / "nano"), "changed while they were read")
 
 
 def test_integers_for_weights(generate: Callable[..., str], nano: dict[str, torch.Tensor]) -> None:

@@ -12,7 +12,7 @@ from gpt2x.model.config import GPT2Config
 from gpt2x.parity.subject import SubjectError, import_target
 from gpt2x.parity.subject.constructing.make import FixedSizeError, make_model
 from gpt2x.parity.subject.constructing.meanings import Meaning, meaning_of
-from tests.conftest import Cli, assert_in
+from tests.conftest import Cli, assert_in, run_dir
 from tests.parity.conftest import PLAIN
 
 SIZE = GPT2Config(vocab_size=40, n_positions=9, n_embd=12, n_layer=2, n_head=3)
@@ -220,6 +220,7 @@ def test_a_fixed_size_is_compared_at_that_size(gpt2x: Cli, launch: Path) -> None
     result = gpt2x("model=nano", "task.stages=[weights,logits]", "subject.target=fixed.py:Model")
     assert result.code == 0, result.err + result.out
     assert_in(result.out, "its code fixes its size, so it was compared at that size, with random weights")
+    assert not (run_dir(launch, "validate") / "weights.csv").exists()  # nano's, which were not compared after all
     line = gpt2x("model=nano", "task.stages=[weights,logits]", "subject.target=fixed.py:Characters").error()
     assert_in(line, "fixed.py:Characters", "its code fixes its size (vocab_size=65", "no tokenizer with 65")
     line = gpt2x("model=nano", "subject.target=fixed.py:Model", "subject.weights=own").error()

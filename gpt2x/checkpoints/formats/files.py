@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gpt2x.checkpoints.contents import Contents
 from gpt2x.checkpoints.formats.flax import Flax
-from gpt2x.checkpoints.formats.format import Format
+from gpt2x.checkpoints.formats.format import Format, check_number
 from gpt2x.checkpoints.formats.gguf import Gguf
 from gpt2x.checkpoints.formats.keras import Keras
 from gpt2x.checkpoints.formats.llmc import LlmC
@@ -20,7 +20,6 @@ from gpt2x.visible import visible
 
 FILES: tuple[Format, ...] = (Safetensors(), Gguf(), LlmC(), Flax(), Keras(), TorchPickle())
 """The formats of single files. The first one that matches reads the file; the last one matches every file."""
-_MOST_TENSORS = 20_000  # GPT-2 XL has 580, and 96 buffers in old files
 
 
 def read_file(file: Path) -> Contents:
@@ -45,8 +44,7 @@ def read_with(format: Format, path: Path) -> Contents:
                 f"python -m pip install {error.name}"
             ) from None
         raise UserError(f"{shown(path)}: cannot be read: {error.strerror or error}") from None
-    if len(contents.tensors) > _MOST_TENSORS:
-        raise UserError(f"{shown(path)}: {len(contents.tensors)} tensors, more than any GPT-2 has")
+    check_number(len(contents.tensors), path)
     for name, tensor in contents.tensors.items():
         _check_size(name, tensor, path)
     return contents

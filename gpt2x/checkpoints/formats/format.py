@@ -4,6 +4,10 @@ from pathlib import Path
 from typing import Protocol
 
 from gpt2x.checkpoints.contents import Contents
+from gpt2x.errors import UserError
+from gpt2x.paths import shown
+
+MOST_TENSORS = 20_000  # GPT-2 XL has 580, and 96 buffers in old files
 
 
 class Format(Protocol):
@@ -22,3 +26,9 @@ class Format(Protocol):
         Raises UserError for what holds anything else, OSError where a file cannot be read, and ImportError where the
         format's package is not installed. No memory is allocated for sizes that the file only declares.
         """
+
+
+def check_number(n: int, path: Path) -> None:
+    """Raises UserError for a file that has more tensors than any GPT-2: making so many may take minutes."""
+    if n > MOST_TENSORS:
+        raise UserError(f"{shown(path)}: {n} tensors, more than any GPT-2 has")

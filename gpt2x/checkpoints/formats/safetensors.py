@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from gpt2x.checkpoints.contents import Contents
+from gpt2x.checkpoints.formats.format import check_number
 from gpt2x.errors import UserError
 from gpt2x.memory import is_out_of_memory
 from gpt2x.paths import shown
@@ -21,7 +22,9 @@ class Safetensors:
 
         try:
             with safe_open(path, framework="pt") as file:
-                return Contents(self.name, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+                names = list(file.keys())
+                check_number(len(names), path)
+                return Contents(self.name, {name: file.get_tensor(name) for name in names})
         except SafetensorError as error:
             if is_out_of_memory(error):
                 raise

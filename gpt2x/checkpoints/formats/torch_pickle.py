@@ -1,6 +1,6 @@
 """What torch.save wrote: zip archives since torch 1.6, plain pickles before."""
 
-import mmap
+import io
 import pickle
 import warnings
 import zipfile
@@ -13,7 +13,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from gpt2x.checkpoints.contents import Contents
 from gpt2x.checkpoints.formats.wrapped import Options, unwrapped
 from gpt2x.errors import UserError
-from gpt2x.memory import is_out_of_memory
+from gpt2x.memory import available_memory, is_out_of_memory
 from gpt2x.paths import shown
 
 
@@ -33,7 +33,8 @@ class TorchPickle:
         except (OSError, UserError):
             raise
         except Exception as error:  # damaged bytes can raise any kind
-            if is_out_of_memory(error):
+            # Where the file would fit, it has asked for memory that it only declares.
+            if is_out_of_memory(error) and available_memory() < 2 * path.stat().st_size:
                 raise
             if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
                 raise UserError(
@@ -47,9 +48,8 @@ class TorchPickle:
 def _load(path: Path, is_zip: bool) -> Any:
     """The object in the file, without running code of it. Objects of classes for options are read as Options."""
     if not is_zip:
-        # A mapped file gives no more bytes than it has, however long the pickle says that a text is.
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return torch.load(content, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
+        with _Bounded(path) as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     with zipfile.ZipFile(path) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
             raise UserError(f"{shown(path)}: a compressed archive, which torch.save does not write")
@@ -61,3 +61,18 @@ def _load(path: Path, is_zip: bool) -> Any:
             raise
         with safe_globals([(Options, name) for name in names]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+class _Bounded(io.BufferedReader):
+    """A file that is asked for no more bytes than it has, however long a pickle says that a text is."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._n_bytes = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(-1 if size is None else min(size, self._n_bytes))
+
+    def fileno(self) -> int:
+        """Refused, so that torch reads the file by `read` and looks for no archive of tar."""
+        raise io.UnsupportedOperation
