@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra._internal import hydra as of_command
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -45,6 +46,21 @@ class CommandLoader(ConfigLoaderImpl):
     """The loader of Hydra 1.3, which uses what it has composed to learn hydra.mode for the command itself."""
 
     _first: _First | None = None
+
+    def get_group_options(
+        self,
+        group_name: str,
+        results_filter: ObjectType | None = ObjectType.CONFIG,
+        config_name: str | None = None,
+        overrides: list[str] | None = None,
+    ) -> list[str]:
+        """Returns what the function of Hydra's loader does, which copies all schemas to answer.
+
+        Only overrides and a configuration can add folders to look in. --help, which has neither, asks 110 times.
+        """
+        if config_name is None and not overrides:
+            return self.repository.get_group_options(group_name, results_filter)
+        return super().get_group_options(group_name, results_filter, config_name, overrides)
 
     def load_configuration(
         self,

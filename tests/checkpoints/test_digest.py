@@ -99,10 +99,12 @@ def test_only_local_weights_are_digested_ahead(tmp_path: Path, reads: list[str])
     assert reads == ["model.safetensors"]
 
 
-@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
-def test_errors_are_left_to_the_task(tmp_path: Path) -> None:
+def test_errors_are_left_to_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
     for path in (tmp_path / "none.pt", tmp_path):
         begin_digesting(ModelConfig(name="auto"), local(path)).join()
+    assert raised == []
 
 
 def test_no_torch_is_imported() -> None:

@@ -99,3 +99,13 @@ def test_what_hydra_composes(
         assert len(calls) == 1
     monkeypatch.setattr(hydra_app, "own_loader", nullcontext)
     assert composed(*args) == outcome
+
+
+def test_help_lists_the_options_that_hydra_finds(gpt2x: Cli, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a folder of the user."""
+    (launch / "conf" / "experiment").mkdir(parents=True)
+    (launch / "conf" / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 3\n")
+    printed = gpt2x("--help").out
+    assert "mine" in printed
+    monkeypatch.setattr(hydra_app, "own_loader", nullcontext)
+    assert gpt2x("--help").out == printed

@@ -15,7 +15,7 @@ from gpt2x.reports.page.html import render
 from gpt2x.reports.page.study import read_study
 from gpt2x.runs.job import Status, read_job
 from tests.reports import folders
-from tests.reports.test_html import HOSTILE
+from tests.reports.test_foreign_text import HOSTILE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -9,7 +9,7 @@ from gpt2x.reports.page.html import render
 from gpt2x.reports.page.study import read_study
 from gpt2x.runs import code
 from tests.conftest import Cli, assert_in, read_csv
-from tests.reports.test_html import Page, page_of
+from tests.reports.page import Page, page_of
 
 
 def test_the_command_of_a_search_makes_it_again(gpt2x: Cli, launch: Path) -> None:

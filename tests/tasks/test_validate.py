@@ -44,7 +44,8 @@ def test_every_dtype_passes(gpt2x: Cli, dtype: str) -> None:
 
 def test_random_weights_pass(gpt2x: Cli, launch: Path) -> None:
     sizes = ("model.n_layer=3", "model.n_embd=48", "model.n_head=3", "model.n_positions=64")
-    assert gpt2x(*FAST, "model=gpt2", "weights=random", *sizes).code == 0
+    stages = "task.stages=[config,tokenizer,weights,layers,logits,generation]"  # the README's command runs all of them
+    assert gpt2x(*FAST, "model=gpt2", "weights=random", *sizes, stages).code == 0
     (summary,) = read_csv(run_dir(launch, "validate") / "summary.csv")
     assert summary["model"] == "custom"
     assert summary["weights"] == "random (seed 0)"
