@@ -8,13 +8,14 @@ from torch import Tensor
 
 from gpt2x.config.tasks.validate import Stage
 from gpt2x.model.gpt2 import GPT2
-from gpt2x.parity.checks import Cause, Check, Metric, Mode, Status
+from gpt2x.parity.causes import Cause
+from gpt2x.parity.checks import Check, Metric, Mode, Status
 from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.diagnosis.end import cause_at_the_end
 from gpt2x.parity.diagnosis.own import module_at
 from gpt2x.parity.diagnosis.repaired import RepairedSubject
 from gpt2x.parity.diagnosis.result import Divergence
-from gpt2x.parity.diagnosis.trial import distance, is_mostly_nan, matches, pairs_of, unmatched_cause
+from gpt2x.parity.diagnosis.trial import distance, is_mostly_nan, matches, pairs_of, unexplained
 from gpt2x.parity.measures import aligned, relative_difference
 from gpt2x.parity.mistakes.mistake import Mistake, can_be_joined, made
 from gpt2x.parity.mistakes.wiring import sinusoids, wiring_mistakes
@@ -92,9 +93,9 @@ class WiringSearch:
             whole = whole_site(site)[0]
             mistakes = self._by_trial(seen, target, right, whole)
             if mistakes:
-                self.found += [Divergence(place, check, Cause(mistake.cause), mistake) for mistake in mistakes]
+                self.found += [Divergence(place, check, mistake.cause, mistake) for mistake in mistakes]
                 return
-            cause = unmatched_cause(target, right, self.c.tolerance)
+            cause = unexplained(target, right, self.c.tolerance)
         self.found.append(Divergence(place, check, cause, right_input=expected.inputs[site]))
         self.subject = self.subject.giving(site, expected.inputs[site])
 
@@ -107,9 +108,9 @@ class WiringSearch:
         at_the_end = cause_at_the_end(self.own, logits, expected, self.c.tolerance)
         mistakes = [at_the_end] if at_the_end is not None else self._by_trial(seen, logits, expected)
         if mistakes:
-            self.found += [Divergence(place, check, Cause(mistake.cause), mistake) for mistake in mistakes]
+            self.found += [Divergence(place, check, mistake.cause, mistake) for mistake in mistakes]
         else:
-            self.found.append(Divergence(place, check, unmatched_cause(logits, expected, self.c.tolerance)))
+            self.found.append(Divergence(place, check, unexplained(logits, expected, self.c.tolerance)))
 
     def _by_trial(self, seen: Trace, target: Tensor, expected: Tensor, site: str | None = None) -> tuple[Mistake, ...]:
         """One wiring mistake or two that give the input of a site, or the logits for None; none if nothing matches."""

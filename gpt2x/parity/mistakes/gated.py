@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2x.model.block import MLP
+from gpt2x.parity.causes import Cause, Kind
 from gpt2x.parity.mistakes.mistake import Mistake
 
 _GATES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -35,7 +36,8 @@ def gated_mlps(mlp: MLP, matrices: Sequence[Tensor]) -> Iterator[Mistake]:
         (order, each) for order in permutations(into) for each in _GATES.items()
     ):
         forward = partial(_gated, gate=gate, up=up, down=down.t(), activation=activation)
-        yield Mistake(f"{name}, a gated MLP with three matrices, instead of GPT-2's", {mlp: forward}, architecture=name)
+        cause = Cause(f"{name}, a gated MLP with three matrices, instead of GPT-2's", kind=Kind.GATED_MLP)
+        yield Mistake(cause, {mlp: forward}, architecture=name)
 
 
 def _gated(x: Tensor, gate: Tensor, up: Tensor, down: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
