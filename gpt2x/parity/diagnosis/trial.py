@@ -47,7 +47,11 @@ def is_mostly_nan(target: Tensor) -> bool:
 def unexplained(target: Tensor, expected: Tensor, tolerance: float) -> Cause:
     """The factor between two tensors, if it is all that differs; else unknown, with the distance between them."""
     factor = factor_between(target, expected)
-    if math.isfinite(factor) and distance(target, factor * expected) <= _largest(target, expected, tolerance):
+    if (
+        factor
+        and math.isfinite(factor)
+        and distance(target, factor * expected) <= _largest(target, expected, tolerance)
+    ):
         return Cause(f"the right values times {factor:.12g}")
     off = distance(target, expected)
     how_far = f"{off:.3g} of the reference's scale away" if math.isfinite(off) else "not finite"

@@ -23,7 +23,9 @@ from gpt2x.parity.reference.record import Record
 from gpt2x.parity.subject.names import whole_site
 from gpt2x.parity.trace import Trace, trace
 
-_EMBEDDINGS = ("wte", "wpe")
+# Sites that are compared by what they answer: mistakes with positions are made inside wpe, and those with the sum of
+# the embeddings inside drop.
+_BY_OUTPUT = ("wte", "wpe", "drop")
 # As in modules.py: trying a pair takes about one multiplication per parameter of the model and token of the prompt.
 _PAIRS_WORK = 1e12
 # A table of sines that was computed in float32 is this close to one in float64, for some thousand positions.
@@ -71,13 +73,13 @@ class WiringSearch:
                 actual = aligned(seen.inputs[site], right)
                 value = float("inf") if actual is None else relative_difference(actual, right)
                 same = actual is not None and distance(actual, right) <= self.c.tolerance
-                if not (same or self._looks_up_the_same(site, seen, expected)):
+                if not (same or self._answers_the_same(site, seen, expected)):
                     return _mismatch(self.c, Stage.LAYERS, site, value, Mode.INPUT)
         return None
 
-    def _looks_up_the_same(self, site: str, seen: Trace, expected: Trace | Record) -> bool:
-        """Whether an embedding answers what it should, though it is called with something else than positions."""
-        if site not in _EMBEDDINGS or site not in seen.outputs:
+    def _answers_the_same(self, site: str, seen: Trace, expected: Trace | Record) -> bool:
+        """Whether a site that is compared by its output answers what it should, though it receives something else."""
+        if site not in _BY_OUTPUT or site not in seen.outputs:
             return False
         actual = aligned(seen.outputs[site], expected.outputs[site])
         return actual is not None and distance(actual, expected.outputs[site]) <= self.c.tolerance
@@ -192,8 +194,8 @@ def _outermost(calls: list[str]) -> list[str]:
 
 
 def _arriving(seen: Trace | Record, site: str) -> dict[str, Tensor]:
-    """A module's input. For an embedding its output, because mistakes with positions are made inside wpe."""
-    return seen.outputs if site in _EMBEDDINGS else seen.inputs
+    """A module's input; its output if it is compared by that."""
+    return seen.outputs if site in _BY_OUTPUT else seen.inputs
 
 
 def _mismatch(c: Comparison, stage: Stage, site: str, value: float, mode: Mode | None = None) -> Check:
