@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gpt2x.config.tasks.validate import Stage
+from gpt2x.parity.causes import Cause
 
 
 class Mode(StrEnum):
@@ -65,21 +66,6 @@ class Verdict(StrEnum):
     TIE = "tie"
     """They differ, at a margin so small that permitted rounding can decide it."""
     DIFFERENT = "different"
-
-
-@dataclass(frozen=True)
-class Cause:
-    """Why a subject differs."""
-
-    text: str
-    known: bool = True
-    """False if no mistake explains the difference; the text then holds numbers, or nothing."""
-
-    def __str__(self) -> str:
-        """The text of summary.csv and of the console."""
-        if self.known:
-            return self.text
-        return f"unknown: {self.text}" if self.text else "unknown"
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,9 @@ class CauseRow:
     if only one of them has NaN."""
     difference_after: float | None
     """The same with this cause made as well: it vanishes with the last cause. Empty if it cannot be computed."""
+    file: str = ""
+    """With line: where the subject's code makes the mistake, if the task proposes a change there; otherwise empty."""
+    line: int | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from gpt2x.checkpoints.load import Checkpoint
 from gpt2x.config.tasks.validate import Stage
 from gpt2x.device import find_dtype
 from gpt2x.errors import UserError
-from gpt2x.parity.checks import Cause, Check, Metric, Status, Verdict, incomparable, skipped
+from gpt2x.parity.causes import Cause
+from gpt2x.parity.checks import Check, Metric, Status, Verdict, incomparable, skipped
 from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.diagnosis.diagnose import diagnose
 from gpt2x.parity.diagnosis.result import CommonCause, Diagnosis

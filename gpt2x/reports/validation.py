@@ -13,14 +13,14 @@ from gpt2x.config.tasks.validate import Stage
 from gpt2x.parity.checks import Check, Metric, Mode, Status, Verdict
 from gpt2x.parity.measures import ERROR_RATIO
 from gpt2x.parity.rows import SideBySideRow, mode_text
-from gpt2x.parity.subject.names import rename_setting
+from gpt2x.parity.subject.names import rename_setting, some
 from gpt2x.parity.validation import Validation
 from gpt2x.paths import shown
 from gpt2x.reports import console
 from gpt2x.visible import visible
 
 _WIDTH = 80  # columns of the causes
-_MOST_SITES = 4  # of a cause
+_LONG = 60.0  # seconds
 
 
 @contextmanager
@@ -36,6 +36,14 @@ def progress_bar(n_steps: int) -> Iterator[Callable[[str], None]]:
             begun = True
 
         yield begin
+
+
+def tell_duration(seconds: float, all_stages: bool) -> None:
+    """Says on stderr how long a validation takes, if it is more than a minute."""
+    if seconds > _LONG:
+        about = "about" if all_stages else "less than about"
+        text = f"gpt2x: validating takes {about} {seconds / 60:.0f} min, by the time of products of this size here"
+        console.err.print(text, soft_wrap=True)
 
 
 def show(v: Validation, picture: Path | None, fixes: Sequence[Text] = ()) -> None:
@@ -79,7 +87,7 @@ def causes(v: Validation) -> list[str]:
     return [
         "\n".join(
             textwrap.wrap(
-                visible(f"{_some(each.sites)}: {each.cause}"),
+                visible(f"{some(each.sites)}: {each.cause}"),
                 _WIDTH,
                 initial_indent=f"{number:>3}. ",
                 subsequent_indent=" " * 5,
@@ -89,13 +97,6 @@ def causes(v: Validation) -> list[str]:
         )
         for number, each in enumerate(found, 1)
     ]
-
-
-def _some(sites: list[str]) -> str:
-    """The first sites, and how many more there are."""
-    shown = sites if len(sites) <= _MOST_SITES else sites[: _MOST_SITES - 1]
-    rest = f" and {len(sites) - len(shown)} more" if len(sites) > len(shown) else ""
-    return ", ".join(shown) + rest
 
 
 def verdict(v: Validation) -> Text:

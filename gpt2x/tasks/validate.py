@@ -15,6 +15,7 @@ from gpt2x.config.tasks.validate import Stage, ValidateTask
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.device import find_device, find_dtype
 from gpt2x.errors import UserError
+from gpt2x.parity.duration import estimated_seconds
 from gpt2x.parity.record_source import KnownRecord, record_source
 from gpt2x.parity.recorded.recording import Recording, read_recording
 from gpt2x.parity.recorded.validation import validate_recording
@@ -29,7 +30,7 @@ from gpt2x.prompts import Prompt, read_prompts
 from gpt2x.reports.fixes import fixes
 from gpt2x.reports.heat_map import has_heat_map, save_heat_map
 from gpt2x.reports.printed import show_printed
-from gpt2x.reports.validation import progress_bar, show
+from gpt2x.reports.validation import progress_bar, show, tell_duration
 from gpt2x.runs.tables import write_rows
 from gpt2x.tasks.outcome import Outcome
 
@@ -47,7 +48,7 @@ def run(config: Config, task: ValidateTask, run_dir: Path) -> Outcome:
     outcome.passed = found.passed
     outcome.timings |= found.seconds
     write_rows(run_dir / "parity.csv", ParityRow, map(parity_row, found.checks))
-    write_rows(run_dir / "causes.csv", CauseRow, found.causes)
+    write_rows(run_dir / "causes.csv", CauseRow, suggestions.placed(found.causes))
     write_rows(run_dir / "side_by_side.csv", SideBySideRow, found.side_by_side)
     picture = run_dir / "parity.png" if has_heat_map(found) else None
     if picture is not None:
@@ -79,6 +80,9 @@ def _compared(
             return outcome, found, Suggestions()
         subject.check()
         reference = record_source(prompts, config.decode.max_new_tokens, task)
+        if config.dtype != "int8":
+            n_tokens = len(checkpoint.tokenizer.encode(prompts[0].text))
+            tell_duration(estimated_seconds(checkpoint.model, n_tokens), len(stages) == len(Stage))
         try:
             found = validate(checkpoint, subject, reference, dtype=config.dtype, stages=stages, progress=step)
         except FixedSizeError as error:
@@ -97,6 +101,8 @@ def _compared(
             step("trying changes that may mend it")
         with outcome.timed("suggest"):
             suggestions = suggest(subject, found, again, verify=task.suggest)
+        if not suggestions.found:
+            del outcome.timings["suggest"]
     return outcome, found, suggestions
 
 

@@ -48,7 +48,7 @@ def test_every_mistake_in_a_module_shows_and_is_undone(model: GPT2, site: str) -
 def test_every_mistake_in_the_wiring_shows_and_is_undone(model: GPT2, inside: bool) -> None:
     expected = model(IDS)
     mistakes = list(wiring_mistakes(model.transformer, [0, 2], inside))
-    assert mistakes[0].cause == "layers skipped or repeated: h.0, h.2"
+    assert mistakes[0].cause.text == "layers skipped or repeated: h.0, h.2"
     assert (len(mistakes) > 200) == inside
     for mistake in mistakes:
         with made([mistake]):
@@ -72,17 +72,17 @@ def test_a_subclass_has_the_mistakes_of_its_kind() -> None:
             return x @ self.weight.t() + self.bias
 
     plain, fast = nn.Linear(4, 12), Fast(4, 12)
-    causes = [mistake.cause for mistake in mistakes_in(plain)]
+    causes = [mistake.cause.text for mistake in mistakes_in(plain)]
     assert "missing bias" in causes
-    assert [mistake.cause for mistake in mistakes_in(fast)] == causes
+    assert [mistake.cause.text for mistake in mistakes_in(fast)] == causes
 
 
 def test_only_mistakes_that_a_module_can_have_are_tried() -> None:
-    square = {mistake.cause for mistake in mistakes_in(nn.Linear(4, 4, bias=False))}
+    square = {mistake.cause.text for mistake in mistakes_in(nn.Linear(4, 4, bias=False))}
     assert "untransposed matrix" in square
     assert "missing bias" not in square
     assert not any("another order" in cause for cause in square)
-    norms = [mistake.cause for mistake in mistakes_in(nn.LayerNorm(4, eps=1e-6))]
+    norms = [mistake.cause.text for mistake in mistakes_in(nn.LayerNorm(4, eps=1e-6))]
     assert "LayerNorm eps 1e-05 instead of 1e-06" in norms
     assert "LayerNorm eps 1e-06 instead of 1e-06" not in norms
 
@@ -93,6 +93,6 @@ def test_modules_of_no_known_kind_have_no_mistakes() -> None:
 
 @pytest.mark.parametrize("kind", MISTAKES, ids=lambda kind: kind.__name__)
 def test_rounding_is_tried_last(kind: type[nn.Module]) -> None:
-    assert [mistake.cause for mistake in MISTAKES[kind][-6:]] == [
+    assert [mistake.cause.text for mistake in MISTAKES[kind][-6:]] == [
         f"{what} rounded to {dtype}" for dtype in ("float16", "bfloat16", "float32") for what in ("output", "input")
     ]

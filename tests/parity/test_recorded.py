@@ -14,7 +14,7 @@ from torch import Tensor
 import gpt2x
 from gpt2x.config.subject import SubjectConfig
 from gpt2x.config.tasks.validate import Stage
-from gpt2x.parity.checks import Cause
+from gpt2x.parity.causes import Cause
 from gpt2x.parity.recorded.comparison import UNANSWERED
 from gpt2x.parity.recorded.trials import Trial, named
 from gpt2x.parity.subject import import_target
@@ -165,7 +165,7 @@ def test_a_few_mistakes_that_fit_equally_well_are_all_named() -> None:
     facts = SimpleNamespace(tolerance=1e-5, rounding=1e-7, record=SimpleNamespace(exact=torch.float64))
 
     def cause(*trials: tuple[str, float]) -> Cause | None:
-        made = [Trial(name, target + off, target + off) for name, off in trials]
+        made = [Trial(Cause(name), target + off, target + off) for name, off in trials]
         return named(facts, made, target, expected)  # type: ignore[arg-type]
 
     assert cause(("far", 1e-3), ("within the tolerance, but not within rounding", 2e-6)) is None

@@ -4,95 +4,19 @@ import ast
 import re
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.conftest import REPO, Refused, run_dir
+from gpt2x.parity.causes import Cause, Kind
+from tests.conftest import REPO, Refused, read_csv, run_dir
 from tests.parity.conftest import PLAIN, Validate
 
 STAGES = "task.stages=[config,weights,layers,logits]"
 
-MODEL = """\
-import math
-from dataclasses import dataclass
-
-import torch
-import torch.nn as nn
-from torch.nn import functional as F
-
-
-@dataclass
-class GPTConfig:
-    block_size: int = 1024
-    vocab_size: int = 50257
-    n_layer: int = 12
-    n_head: int = 12
-    n_embd: int = 768
-
-
-class CausalSelfAttention(nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
-        self.n_head = config.n_head
-
-    def forward(self, x):
-        B, T, C = x.size()
-        q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.c_attn(x).split(C, dim=2))
-        att = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(k.size(-1)))
-        att = att.masked_fill(torch.ones(T, T, dtype=torch.bool).triu(1), float("-inf"))
-        y = F.softmax(att, dim=-1) @ v
-        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
-
-
-class MLP(nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
-        self.gelu = nn.GELU(approximate="tanh")
-        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
-
-    def forward(self, x):
-        return self.c_proj(self.gelu(self.c_fc(x)))
-
-
-class Block(nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        self.ln_1 = nn.LayerNorm(config.n_embd)
-        self.attn = CausalSelfAttention(config)
-        self.ln_2 = nn.LayerNorm(config.n_embd)
-        self.mlp = MLP(config)
-
-    def forward(self, x):
-        x = x + self.attn(self.ln_1(x))
-        x = x + self.mlp(self.ln_2(x))
-        return x
-
-
-class GPT(nn.Module):
-    def __init__(self, config: GPTConfig):
-        super().__init__()
-        self.transformer = nn.ModuleDict(
-            dict(
-                wte=nn.Embedding(config.vocab_size, config.n_embd),
-                wpe=nn.Embedding(config.block_size, config.n_embd),
-                h=nn.ModuleList([Block(config) for _ in range(config.n_layer)]),
-                ln_f=nn.LayerNorm(config.n_embd),
-            )
-        )
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.transformer.wte.weight = self.lm_head.weight
-
-    def forward(self, idx):
-        b, t = idx.size()
-        pos = torch.arange(t, device=idx.device)
-        x = self.transformer.wte(idx) + self.transformer.wpe(pos)
-        for block in self.transformer.h:
-            x = block(x)
-        return self.lm_head(self.transformer.ln_f(x))"""
+MODEL = (REPO / "tests/subjects/nanogpt.py").read_text().rstrip()  # without a line feed at its end
 
 # cause -> (the right line, the mistake in it, what is proposed; by default the right line)
 KINDS = {
@@ -221,6 +145,27 @@ NAMES = {
 }
 
 
+@cache
+def known_causes() -> dict[str, Cause]:
+    """The causes that a model can have, by their texts."""
+    from gpt2x.model.config import GPT2Config
+    from gpt2x.model.gpt2 import GPT2
+    from gpt2x.parity.diagnosis.end import cause_at_the_end
+    from gpt2x.parity.mistakes import mistakes_in
+    from gpt2x.parity.mistakes.wiring import wiring_mistakes
+
+    model = GPT2(GPT2Config(vocab_size=60, n_positions=16, n_embd=48, n_layer=2, n_head=3))
+    logits = torch.randn(5, 60, dtype=torch.float64)
+    ends = [logits.softmax(-1), 30 * (logits / 30).tanh(), logits * 0.5]
+    mistakes = [
+        *mistakes_in(model.transformer),
+        *wiring_mistakes(model.transformer, [0], inside=False),
+        *filter(None, (cause_at_the_end(model, end, logits, 1e-9) for end in ends)),
+    ]
+    dropout = Cause("dropout active in eval mode", kind=Kind.DROPOUT)
+    return {cause.text.partition(" (in ")[0]: cause for cause in (*(each.cause for each in mistakes), dropout)}
+
+
 def broken(*mistakes: tuple[str, str]) -> str:
     text = MODEL
     for right, wrong in mistakes:
@@ -241,26 +186,23 @@ def test_change_is_proposed(tmp_path: Path, cause: str) -> None:
     roots = [Node(file, each) for each in file.statements if isinstance(each, ast.ClassDef)]
     block = [root for root in roots if root.tree.name == "Block"]
     own_name = "transformer.h.0.attn.c_attn" if cause == "missing bias" else ""
-    changes = changes_for(Code(cause, own_name, {}, NAMES, 1e-5, block, roots))
+    changes = changes_for(Code(known_causes()[cause], own_name, {}, NAMES, 1e-5, block, roots))
     texts = [edited(file.data, change).decode() for change in changes]
     assert broken((right, proposed or right)) in texts[:4]
 
 
-def test_causes_are_those_that_validate_names() -> None:
+def test_kinds_that_can_be_mended_are_those_of_known_causes() -> None:
     from gpt2x.parity.suggesting.kinds import FIXES
 
-    files = [file for folder in ("mistakes", "diagnosis") for file in (REPO / "gpt2x/parity" / folder).glob("*.py")]
-    texts = {
-        node.value
-        for file in files
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
-    assert [fix.causes for fix in FIXES if not any(re.match(fix.causes, text) for text in texts)] == []
+    assert {cause.kind for cause in known_causes().values()} >= FIXES.keys()
 
 
 def patch_of(launch: Path) -> Path:
     return run_dir(launch, "validate") / "suggestion.patch"
+
+
+def stages_timed(launch: Path) -> set[str]:
+    return {row["stage"] for row in read_csv(run_dir(launch, "validate") / "timing.csv")}
 
 
 def test_patch_mends_all_causes(validate: Validate, launch: Path) -> None:
@@ -273,6 +215,9 @@ def test_patch_mends_all_causes(validate: Validate, launch: Path) -> None:
     fixes = re.findall(rf"fix \d  model.py:{line}  verified\n +- (.*)\n +\+ (.*)\n", result.out)
     assert fixes == [("self.gelu = nn.GELU()", 'self.gelu = nn.GELU(approximate="tanh")')]
     assert len(re.findall(r"^fix \d .* verified$", result.out, re.MULTILINE)) == 4
+    causes = read_csv(run_dir(launch, "validate") / "causes.csv")
+    assert [(row["file"], row["line"]) for row in causes if "GELU" in row["cause"]] == [("model.py", str(line))]
+    assert "suggest" in stages_timed(launch)
     assert "with them, validate passes" in result.out
     assert max(map(len, result.out.partition("validate passes")[0].splitlines())) <= 80
     assert file.read_text() == text
@@ -340,6 +285,8 @@ def test_wrong_proposals_are_not_suggested(validate: Validate, launch: Path) -> 
 def test_nothing_is_found(validate: Validate, launch: Path) -> None:
     result = validate("alibi", STAGES, "task.suggest=true")
     assert "no change was found that mends a cause" in result.out
+    assert [row["file"] + row["line"] for row in read_csv(run_dir(launch, "validate") / "causes.csv")] == [""]
+    assert "suggest" not in stages_timed(launch)
     assert not patch_of(launch).exists()
 
 

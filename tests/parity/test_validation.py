@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from gpt2x.config.tasks.validate import Stage
-from gpt2x.parity.checks import Cause, Check, Metric, Mode, Status, checked, incomparable, informational, skipped
+from gpt2x.parity.causes import Cause, Kind
+from gpt2x.parity.checks import Check, Metric, Mode, Status, checked, incomparable, informational, skipped
 from gpt2x.parity.rows import parity_row
 from gpt2x.parity.stages import STAGES
 from tests.conftest import REPO
@@ -39,7 +40,7 @@ def test_a_mistake_is_a_typed_cause(run: Run) -> None:
     found = run("act_erf", Stage.LAYERS)
     assert not found.passed
     assert found.diagnosis is not None
-    assert found.diagnosis.cause == Cause("exact (erf) GELU instead of tanh")
+    assert found.diagnosis.cause == Cause("exact (erf) GELU instead of tanh", kind=Kind.ACTIVATION)
     assert (found.diagnosis.check.stage, found.diagnosis.check.mode) == (Stage.LAYERS, Mode.ISOLATED)
     assert list(found.seconds) == ["reference", "compare", "diagnose"]
 

@@ -16,7 +16,8 @@ HEADERS = {
     "summary.csv": "model,weights,subject,device,dtype,parameters_subject,parameters_reference,verdict,"
     "first_divergence,probable_cause,max_abs_logit_difference,mean_kl,top1_agreement,generations_matched,generations_total,"
     "relative_difference,error_ratio",
-    "causes.csv": "order,sites,cause,known,stage,mode,metric,value,tolerance,difference_before,difference_after",
+    "causes.csv": "order,sites,cause,known,stage,mode,metric,value,tolerance,difference_before,difference_after,"
+    "file,line",
     "parity.csv": "stage,site,mode,metric,value,tolerance,status,note",
     "side_by_side.csv": "prompt,subject_text,reference_text,matched,first_difference,top2_margin,verdict",
     "train.csv": "step,train_loss,val_loss,val_bits_per_byte,lr,tokens",

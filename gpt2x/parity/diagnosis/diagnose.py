@@ -3,7 +3,8 @@
 import torch
 
 from gpt2x.config.tasks.validate import Stage
-from gpt2x.parity.checks import Cause, Check, Metric, Mode
+from gpt2x.parity.causes import Cause
+from gpt2x.parity.checks import Check, Metric, Mode
 from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.diagnosis.budget import Budget
 from gpt2x.parity.diagnosis.evidence import common_causes
@@ -13,7 +14,7 @@ from gpt2x.parity.diagnosis.randomness import explain_randomness, may_be_random
 from gpt2x.parity.diagnosis.repaired import RepairedSubject
 from gpt2x.parity.diagnosis.result import CommonCause, Diagnosis, Divergence
 from gpt2x.parity.diagnosis.rounding import is_of_rounding, least_accurate
-from gpt2x.parity.diagnosis.weights import unmatched
+from gpt2x.parity.diagnosis.weights import unmatched, unmatched_cause
 from gpt2x.parity.diagnosis.wiring import WiringSearch
 
 _END = "logits: lm_head"
@@ -81,7 +82,7 @@ def _with_unmatched(found: list[Divergence], checks: list[Check]) -> list[Diverg
     alone = unmatched(checks)
     if alone is None or not found or found[0].cause.known or found[0].site in {check.site for check in checks}:
         return found
-    return [Divergence(f"{Stage.WEIGHTS}: {alone.site}", alone, Cause(alone.note)), *found[1:]]
+    return [Divergence(f"{Stage.WEIGHTS}: {alone.site}", alone, unmatched_cause(alone, alone.note)), *found[1:]]
 
 
 def _first(bad: list[Check]) -> Check:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gpt2x.checkpoints.names import dtype_name
 from gpt2x.model.gpt2 import GPT2
+from gpt2x.parity.causes import Cause, Kind
 from gpt2x.parity.diagnosis.trial import factor_between
 from gpt2x.parity.measures import ROUNDED, centred, relative_difference, rounded
 from gpt2x.parity.mistakes.mistake import Around, Mistake
@@ -25,8 +26,8 @@ def _capped(logits: Tensor, cap: float) -> Tensor:
 def cause_at_the_end(own: GPT2, actual: Tensor, expected: Tensor, tolerance: float) -> Mistake | None:
     """What was done to the expected logits [T, V] to get the actual ones; None if nothing that is known."""
 
-    def wrong(cause: str, change: Callable[[Tensor], Tensor]) -> Mistake:
-        return Mistake(cause, {own.lm_head: Around(own.lm_head, lambda head, x: change(head(x)))})
+    def wrong(text: str, change: Callable[[Tensor], Tensor], kind: Kind = Kind.LOGITS) -> Mistake:
+        return Mistake(Cause(text, kind=kind), {own.lm_head: Around(own.lm_head, lambda head, x: change(head(x)))})
 
     off = actual - expected
     largest = tolerance * expected.abs().max()
@@ -52,5 +53,5 @@ def cause_at_the_end(own: GPT2, actual: Tensor, expected: Tensor, tolerance: flo
             return wrong(f"logits soft-capped at {cap:g}, by tanh", partial(_capped, cap=cap))
     for half in ROUNDED:
         if relative_difference(actual, rounded(expected, half)) <= tolerance:
-            return wrong(f"logits rounded to {dtype_name(half)}", partial(rounded, dtype=half))
+            return wrong(f"logits rounded to {dtype_name(half)}", partial(rounded, dtype=half), Kind.ROUNDING)
     return None

@@ -8,7 +8,6 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from gpt2x.parity.checks import Cause
 from gpt2x.parity.diagnosis.own import module_at
 from gpt2x.parity.diagnosis.repaired import RepairedSubject
 from gpt2x.parity.diagnosis.result import CommonCause, Divergence
@@ -40,7 +39,9 @@ def common_causes(subject: RepairedSubject, divergences: list[Divergence]) -> li
         explained += group
         can_be_computed = all(_is_explained(subject, each) for each in group) and _are_joinable(explained)
         after = _difference(subject, explained) if can_be_computed else None
-        cause = Cause(text) if known and len({each.cause.text for each in group}) > 1 else group[0].cause
+        cause = group[0].cause
+        if known and any(each.cause.text != cause.text for each in group):
+            cause = replace(cause, text=text)
         sites = common_sites([each.place for each in group], n_layer)
         causes.append(CommonCause(sites, cause, group[0].check, before, after))
         before = before if after is None else after

@@ -12,14 +12,15 @@ from gpt2x.checkpoints.names import is_conv1d
 from gpt2x.model.attention import Attention
 from gpt2x.model.block import MLP
 from gpt2x.model.gpt2 import GPT2
-from gpt2x.parity.checks import Cause, Check, Mode
+from gpt2x.parity.causes import Cause, Kind
+from gpt2x.parity.checks import Check, Mode
 from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.diagnosis.budget import Budget
 from gpt2x.parity.diagnosis.own import module_at
 from gpt2x.parity.diagnosis.repaired import RepairedSubject
 from gpt2x.parity.diagnosis.result import Divergence
-from gpt2x.parity.diagnosis.trial import distance, is_mostly_nan, matches, pairs_of, unmatched_cause
-from gpt2x.parity.diagnosis.weights import missing_biases, unmatched, wrong_tensors
+from gpt2x.parity.diagnosis.trial import distance, is_mostly_nan, matches, pairs_of, unexplained
+from gpt2x.parity.diagnosis.weights import missing_biases, unmatched, unmatched_cause, wrong_tensors
 from gpt2x.parity.measures import aligned, relative_difference
 from gpt2x.parity.mistakes import mistakes_in
 from gpt2x.parity.mistakes.gated import Linear, gated_mlps
@@ -28,6 +29,8 @@ from gpt2x.parity.mistakes.mistake import Around, Forward, Mistake, can_be_joine
 from gpt2x.parity.mistakes.projections import grouped_queries, normed_queries
 from gpt2x.parity.stages.layers import output_check
 from gpt2x.parity.subject.names import HEAD, HEAD_BIAS, QKV, portion_of, whole_site
+
+_TAKEN = Cause("a tensor with the values of the subject")
 
 
 @dataclass
@@ -114,19 +117,19 @@ class ModuleSearch:
             biased = self._with_bias_in_head()
             with_bias = [biased] if biased else []
             if distance(self._output(site, [*self._inside(site), *with_bias]), target) <= self.c.tolerance:
-                self.found += [Divergence(site, check, Cause(each.cause), each) for each in with_bias]
+                self.found += [Divergence(site, check, each.cause, each) for each in with_bias]
                 return
         if site == "lm_head" and self.c.exact.parts.untied_head and not self._inside(site):
             self._add(site, check, self._untied_head(target))
             return
         mistakes = self._by_trial(site, target, expected)
         if mistakes:
-            self.found += [Divergence(site, check, Cause(mistake.cause), mistake) for mistake in mistakes]
+            self.found += [Divergence(site, check, mistake.cause, mistake) for mistake in mistakes]
             return
-        cause = unmatched_cause(target, expected, self.c.tolerance)
+        cause = unexplained(target, expected, self.c.tolerance)
         alone = unmatched(self._unexplained(whole), f"{whole}.")
         if not cause.known and alone is not None:
-            cause = Cause(f"{alone.note}: {alone.site}")
+            cause = unmatched_cause(alone, f"{alone.note}: {alone.site}")
         self._add(site, check, cause)
 
     def _unexplained(self, whole: str) -> list[Check]:
@@ -149,7 +152,7 @@ class ModuleSearch:
             known = any(linear in each.forwards for each in self._inside(site))
             if part not in seen and not known and isinstance(linear, nn.Linear):
                 mistake = WITHOUT_BIAS.in_module(linear, f" (in {part.removeprefix(f'{whole}.')})")
-                self.found.append(Divergence(site, check, Cause(mistake.cause), mistake))
+                self.found.append(Divergence(site, check, mistake.cause, mistake))
 
     def _by_trial(self, site: str, target: Tensor, expected: Tensor) -> Sequence[Mistake]:
         """One mistake or two that give the module's output; none if nothing matches."""
@@ -252,10 +255,10 @@ class ModuleSearch:
         """gpt2x's own model with the subject's values of one tensor."""
         if name == HEAD:
             head = self.c.exact.tensor(HEAD)
-            return Mistake("", {self.own.lm_head: lambda x: F.linear(x, head)})
+            return Mistake(_TAKEN, {self.own.lm_head: lambda x: F.linear(x, head)})
         tensor = self.c.exact.tensors()[name]
         parameter = self.own.transformer.get_parameter(name)
-        return Mistake("", weights={parameter: tensor.t() if is_conv1d(name) else tensor})
+        return Mistake(_TAKEN, weights={parameter: tensor.t() if is_conv1d(name) else tensor})
 
     def _with_bias_in_head(self) -> Mistake | None:
         """gpt2x's own head with the subject's bias; None if its head has none."""
@@ -263,7 +266,7 @@ class ModuleSearch:
             return None
         values = self.c.exact.tensor(HEAD_BIAS)[: self.own.lm_head.out_features]
         return Mistake(
-            f"a bias that GPT-2 has not: {HEAD_BIAS}",
+            Cause(f"a bias that GPT-2 has not: {HEAD_BIAS}", kind=Kind.LOGITS),
             {self.own.lm_head: Around(self.own.lm_head, lambda head, x: head(x) + values)},
         )
 

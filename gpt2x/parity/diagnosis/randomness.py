@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from gpt2x.config.tasks.validate import Stage
-from gpt2x.parity.checks import Cause, Check, Metric, Mode, Status
+from gpt2x.parity.causes import Cause, Kind
+from gpt2x.parity.checks import Check, Metric, Mode, Status
 from gpt2x.parity.diagnosis.repaired import RepairedSubject
 from gpt2x.parity.diagnosis.result import Divergence
 from gpt2x.parity.diagnosis.trial import distance
@@ -45,7 +46,7 @@ def explain_randomness(
     text = "dropout active in eval mode"
     if relative_difference(first, c.record.logits) <= c.tolerance:
         text += ": without it the subject equals the reference"
-    return Divergence(site, check, Cause(text), random=True), without
+    return Divergence(site, check, Cause(text, kind=Kind.DROPOUT), random=True), without
 
 
 def _first_random(subject: RepairedSubject) -> tuple[str, Check] | None:

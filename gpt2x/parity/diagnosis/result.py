@@ -1,10 +1,11 @@
 """What a diagnosis says."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from gpt2x.parity.checks import Cause, Check
+from gpt2x.parity.causes import Cause
+from gpt2x.parity.checks import Check
 from gpt2x.parity.mistakes.mistake import Mistake
 
 
@@ -34,7 +35,7 @@ class Divergence:
     @property
     def cause_in_full(self) -> Cause:
         """The cause, with the tensor that it is about."""
-        return Cause(f"{self.cause.text}: {self.tensor}", self.cause.known) if self.tensor else self.cause
+        return replace(self.cause, text=f"{self.cause.text}: {self.tensor}") if self.tensor else self.cause
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Subjects that compute the right function in float64, but not accurately enough in the dtype asked for."""
 
 from gpt2x.config.tasks.validate import Stage
-from gpt2x.parity.checks import Cause, Check, Metric, Status
+from gpt2x.parity.causes import Cause
+from gpt2x.parity.checks import Check, Metric, Status
 from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.diagnosis.result import Divergence
 from gpt2x.parity.measures import ERROR_RATIO

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from gpt2x.parity.checks import Cause
+from gpt2x.parity.causes import Cause
 from gpt2x.parity.measures import relative_difference
 from gpt2x.parity.mistakes.mistake import Mistake, can_be_joined
 
@@ -44,10 +44,14 @@ def is_mostly_nan(target: Tensor) -> bool:
     return target.isfinite().double().mean().item() < 0.5
 
 
-def unmatched_cause(target: Tensor, expected: Tensor, tolerance: float) -> Cause:
+def unexplained(target: Tensor, expected: Tensor, tolerance: float) -> Cause:
     """The factor between two tensors, if it is all that differs; else unknown, with the distance between them."""
     factor = factor_between(target, expected)
-    if math.isfinite(factor) and distance(target, factor * expected) <= _largest(target, expected, tolerance):
+    if (
+        factor
+        and math.isfinite(factor)
+        and distance(target, factor * expected) <= _largest(target, expected, tolerance)
+    ):
         return Cause(f"the right values times {factor:.12g}")
     off = distance(target, expected)
     how_far = f"{off:.3g} of the reference's scale away" if math.isfinite(off) else "not finite"

@@ -1,8 +1,10 @@
 """What the stage weights knows about a wrong module."""
 
 from gpt2x.config.tasks.validate import Stage
+from gpt2x.parity.causes import Cause, Kind
 from gpt2x.parity.checks import Check, Status
 from gpt2x.parity.comparison import Comparison
+from gpt2x.parity.subject.names import HEAD_BIAS
 
 _UNMATCHED = (Status.MISSING, Status.UNEXPECTED, Status.SHAPE_MISMATCH)
 
@@ -15,6 +17,13 @@ def wrong_tensors(checks: list[Check], prefix: str = "") -> list[Check]:
 def unmatched(checks: list[Check], prefix: str = "") -> Check | None:
     """The check of the first parameter that only one of the two models has, or has in this shape."""
     return next((check for check in _inside(checks, prefix) if check.status in _UNMATCHED), None)
+
+
+def unmatched_cause(check: Check, text: str) -> Cause:
+    """The cause that such a parameter is: a linear layer without a bias, or a head with one, is a mistake in code."""
+    if check.status is Status.MISSING and check.site.endswith(".bias"):
+        return Cause(text, kind=Kind.BIAS)
+    return Cause(text, kind=Kind.LOGITS if check.site == HEAD_BIAS else None)
 
 
 def missing_biases(c: Comparison, checks: list[Check], prefix: str = "") -> list[str]:

@@ -8,14 +8,15 @@ from torch import Tensor
 
 from gpt2x.config.tasks.validate import Stage
 from gpt2x.model.gpt2 import GPT2
-from gpt2x.parity.checks import Cause, Check, Metric, Mode, Status
+from gpt2x.parity.causes import Cause
+from gpt2x.parity.checks import Check, Metric, Mode, Status
 from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.diagnosis.budget import Budget
 from gpt2x.parity.diagnosis.end import cause_at_the_end
 from gpt2x.parity.diagnosis.own import module_at
 from gpt2x.parity.diagnosis.repaired import RepairedSubject
 from gpt2x.parity.diagnosis.result import Divergence
-from gpt2x.parity.diagnosis.trial import distance, is_mostly_nan, matches, pairs_of, unmatched_cause
+from gpt2x.parity.diagnosis.trial import distance, is_mostly_nan, matches, pairs_of, unexplained
 from gpt2x.parity.measures import aligned, relative_difference
 from gpt2x.parity.mistakes.mistake import Mistake, can_be_joined, made
 from gpt2x.parity.mistakes.wiring import sinusoids, wiring_mistakes, without_positions
@@ -23,7 +24,9 @@ from gpt2x.parity.reference.record import Record
 from gpt2x.parity.subject.names import whole_site
 from gpt2x.parity.trace import Trace, trace
 
-_EMBEDDINGS = ("wte", "wpe")
+# Sites that are compared by what they answer: mistakes with positions are made inside wpe, and those with the sum of
+# the embeddings inside drop.
+_BY_OUTPUT = ("wte", "wpe", "drop")
 # A table of sines that was computed in float32 is this close to one in float64, for some thousand positions.
 _FLOAT32 = 1e-4
 
@@ -70,13 +73,13 @@ class WiringSearch:
                 actual = aligned(seen.inputs[site], right)
                 value = float("inf") if actual is None else relative_difference(actual, right)
                 same = actual is not None and distance(actual, right) <= self.c.tolerance
-                if not (same or self._looks_up_the_same(site, seen, expected)):
+                if not (same or self._answers_the_same(site, seen, expected)):
                     return _mismatch(self.c, Stage.LAYERS, site, value, Mode.INPUT)
         return None
 
-    def _looks_up_the_same(self, site: str, seen: Trace, expected: Trace | Record) -> bool:
-        """Whether an embedding answers what it should, though it is called with something else than positions."""
-        if site not in _EMBEDDINGS or site not in seen.outputs:
+    def _answers_the_same(self, site: str, seen: Trace, expected: Trace | Record) -> bool:
+        """Whether a site that is compared by its output answers what it should, though it receives something else."""
+        if site not in _BY_OUTPUT or site not in seen.outputs:
             return False
         actual = aligned(seen.outputs[site], expected.outputs[site])
         return actual is not None and distance(actual, expected.outputs[site]) <= self.c.tolerance
@@ -92,9 +95,9 @@ class WiringSearch:
             whole = whole_site(site)[0]
             mistakes = self._by_trial(seen, target, right, whole)
             if mistakes:
-                self.found += [Divergence(place, check, Cause(mistake.cause), mistake) for mistake in mistakes]
+                self.found += [Divergence(place, check, mistake.cause, mistake) for mistake in mistakes]
                 return
-            cause = unmatched_cause(target, right, self.c.tolerance)
+            cause = unexplained(target, right, self.c.tolerance)
         self.found.append(Divergence(place, check, cause, right_input=expected.inputs[site]))
         self.subject = self.subject.giving(site, expected.inputs[site])
 
@@ -107,9 +110,9 @@ class WiringSearch:
         at_the_end = cause_at_the_end(self.own, logits, expected, self.c.tolerance)
         mistakes = [at_the_end] if at_the_end is not None else self._by_trial(seen, logits, expected)
         if mistakes:
-            self.found += [Divergence(place, check, Cause(mistake.cause), mistake) for mistake in mistakes]
+            self.found += [Divergence(place, check, mistake.cause, mistake) for mistake in mistakes]
         else:
-            self.found.append(Divergence(place, check, unmatched_cause(logits, expected, self.c.tolerance)))
+            self.found.append(Divergence(place, check, unexplained(logits, expected, self.c.tolerance)))
 
     def _by_trial(self, seen: Trace, target: Tensor, expected: Tensor, site: str | None = None) -> tuple[Mistake, ...]:
         """One wiring mistake or two that give the input of a site, or the logits for None; none if nothing matches."""
@@ -196,8 +199,8 @@ def _outermost(calls: list[str]) -> list[str]:
 
 
 def _arriving(seen: Trace | Record, site: str) -> dict[str, Tensor]:
-    """A module's input. For an embedding its output, because mistakes with positions are made inside wpe."""
-    return seen.outputs if site in _EMBEDDINGS else seen.inputs
+    """A module's input; its output if it is compared by that."""
+    return seen.outputs if site in _BY_OUTPUT else seen.inputs
 
 
 def _mismatch(c: Comparison, stage: Stage, site: str, value: float, mode: Mode | None = None) -> Check:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gpt2x.checkpoints.names import dtype_name
 from gpt2x.model.attention import Attention
+from gpt2x.parity.causes import Cause, Kind
 from gpt2x.parity.measures import ROUNDED, rounded
 from gpt2x.parity.mistakes.linear import WRONG_ORDERS
 from gpt2x.parity.mistakes.mistake import Mistake, WrongForward
@@ -125,32 +126,37 @@ def _attend(
     return m.c_proj(y) if project else y
 
 
-def with_other_qkv(attention: Attention, change: Change, cause: str, architecture: str) -> Mistake:
+def with_other_qkv(attention: Attention, change: Change, cause: Cause, architecture: str) -> Mistake:
     """The mistake in which c_attn's output [B, T, 3 C] is changed before it is split into heads."""
     return Mistake(cause, {attention: partial(_attend, attention, change_qkv=change)}, architecture=architecture)
 
 
-def _wrong(cause: str, rounds: bool = False, **steps: Any) -> WrongForward[Attention]:
-    return WrongForward(cause, partial(_attend, **steps), rounds=rounds)
+def _wrong(
+    kind: Kind, text: str, *, numbers: tuple[float, ...] = (), rounds: bool = False, **steps: Any
+) -> WrongForward[Attention]:
+    return WrongForward(Cause(text, kind=kind, numbers=numbers), partial(_attend, **steps), rounds=rounds)
 
 
-def _turned(cause: str, by_halves: bool) -> WrongForward[Attention]:
-    forward = partial(_attend, turn=partial(_rotated, by_halves=by_halves))
+def _turned(how: str, by_halves: bool) -> WrongForward[Attention]:
     return WrongForward(
-        cause, forward, applies=lambda m: m.c_proj.in_features // m.n_head % 2 == 0, architecture="RoPE"
+        Cause(f"rotary positions (RoPE) {how}, which GPT-2 has not", kind=Kind.ROTATION),
+        partial(_attend, turn=partial(_rotated, by_halves=by_halves)),
+        applies=lambda m: m.c_proj.in_features // m.n_head % 2 == 0,
+        architecture="RoPE",
     )
 
 
 def _rounded_steps(half: torch.dtype) -> tuple[WrongForward[Attention], ...]:
-    steps = {
-        "q, k and v": "change_qkv",
-        "scores": "change_scores",
-        "attention weights": "change_weights",
-        "heads": "change_heads",
-    }
     to_half = partial(rounded, dtype=half)
+    steps: dict[str, dict[str, Any]] = {
+        "q, k and v": {"change_qkv": to_half},
+        "scores": {"change_scores": to_half},
+        "attention weights": {"change_weights": to_half},
+        "heads": {"change_heads": to_half},
+    }
     return tuple(
-        _wrong(f"{what} rounded to {dtype_name(half)}", rounds=True, **{step: to_half}) for what, step in steps.items()
+        _wrong(Kind.ROUNDING, f"{what} rounded to {dtype_name(half)}", rounds=True, **step)
+        for what, step in steps.items()
     )
 
 
@@ -158,53 +164,76 @@ _STRICT = "causal mask off by one: a token does not see itself"
 _INVERTED = "causal mask inverted: a token sees only what follows"
 
 IN_ATTENTION: tuple[WrongForward[Attention], ...] = (
-    _wrong("attention scores not scaled by 1/sqrt(head width)", scale=lambda H, D: 1.0),
-    _wrong("attention scaled by width: 1/sqrt(n_embd)", scale=lambda H, D: (D * H) ** -0.5),
-    _wrong("attention scaled by 1/head width: no square root, or the scale twice", scale=lambda H, D: 1 / D),
-    _wrong("attention multiplied by sqrt(head width)", scale=lambda H, D: D**0.5),
-    _wrong("attention scaled by 1/sqrt(n_head)", scale=lambda H, D: H**-0.5),
-    _wrong("attention scaled by 1/n_head", scale=lambda H, D: 1 / H),
-    _wrong("attention scaled by 1/n_embd", scale=lambda H, D: 1 / (D * H)),
-    _wrong("attention multiplied by sqrt(n_embd)", scale=lambda H, D: (D * H) ** 0.5),
-    _wrong("causal mask missing", mask=_unchanged),
-    _wrong("causal mask filled with -1e-9 instead of -inf", mask=partial(_causal, fill=-1e-9)),
-    _wrong("causal mask filled with 1e-9 instead of -inf", mask=partial(_causal, fill=1e-9)),
-    _wrong("causal mask off by one: a token sees the next", mask=partial(_causal, diagonal=1)),
+    _wrong(Kind.SCALE, "attention scores not scaled by 1/sqrt(head width)", scale=lambda H, D: 1.0),
+    _wrong(Kind.SCALE, "attention scaled by width: 1/sqrt(n_embd)", scale=lambda H, D: (D * H) ** -0.5),
+    _wrong(
+        Kind.SCALE, "attention scaled by 1/head width: no square root, or the scale twice", scale=lambda H, D: 1 / D
+    ),
+    _wrong(Kind.SCALE, "attention multiplied by sqrt(head width)", scale=lambda H, D: D**0.5),
+    _wrong(Kind.SCALE, "attention scaled by 1/sqrt(n_head)", scale=lambda H, D: H**-0.5),
+    _wrong(Kind.SCALE, "attention scaled by 1/n_head", scale=lambda H, D: 1 / H),
+    _wrong(Kind.SCALE, "attention scaled by 1/n_embd", scale=lambda H, D: 1 / (D * H)),
+    _wrong(Kind.SCALE, "attention multiplied by sqrt(n_embd)", scale=lambda H, D: (D * H) ** 0.5),
+    _wrong(Kind.MASK_MISSING, "causal mask missing", mask=_unchanged),
+    _wrong(Kind.MASK_FILL, "causal mask filled with -1e-9 instead of -inf", mask=partial(_causal, fill=-1e-9)),
+    _wrong(Kind.MASK_FILL, "causal mask filled with 1e-9 instead of -inf", mask=partial(_causal, fill=1e-9)),
+    _wrong(Kind.MASK_DIAGONAL, "causal mask off by one: a token sees the next", mask=partial(_causal, diagonal=1)),
     # The first token then sees nothing. What comes of that depends on the fill value and on the implementation:
     # scaled_dot_product_attention gives zeros, a written-out softmax over -inf gives NaN.
-    _wrong(_STRICT, mask=partial(_causal, diagonal=-1, fill=-1e9)),
-    _wrong(_STRICT, mask=partial(_causal, diagonal=-1)),
-    _wrong(_STRICT, mask=partial(_causal, diagonal=-1), change_weights=torch.nan_to_num),
-    _wrong(_INVERTED, mask=_inverted, change_weights=torch.nan_to_num),
-    _wrong(_INVERTED, mask=_inverted),
+    _wrong(Kind.MASK_DIAGONAL, _STRICT, mask=partial(_causal, diagonal=-1, fill=-1e9)),
+    _wrong(Kind.MASK_DIAGONAL, _STRICT, mask=partial(_causal, diagonal=-1)),
+    _wrong(Kind.MASK_DIAGONAL, _STRICT, mask=partial(_causal, diagonal=-1), change_weights=torch.nan_to_num),
+    _wrong(Kind.MASK_SIDE, _INVERTED, mask=_inverted, change_weights=torch.nan_to_num),
+    _wrong(Kind.MASK_SIDE, _INVERTED, mask=_inverted),
     *(
-        _wrong(f"{_INVERTED}, and the rest is filled with {text} instead of -inf", mask=partial(_inverted, fill=fill))
+        _wrong(
+            Kind.MASK_SIDE,
+            f"{_INVERTED}, and the rest is filled with {text} instead of -inf",
+            mask=partial(_inverted, fill=fill),
+        )
         for text, fill in {"0": 0.0, "-1e-9": -1e-9, "1e-9": 1e-9, "-1e9": -1e9}.items()
     ),
-    _wrong("causal mask of ones and zeros added to the scores", mask=lambda scores: scores + _seen(scores)),
-    _wrong("causal mask the wrong way round: a token sees only itself and what follows", mask=_reversed),
-    _wrong("causal mask multiplied to the scores instead of -inf", mask=lambda scores: scores * _seen(scores)),
     _wrong(
+        Kind.MASK_USE, "causal mask of ones and zeros added to the scores", mask=lambda scores: scores + _seen(scores)
+    ),
+    _wrong(
+        Kind.MASK_SIDE, "causal mask the wrong way round: a token sees only itself and what follows", mask=_reversed
+    ),
+    _wrong(
+        Kind.MASK_USE,
+        "causal mask multiplied to the scores instead of -inf",
+        mask=lambda scores: scores * _seen(scores),
+    ),
+    _wrong(
+        Kind.MASK_USE,
         "causal mask applied after the softmax, without normalising again",
         mask=_unchanged,
         change_weights=lambda weights: weights * _seen(weights),
     ),
-    _wrong("softmax over the wrong axis: queries instead of keys", axis=-2),
-    _wrong("softmax over the wrong axis: heads instead of keys", axis=1),
-    _wrong("softmax over the wrong axis: batch instead of keys", axis=0),
-    *(_wrong(cause, order=order) for cause, order in WRONG_ORDERS.items()),
-    _wrong("heads interleaved: the width split as [head width, n_head]", split=_split_heads_innermost),
-    _wrong("q, k and v interleaved by head: c_attn split as [n_head, 3, head width]", split=_split_by_head),
-    _wrong("q, k and v interleaved: c_attn split as [3 in the innermost place]", split=_split_qkv_innermost),
-    _wrong("heads split without a transpose", split=_split_without_transpose),
-    _wrong("heads merged without a transpose", merge=_unchanged),
-    _wrong("heads split and merged without a transpose", split=_split_without_transpose, merge=_unchanged),
-    _wrong("heads merged interleaved", merge=_merge_interleaved),
-    _wrong("output projection left out", project=False),
-    _turned("rotary positions (RoPE) by halves, which GPT-2 has not", by_halves=True),
-    _turned("rotary positions (RoPE) by neighbours, which GPT-2 has not", by_halves=False),
+    _wrong(Kind.SOFTMAX_AXIS, "softmax over the wrong axis: queries instead of keys", axis=-2),
+    _wrong(Kind.SOFTMAX_AXIS, "softmax over the wrong axis: heads instead of keys", axis=1),
+    _wrong(Kind.SOFTMAX_AXIS, "softmax over the wrong axis: batch instead of keys", axis=0),
+    *(_wrong(Kind.QKV_ORDER, text, numbers=order, order=order) for text, order in WRONG_ORDERS.items()),
+    _wrong(Kind.QKV_LAYOUT, "heads interleaved: the width split as [head width, n_head]", split=_split_heads_innermost),
+    _wrong(
+        Kind.QKV_LAYOUT, "q, k and v interleaved by head: c_attn split as [n_head, 3, head width]", split=_split_by_head
+    ),
+    _wrong(
+        Kind.QKV_LAYOUT,
+        "q, k and v interleaved: c_attn split as [3 in the innermost place]",
+        split=_split_qkv_innermost,
+    ),
+    _wrong(Kind.QKV_LAYOUT, "heads split without a transpose", split=_split_without_transpose),
+    _wrong(Kind.HEADS_MERGED, "heads merged without a transpose", merge=_unchanged),
+    _wrong(
+        Kind.QKV_LAYOUT, "heads split and merged without a transpose", split=_split_without_transpose, merge=_unchanged
+    ),
+    _wrong(Kind.QKV_LAYOUT, "heads merged interleaved", merge=_merge_interleaved),
+    _wrong(Kind.PROJECTION, "output projection left out", project=False),
+    _turned("by halves", by_halves=True),
+    _turned("by neighbours", by_halves=False),
     WrongForward(
-        "ALiBi, which GPT-2 has not: scores less the distance",
+        Cause("ALiBi, which GPT-2 has not: scores less the distance", kind=Kind.ROTATION),
         partial(_attend, change_scores=_with_alibi),
         architecture="ALiBi",
     ),

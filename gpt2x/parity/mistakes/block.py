@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from gpt2x.model.block import Block
+from gpt2x.parity.causes import Cause, Kind
 from gpt2x.parity.mistakes.mistake import Forward, WrongForward
 
 
@@ -57,42 +58,52 @@ def _mlp_first(m: Block, x: Tensor) -> Tensor:
     return x + m.attn(m.ln_1(x))
 
 
-_CAUSES: tuple[tuple[str, Forward], ...] = (
-    ("residual left out around attention", partial(_in_steps, around_attn=0)),
-    ("residual left out around the MLP", partial(_in_steps, around_mlp=0)),
-    ("residual added twice around attention", partial(_in_steps, around_attn=2)),
-    ("residual added twice around the MLP", partial(_in_steps, around_mlp=2)),
-    ("residuals added twice around attention and the MLP", partial(_in_steps, around_attn=2, around_mlp=2)),
+_CAUSES: tuple[tuple[Kind, str, Forward], ...] = (
+    (Kind.RESIDUAL, "residual left out around attention", partial(_in_steps, around_attn=0)),
+    (Kind.RESIDUAL, "residual left out around the MLP", partial(_in_steps, around_mlp=0)),
+    (Kind.RESIDUAL, "residual added twice around attention", partial(_in_steps, around_attn=2)),
+    (Kind.RESIDUAL, "residual added twice around the MLP", partial(_in_steps, around_mlp=2)),
     (
+        Kind.RESIDUAL,
+        "residuals added twice around attention and the MLP",
+        partial(_in_steps, around_attn=2, around_mlp=2),
+    ),
+    (
+        Kind.BLOCK,
         "residual around the MLP taken from before attention",
         _whole_prompt(lambda m, x: x + m.mlp(m.ln_2(x + m.attn(m.ln_1(x))))),
     ),
-    ("residuals left out around attention and the MLP", partial(_in_steps, around_attn=0, around_mlp=0)),
-    ("post-norm instead of pre-norm", _whole_prompt(_post_norm)),
-    ("norm after each branch instead of before it", _whole_prompt(_norm_of_branch)),
-    ("norm skipped: ln_1", partial(_in_steps, norm_1=None)),
-    ("norm skipped: ln_2", partial(_in_steps, norm_2=None)),
-    ("norms skipped: ln_1 and ln_2", partial(_in_steps, norm_1=None, norm_2=None)),
+    (Kind.RESIDUAL, "residuals left out around attention and the MLP", partial(_in_steps, around_attn=0, around_mlp=0)),
+    (Kind.BLOCK, "post-norm instead of pre-norm", _whole_prompt(_post_norm)),
+    (Kind.BLOCK, "norm after each branch instead of before it", _whole_prompt(_norm_of_branch)),
+    (Kind.NORM_SKIPPED, "norm skipped: ln_1", partial(_in_steps, norm_1=None)),
+    (Kind.NORM_SKIPPED, "norm skipped: ln_2", partial(_in_steps, norm_2=None)),
+    (Kind.NORM_SKIPPED, "norms skipped: ln_1 and ln_2", partial(_in_steps, norm_1=None, norm_2=None)),
     (
+        Kind.NORMS_SWAPPED,
         "norms swapped: ln_2 before attention, ln_1 before the MLP",
         partial(_in_steps, norm_1="ln_2", norm_2="ln_1"),
     ),
-    ("ln_1 used for both norms", partial(_in_steps, norm_2="ln_1")),
-    ("ln_2 used for both norms", partial(_in_steps, norm_1="ln_2")),
-    ("residual taken after ln_1 instead of before it", partial(_in_steps, normed_at_attn=True)),
-    ("residual taken after ln_2 instead of before it", partial(_in_steps, normed_at_mlp=True)),
+    (Kind.NORMS_SWAPPED, "ln_1 used for both norms", partial(_in_steps, norm_2="ln_1")),
+    (Kind.NORMS_SWAPPED, "ln_2 used for both norms", partial(_in_steps, norm_1="ln_2")),
+    (Kind.BLOCK, "residual taken after ln_1 instead of before it", partial(_in_steps, normed_at_attn=True)),
+    (Kind.BLOCK, "residual taken after ln_2 instead of before it", partial(_in_steps, normed_at_mlp=True)),
     (
+        Kind.BLOCK,
         "residuals taken after the norms instead of before them",
         partial(_in_steps, normed_at_attn=True, normed_at_mlp=True),
     ),
-    ("attention and MLP in parallel", _whole_prompt(lambda m, x: x + m.attn(m.ln_1(x)) + m.mlp(m.ln_2(x)))),
+    (Kind.BLOCK, "attention and MLP in parallel", _whole_prompt(lambda m, x: x + m.attn(m.ln_1(x)) + m.mlp(m.ln_2(x)))),
     (
+        Kind.BLOCK,
         "attention and MLP in parallel, both after ln_1",
         _whole_prompt(lambda m, x: x + m.attn(m.ln_1(x)) + m.mlp(m.ln_1(x))),
     ),
-    ("MLP before attention", _whole_prompt(_mlp_first)),
-    ("attention left out", _whole_prompt(lambda m, x: x + m.mlp(m.ln_2(x)))),
-    ("MLP left out", _whole_prompt(lambda m, x: x + m.attn(m.ln_1(x)))),
-    ("attention and MLP left out: the block does nothing", _whole_prompt(lambda m, x: x)),
+    (Kind.BLOCK, "MLP before attention", _whole_prompt(_mlp_first)),
+    (Kind.BLOCK, "attention left out", _whole_prompt(lambda m, x: x + m.mlp(m.ln_2(x)))),
+    (Kind.BLOCK, "MLP left out", _whole_prompt(lambda m, x: x + m.attn(m.ln_1(x)))),
+    (Kind.BLOCK, "attention and MLP left out: the block does nothing", _whole_prompt(lambda m, x: x)),
 )
-IN_BLOCK: tuple[WrongForward[Block], ...] = tuple(WrongForward(cause, forward) for cause, forward in _CAUSES)
+IN_BLOCK: tuple[WrongForward[Block], ...] = tuple(
+    WrongForward(Cause(text, kind=kind), forward) for kind, text, forward in _CAUSES
+)

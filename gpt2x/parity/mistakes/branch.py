@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from gpt2x.parity.causes import Cause, Kind
 from gpt2x.parity.mistakes.mistake import Forward, WrongForward
 
 
@@ -10,5 +11,9 @@ def _with_its_input(forward: Forward, x: Tensor, *rest: object) -> Tensor:
 
 
 IN_BRANCH: tuple[WrongForward[nn.Module], ...] = (
-    WrongForward("its input, which is behind the norm, is added to its output", _with_its_input, around=True),
+    WrongForward(
+        Cause("its input, which is behind the norm, is added to its output", kind=Kind.BRANCH),
+        _with_its_input,
+        around=True,
+    ),
 )

@@ -6,14 +6,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from gpt2x.parity.causes import Cause, Kind
 from gpt2x.parity.mistakes.mistake import WrongForward
 
 IN_EMBEDDING: tuple[WrongForward[nn.Embedding], ...] = (
     WrongForward(
-        "embedding scaled by sqrt(n_embd)", lambda m, ids: F.embedding(ids, m.weight) * math.sqrt(m.embedding_dim)
+        Cause("embedding scaled by sqrt(n_embd)", kind=Kind.EMBEDDING_SCALE),
+        lambda m, ids: F.embedding(ids, m.weight) * math.sqrt(m.embedding_dim),
     ),
     WrongForward(
-        "embedding divided by sqrt(n_embd)", lambda m, ids: F.embedding(ids, m.weight) / math.sqrt(m.embedding_dim)
+        Cause("embedding divided by sqrt(n_embd)", kind=Kind.EMBEDDING_SCALE),
+        lambda m, ids: F.embedding(ids, m.weight) / math.sqrt(m.embedding_dim),
     ),
-    WrongForward("embedding left out", lambda m, ids: F.embedding(ids, torch.zeros_like(m.weight))),
+    WrongForward(
+        Cause("embedding left out", kind=Kind.EMBEDDING), lambda m, ids: F.embedding(ids, torch.zeros_like(m.weight))
+    ),
 )

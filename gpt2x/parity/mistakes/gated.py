@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2x.model.block import MLP
+from gpt2x.parity.causes import Cause, Kind
 from gpt2x.parity.mistakes.mistake import Mistake
 
 _GATES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -44,7 +45,7 @@ def _in_each_order(mlp: MLP, into: Sequence[Linear], hidden: int) -> Iterator[Mi
             continue
         for name, activation in _GATES.items():
             forward = partial(_gated, gate=gate, up=up, down=(down.t(), last), activation=activation)
-            cause = f"{name}, a gated MLP with three matrices, instead of GPT-2's"
+            cause = Cause(f"{name}, a gated MLP with three matrices, instead of GPT-2's", kind=Kind.GATED_MLP)
             yield Mistake(cause, {mlp: forward}, architecture=name)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gpt2x.parity.causes import Cause, Kind
 from gpt2x.parity.mistakes.mistake import WrongForward
 
 WRONG_ORDERS = {
@@ -15,7 +16,7 @@ WRONG_ORDERS = {
     for order in permutations(range(3))
     if order != (0, 1, 2)
 }
-"""Cause -> the order in which c_attn's thirds are taken."""
+"""Text of the cause -> the order in which c_attn's thirds are taken."""
 
 
 def _is_square(m: nn.Linear) -> bool:
@@ -51,19 +52,23 @@ def _multiply(
 
 
 WITHOUT_BIAS: WrongForward[nn.Linear] = WrongForward(
-    "missing bias", partial(_multiply, with_bias=False), applies=lambda m: m.bias is not None
+    Cause("missing bias", kind=Kind.BIAS), partial(_multiply, with_bias=False), applies=lambda m: m.bias is not None
 )
 
 IN_LINEAR: tuple[WrongForward[nn.Linear], ...] = (
     WITHOUT_BIAS,
-    WrongForward("untransposed matrix", partial(_multiply, change=torch.t), applies=_is_square),
     WrongForward(
-        "matrix reshaped instead of transposed",
+        Cause("untransposed matrix", kind=Kind.MATRIX_LAYOUT), partial(_multiply, change=torch.t), applies=_is_square
+    ),
+    WrongForward(
+        Cause("matrix reshaped instead of transposed", kind=Kind.MATRIX_LAYOUT),
         partial(_multiply, change=_reshaped),
         applies=lambda m: not _is_square(m),
     ),
     *(
-        WrongForward(cause, partial(_multiply, order=order), applies=_is_c_attn)
-        for cause, order in WRONG_ORDERS.items()
+        WrongForward(
+            Cause(text, kind=Kind.QKV_ORDER, numbers=order), partial(_multiply, order=order), applies=_is_c_attn
+        )
+        for text, order in WRONG_ORDERS.items()
     ),
 )

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
 from gpt2x.model.gpt2 import Transformer
+from gpt2x.parity.causes import Cause
 
 Forward = Callable[..., Tensor]
 
@@ -29,9 +30,9 @@ class Around:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A mistake in particular modules of gpt2x's own model: its cause in words, and how it is made."""
+    """A mistake in particular modules of gpt2x's own model: what it is called, and how it is made."""
 
-    cause: str
+    cause: Cause
     forwards: Mapping[nn.Module, Forward] = field(default_factory=dict)
     """Module -> the forward function that replaces its own."""
     layers: tuple[Transformer, list[int]] | None = None
@@ -107,8 +108,8 @@ def _joined(a: Forward, b: Forward) -> Forward | None:
 class WrongForward(Generic[M]):
     """A wrong way to compute one kind of module: an entry of a list that has one entry per known mistake."""
 
-    cause: str
-    """In words. `{m.eps:g}` and the like are replaced by the module's own numbers."""
+    cause: Cause
+    """In its text, `{m.eps:g}` and the like are replaced by the module's own numbers."""
     forward: Forward
     """forward(module, *the arguments of its own forward) -> what the mistake makes of them.
 
@@ -127,6 +128,5 @@ class WrongForward(Generic[M]):
     def in_module(self, module: M, place: str = "") -> Mistake:
         """The mistake in one module; `place` is added to its cause."""
         forward = Around(module, self.forward) if self.around else partial(self.forward, module)
-        return Mistake(
-            self.cause.format(m=module) + place, {module: forward}, rounds=self.rounds, architecture=self.architecture
-        )
+        cause = replace(self.cause, text=self.cause.text.format(m=module) + place)
+        return Mistake(cause, {module: forward}, rounds=self.rounds, architecture=self.architecture)

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gpt2x.parity.causes import Cause, Kind
 from gpt2x.parity.mistakes.mistake import WrongForward
 
 _EPSILONS = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
@@ -55,32 +56,32 @@ def _normalise(
     return y + m.bias if with_bias else y
 
 
-def _wrong(cause: str, **steps: Any) -> WrongForward[nn.LayerNorm]:
-    return WrongForward(cause, partial(_normalise, **steps))
+def _wrong(text: str, kind: Kind = Kind.NORM, **steps: Any) -> WrongForward[nn.LayerNorm]:
+    return WrongForward(Cause(text, kind=kind), partial(_normalise, **steps))
 
 
 def _rms(which: str, spread: Spread = _root_mean_square, **steps: Any) -> WrongForward[nn.LayerNorm]:
     forward = partial(_normalise, spread=spread, centre=False, **steps)
-    return WrongForward(f"RMS norm instead of LayerNorm{which}", forward, architecture="RMSNorm")
+    cause = Cause(f"RMS norm instead of LayerNorm{which}", kind=Kind.NORM)
+    return WrongForward(cause, forward, architecture="RMSNorm")
 
 
 def _other_eps(eps: float) -> WrongForward[nn.LayerNorm]:
-    return WrongForward(
-        f"LayerNorm eps {eps:g} instead of {{m.eps:g}}", partial(_normalise, eps=eps), applies=lambda m: m.eps != eps
-    )
+    cause = Cause(f"LayerNorm eps {eps:g} instead of {{m.eps:g}}", kind=Kind.NORM_EPS, numbers=(eps,))
+    return WrongForward(cause, partial(_normalise, eps=eps), applies=lambda m: m.eps != eps)
 
 
 IN_NORM: tuple[WrongForward[nn.LayerNorm], ...] = (
     *(_other_eps(eps) for eps in _EPSILONS),
-    WrongForward("norm skipped", lambda m, x: x),
+    WrongForward(Cause("norm skipped", kind=Kind.NORM), lambda m, x: x),
     _wrong("LayerNorm divides by std + eps instead of sqrt(variance + eps)", spread=_std),
-    _wrong("LayerNorm with the unbiased variance (n - 1)", spread=_root_of_unbiased),
-    _wrong("LayerNorm with the unbiased variance (n - 1), and std + eps", spread=_unbiased_std),
+    _wrong("LayerNorm with the unbiased variance (n - 1)", Kind.NORM_VARIANCE, spread=_root_of_unbiased),
+    _wrong("LayerNorm with the unbiased variance (n - 1), and std + eps", Kind.NORM_VARIANCE, spread=_unbiased_std),
     _rms(""),
     _rms(", without bias", with_bias=False),
     _rms(", divided by RMS + eps", spread=_root_mean_square_and_eps),
     _rms(", divided by RMS + eps and without bias", spread=_root_mean_square_and_eps, with_bias=False),
-    _wrong("missing bias: LayerNorm without it", with_bias=False),
+    _wrong("missing bias: LayerNorm without it", Kind.NORM_BIAS, with_bias=False),
     _wrong("missing weight: LayerNorm without it", with_weight=False),
     _wrong("LayerNorm without weight and bias", with_weight=False, with_bias=False),
     _wrong("LayerNorm over the positions instead of the width", axis=1),

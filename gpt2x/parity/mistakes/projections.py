@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2x.model.attention import Attention
+from gpt2x.parity.causes import Cause, Kind
 from gpt2x.parity.mistakes.attention import with_other_qkv
 from gpt2x.parity.mistakes.gated import Linear
 from gpt2x.parity.mistakes.mistake import Mistake
@@ -35,8 +36,8 @@ def grouped_queries(attention: Attention, linears: Sequence[Linear]) -> Iterator
     for key, value in permutations(into):
         for each_repeated, how in ((True, ""), (False, ", in turn")):
             forward = partial(_grouped, attention, key=key, value=value, groups=groups, each_repeated=each_repeated)
-            cause = f"queries of {H} heads share the keys and values of {groups} (GQA){how}, which GPT-2 has not"
-            yield Mistake(cause, {attention.c_attn: forward}, architecture="GQA")
+            text = f"queries of {H} heads share the keys and values of {groups} (GQA){how}, which GPT-2 has not"
+            yield Mistake(Cause(text, kind=Kind.GROUPED_QUERIES), {attention.c_attn: forward}, architecture="GQA")
 
 
 def _grouped(
@@ -69,8 +70,8 @@ def normed_queries(attention: Attention, scales: Sequence[Tensor]) -> Iterator[M
     of_what = "each head" if width < C else "all heads"
     for (kind, norm), eps, pair in product(_NORMS.items(), _EPSILONS, list(permutations(scales)) or [()]):
         change = partial(_normed, norm=norm, eps=eps, width=width, scales=pair)
-        cause = f"queries and keys normalised ({kind} of {of_what}, eps {eps:.3g}), which GPT-2 has not"
-        yield with_other_qkv(attention, change, cause, "QK norm")
+        text = f"queries and keys normalised ({kind} of {of_what}, eps {eps:.3g}), which GPT-2 has not"
+        yield with_other_qkv(attention, change, Cause(text, kind=Kind.NORMED_QUERIES), "QK norm")
 
 
 def _root_mean_square(x: Tensor, eps: float) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2x.checkpoints.names import dtype_name
+from gpt2x.parity.causes import Cause, Kind
 from gpt2x.parity.measures import ROUNDED, rounded
 from gpt2x.parity.mistakes.mistake import Forward, WrongForward
 
@@ -27,9 +28,14 @@ def _takes_floats(m: nn.Module) -> bool:
 def _roundings(half: torch.dtype) -> tuple[WrongForward[nn.Module], ...]:
     name = dtype_name(half)
     return (
-        WrongForward(f"output rounded to {name}", partial(round_output, half=half), around=True, rounds=True),
         WrongForward(
-            f"input rounded to {name}",
+            Cause(f"output rounded to {name}", kind=Kind.ROUNDING),
+            partial(round_output, half=half),
+            around=True,
+            rounds=True,
+        ),
+        WrongForward(
+            Cause(f"input rounded to {name}", kind=Kind.ROUNDING),
             partial(_round_input, half=half),
             around=True,
             applies=_takes_floats,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gpt2x.checkpoints.names import dtype_name
 from gpt2x.model.gpt2 import Transformer
+from gpt2x.parity.causes import Cause, Kind
 from gpt2x.parity.measures import ROUNDED
 from gpt2x.parity.mistakes import mistakes_in
 from gpt2x.parity.mistakes.mistake import Around, Forward, Mistake
@@ -20,7 +21,8 @@ from gpt2x.parity.mistakes.rounding import round_output
 class _WrongWiring:
     """A wrong way to connect modules: an entry of the list below."""
 
-    cause: str
+    kind: Kind
+    text: str
     changes: Callable[[Transformer], dict[nn.Module, Forward]]
     """Transformer -> changes around the forward functions of its modules; see Around."""
     rounds: bool = False
@@ -60,7 +62,9 @@ def _sinusoidal(how: str, base: float = _BASE, off: Tensor | None = None) -> _Wr
 
     other_base = "" if base == _BASE else f", to the base {base:.12g}"
     rounded = "" if off is None else ", computed in float32"
-    return _WrongWiring(f"sinusoidal positions instead of wpe: sines and cosines {how}{other_base}{rounded}", change)
+    return _WrongWiring(
+        Kind.EMBEDDING, f"sinusoidal positions instead of wpe: sines and cosines {how}{other_base}{rounded}", change
+    )
 
 
 def _base_of(table: Tensor, by_halves: bool) -> float:
@@ -72,10 +76,11 @@ def _base_of(table: Tensor, by_halves: bool) -> float:
     return float(f"{math.asin(sine) ** (-C / 2):.4g}") if 0 < sine < 1 else math.nan
 
 
-def _positions(cause: str, move: Callable[[Tensor], Tensor]) -> _WrongWiring:
+def _positions(text: str, move: Callable[[Tensor], Tensor]) -> _WrongWiring:
     """wpe looks up other positions, the last one for those beyond its end."""
     return _WrongWiring(
-        cause,
+        Kind.POSITIONS,
+        text,
         lambda t: {t.wpe: lambda embed, p: embed(move(p).clamp(0, t.config.n_positions - 1))},
     )
 
@@ -87,9 +92,10 @@ def _scaled(how: str, power: float) -> tuple[_WrongWiring, ...]:
         return math.sqrt(t.config.n_embd) if power == 0.5 else t.config.n_embd**power
 
     return (
-        _WrongWiring(f"embedding {how}", lambda t: {t.wte: _times(factor(t))}),
-        _WrongWiring(f"position embedding {how}", lambda t: {t.wpe: _times(factor(t))}),
+        _WrongWiring(Kind.EMBEDDING_SCALE, f"embedding {how}", lambda t: {t.wte: _times(factor(t))}),
+        _WrongWiring(Kind.EMBEDDING_SCALE, f"position embedding {how}", lambda t: {t.wpe: _times(factor(t))}),
         _WrongWiring(
+            Kind.EMBEDDING_SCALE,
             f"sum of the embeddings {how}",
             lambda t: {t.wte: _times(factor(t)), t.wpe: _times(factor(t))},
         ),
@@ -104,10 +110,17 @@ def _rounding(half: torch.dtype) -> tuple[_WrongWiring, ...]:
         return {module: partial(round_output, half=half) for module in modules}
 
     return (
-        _WrongWiring(f"embeddings rounded to {name}", lambda t: output_of(t.drop), rounds=True),
-        _WrongWiring(f"final hidden states rounded to {name}", lambda t: output_of(t.ln_f), rounds=True),
-        _WrongWiring(f"residual stream rounded to {name} between all layers", lambda t: output_of(*t.h), rounds=True),
-        _WrongWiring(f"residual stream rounded to {name} after h.0", lambda t: output_of(t.h[0]), rounds=True),
+        _WrongWiring(Kind.ROUNDING, f"embeddings rounded to {name}", lambda t: output_of(t.drop), rounds=True),
+        _WrongWiring(Kind.ROUNDING, f"final hidden states rounded to {name}", lambda t: output_of(t.ln_f), rounds=True),
+        _WrongWiring(
+            Kind.ROUNDING,
+            f"residual stream rounded to {name} between all layers",
+            lambda t: output_of(*t.h),
+            rounds=True,
+        ),
+        _WrongWiring(
+            Kind.ROUNDING, f"residual stream rounded to {name} after h.0", lambda t: output_of(t.h[0]), rounds=True
+        ),
     )
 
 
@@ -117,20 +130,25 @@ IN_WIRING: tuple[_WrongWiring, ...] = (
     _positions("positions shifted: they begin at 2 (padding_idx + 1)", lambda p: p + 2),
     _positions("positions all 0", lambda p: p * 0),
     _positions("positions counted from the end", lambda p: p.flip(-1)),
-    _WrongWiring("position embedding left out", lambda t: {t.wpe: _nothing}),
+    _WrongWiring(Kind.POSITIONS_MISSING, "position embedding left out", lambda t: {t.wpe: _nothing}),
     *map(_sinusoidal, _SINUSOIDS),
-    _WrongWiring("position embedding added twice", lambda t: {t.wpe: _times(2.0)}),
-    _WrongWiring("token embedding left out", lambda t: {t.wte: _nothing}),
-    _WrongWiring("token embedding added twice", lambda t: {t.wte: _times(2.0)}),
+    _WrongWiring(Kind.EMBEDDING, "position embedding added twice", lambda t: {t.wpe: _times(2.0)}),
+    _WrongWiring(Kind.EMBEDDING, "token embedding left out", lambda t: {t.wte: _nothing}),
+    _WrongWiring(Kind.EMBEDDING, "token embedding added twice", lambda t: {t.wte: _times(2.0)}),
     *_scaled("scaled by sqrt(n_embd)", 0.5),
     *_scaled("divided by sqrt(n_embd)", -0.5),
-    _WrongWiring("norm skipped: ln_f", lambda t: {t.ln_f: lambda _, x: x}),
+    _WrongWiring(Kind.FINAL_NORM_SKIPPED, "norm skipped: ln_f", lambda t: {t.ln_f: lambda _, x: x}),
     _WrongWiring(
+        Kind.LAYERS_UNCHAINED,
         "layers not chained: each gets the embeddings, and only the last one counts",
         lambda t: {block: lambda _, x, *rest: x for block in t.h[:-1]},
     ),
-    _WrongWiring("ln_f applied twice", lambda t: {t.ln_f: lambda norm, x: norm(norm(x))}),
-    _WrongWiring("norm of the embeddings that GPT-2 has not: ln_f", lambda t: {t.drop: lambda _, x: t.ln_f(x)}),
+    _WrongWiring(Kind.NORM_TOO_MANY, "ln_f applied twice", lambda t: {t.ln_f: lambda norm, x: norm(norm(x))}),
+    _WrongWiring(
+        Kind.NORM_TOO_MANY,
+        "norm of the embeddings that GPT-2 has not: ln_f",
+        lambda t: {t.drop: lambda _, x: t.ln_f(x)},
+    ),
     *(mistake for half in ROUNDED for mistake in _rounding(half)),
 )
 
@@ -145,8 +163,8 @@ def wiring_mistakes(transformer: Transformer, calls: list[int], inside: bool) ->
     layers = list(range(len(transformer.h)))
     if calls and calls != layers:
         ran = ", ".join(f"h.{i}" for i in calls)
-        kind = "layers out of order" if sorted(calls) == layers else "layers skipped or repeated"
-        yield Mistake(f"{kind}: {ran}", {}, (transformer, calls))
+        how = "layers out of order" if sorted(calls) == layers else "layers skipped or repeated"
+        yield Mistake(Cause(f"{how}: {ran}", kind=Kind.LAYER_ORDER), {}, (transformer, calls))
     yield from (_made_in(transformer, wrong) for wrong in IN_WIRING)
     for same in zip(*(mistakes_in(block, parts=inside) for block in transformer.h), strict=True):
         forwards = {module: forward for each in same for module, forward in each.forwards.items()}
@@ -155,7 +173,9 @@ def wiring_mistakes(transformer: Transformer, calls: list[int], inside: bool) ->
 
 def without_positions(transformer: Transformer) -> Mistake:
     """Nothing in the place of wpe, so that what else is added shows."""
-    return _made_in(transformer, _WrongWiring("", lambda t: {t.wpe: _nothing}))
+    return _made_in(
+        transformer, _WrongWiring(Kind.POSITIONS_MISSING, "position embedding left out", lambda t: {t.wpe: _nothing})
+    )
 
 
 def sinusoids(transformer: Transformer, table: Tensor) -> Iterator[tuple[Mistake, Callable[[Tensor], Mistake]]]:
@@ -171,5 +191,5 @@ def _sinusoids_off(transformer: Transformer, how: str, base: float, off: Tensor)
 
 
 def _made_in(transformer: Transformer, wrong: _WrongWiring) -> Mistake:
-    changes = wrong.changes(transformer).items()
-    return Mistake(wrong.cause, {module: Around(module, change) for module, change in changes}, rounds=wrong.rounds)
+    changes, cause = wrong.changes(transformer).items(), Cause(wrong.text, kind=wrong.kind)
+    return Mistake(cause, {module: Around(module, change) for module, change in changes}, rounds=wrong.rounds)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from gpt2x.config.tasks.validate import Stage
-from gpt2x.parity.checks import Cause, Check, Metric
+from gpt2x.parity.causes import Cause
+from gpt2x.parity.checks import Check, Metric
 from gpt2x.parity.diagnosis.end import cause_at_the_end
 from gpt2x.parity.diagnosis.own import own_model
 from gpt2x.parity.diagnosis.result import CommonCause, Diagnosis
@@ -59,7 +60,7 @@ def _cause_of_logits(c: RecordedComparison) -> Cause:
 def _change_of_logits(c: RecordedComparison, actual: Tensor, expected: Tensor) -> Cause | None:
     within = min(c.tolerance, CLOSER * distance(actual, expected))
     mistake = cause_at_the_end(own_model(c), actual, expected, within)
-    return None if mistake is None else Cause(mistake.cause)
+    return None if mistake is None else mistake.cause
 
 
 def _of_whole_model(c: RecordedComparison, site: str, target: Tensor, expected: Tensor) -> Cause | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gpt2x.checkpoints.names import dtype_name
 from gpt2x.model.gpt2 import GPT2, Transformer
-from gpt2x.parity.checks import Cause
+from gpt2x.parity.causes import Cause
 from gpt2x.parity.diagnosis.own import module_at, own_model
 from gpt2x.parity.diagnosis.trial import CLOSER, distance, factor_between
 from gpt2x.parity.measures import ERROR_RATIO, RELATIVE_TOLERANCE, ROUNDED, rms, rounded
@@ -31,7 +31,7 @@ _NOISE = 10  # rounding can make the true mistake this many times as distant as 
 class Trial:
     """A mistake that was made in gpt2x's own model."""
 
-    cause: str
+    cause: Cause
     output: Tensor
     """What is compared with the recording: the output of a module, or the logits."""
     function: Tensor
@@ -51,7 +51,7 @@ def named(c: RecordedComparison, trials: Iterable[Trial], target: Tensor, expect
     for trial, value in zip(found, distances, strict=True):
         if value <= nearest and all(distance(trial.function, other.function) > same for other in different):
             different.append(trial)
-    causes = [trial.cause for trial in different]
+    causes = [trial.cause.text for trial in different]
     if len(causes) > _MOST:
         return Cause(f"{len(causes)} mistakes explain it equally well, among them: {'; '.join(causes[:_MOST])}", False)
     several = ": the recording does not tell which" if len(causes) > 1 else ""

@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from gpt2x.config.tasks.validate import Stage
-from gpt2x.parity.checks import Cause, Check, Metric, Status, checked
+from gpt2x.parity.causes import Cause
+from gpt2x.parity.checks import Check, Metric, Status, checked
 from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.measures import relative_difference
 from gpt2x.parity.stages.stage import ParityStage, StageResult

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from gpt2x.checkpoints.names import dtype_name, is_conv1d
 from gpt2x.config.tasks.validate import Stage
-from gpt2x.parity.checks import Cause, Check, Metric, Status, checked, incomparable, skipped
+from gpt2x.parity.causes import Cause
+from gpt2x.parity.checks import Check, Metric, Status, checked, incomparable, skipped
 from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.measures import ROUNDED, rounded
 from gpt2x.parity.stages.stage import ParityStage, StageResult

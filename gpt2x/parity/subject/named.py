@@ -7,9 +7,7 @@ from torch import Tensor
 
 from gpt2x.parity.subject.code import SubjectError
 from gpt2x.parity.subject.examined import Examined
-from gpt2x.parity.subject.names import rename_setting
-
-_MOST = 3  # names in a message
+from gpt2x.parity.subject.names import rename_setting, some
 
 
 def check_named(subject: Examined, tensors: Mapping[str, Tensor], idle: Container[str]) -> None:
@@ -28,11 +26,6 @@ def check_named(subject: Examined, tensors: Mapping[str, Tensor], idle: Containe
         own = (fitting or unnamed)[0]
         example = rename_setting([*parts.named_by_structure, [f"^{re.escape(own)}$", missing[0]]])
         raise SubjectError(
-            f"gpt2x cannot tell which of its parameters are {_some(missing)}; without names are {_some(unnamed)}. "
+            f"gpt2x cannot tell which of its parameters are {some(missing)}; without names are {some(unnamed)}. "
             f"Add, for example, {example}"
         )
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-    return ", ".join(names[:_MOST]) + more

@@ -1,7 +1,7 @@
 """Hugging Face's names, less the `transformer.` in front, for the modules and tensors of a model of unknown make."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -17,6 +17,7 @@ QKV = ("q", "k", "v")
 
 That of one head is, for example, `h.N.attn.c_attn.q.3_of_12`, where heads are counted from 0.
 """
+_MOST = 4  # names in a message
 _PORTION = re.compile(r"(.*c_attn)\.([qkv])(?:\.(\d+)_of_(\d+))?")
 
 
@@ -90,3 +91,10 @@ def portion_of(site: str, whole: Tensor) -> Tensor:
     """The part of c_attn's output that is a site's; all of it for the site of the whole."""
     portion = whole_site(site)[1]
     return whole if portion is None else portion.of(whole)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    shown = names if len(names) <= _MOST else names[: _MOST - 1]
+    rest = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return ", ".join(shown) + rest

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gpt2x.parity.causes import Cause
 from gpt2x.parity.subject.importing.statements import read_source
 from gpt2x.parity.suggesting.places import Place
 
@@ -132,7 +133,7 @@ class Node:
 class Code:
     """The code in which the cause of a wrong module is sought, the most likely definitions first."""
 
-    cause: str
+    cause: Cause
     own_name: str
     """The user's name of the module, dotted; empty for the whole model."""
     parameters: dict[str, str]

@@ -3,12 +3,14 @@
 import difflib
 import os
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from gpt2x.parity.rows import CauseRow
 from gpt2x.parity.suggesting.code import Change, Edit, SourceFile
 from gpt2x.parity.validation import Validation
+from gpt2x.paths import shown
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,13 @@ class Suggestions:
         if all(file.is_relative_to(Path.cwd()) for file in files):
             return Path.cwd()
         return Path(os.path.commonpath([file.parent for file in files]))
+
+    def placed(self, rows: Collection[CauseRow]) -> list[CauseRow]:
+        """The rows of causes, with the file and the line of what was found for each of them."""
+        found = {each.order: (shown(each.file.path), each.lines.number) for each in self.found}
+        nowhere = ("", None)
+        places = [found.get(row.order, nowhere) for row in rows]
+        return [replace(row, file=file, line=line) for row, (file, line) in zip(rows, places, strict=True)]
 
     @property
     def patch(self) -> str:

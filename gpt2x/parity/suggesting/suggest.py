@@ -38,8 +38,7 @@ def suggest(source: Source, failed: Validation, validate: Validate, *, verify: b
     result = Suggestions(tried=verify)
     trial = _Trial(source, failed, validate)
     for order, cause in enumerate(failed.diagnosis.causes, 1):
-        is_tried = cause.cause.known and cause.check.stage in _OF_TRIALS
-        if not is_tried or trial.is_mended(cause):
+        if cause.check.stage not in _OF_TRIALS or trial.is_mended(cause):
             continue
         try:
             code = _code(target, cause, failed, files)
@@ -119,7 +118,7 @@ def _code(target: RemoteTarget, cause: CommonCause, failed: Validation, files: d
     own = list(nodes(places.of_module))
     roots = [*own, *nodes(places.around)]
     eps = failed.checkpoint.model.config.layer_norm_epsilon
-    return Code(cause.cause.text, places.own_name, places.parameters, places.names, eps, own, roots)
+    return Code(cause.cause, places.own_name, places.parameters, places.names, eps, own, roots)
 
 
 def _read(file: str) -> SourceFile | None:

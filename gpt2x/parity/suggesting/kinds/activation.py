@@ -1,7 +1,6 @@
 """Changes to activations: the tanh approximation of GELU in the place of other functions and constants."""
 
 import ast
-import math
 import re
 from collections.abc import Iterator
 
@@ -10,7 +9,6 @@ from gpt2x.parity.suggesting.code import Change, Code, Node, called, is_forward,
 _MODULES = ("GELU", "ReLU", "SiLU", "Sigmoid", "Tanh", "LeakyReLU", "ReLU6", "Softplus", "ELU", "Identity")
 _FUNCTIONS = ("gelu", "relu", "silu", "leaky_relu", "sigmoid", "tanh", "quick_gelu", "swish")
 _TWO_OVER_PI = re.compile(r"[\w.]*\(?[\w.]*\(?2(\.0)?/\w+\.pi\)?\)?")
-_ROOT, _CUBIC = repr(math.sqrt(2 / math.pi)), "0.044715"
 
 
 def to_tanh_gelu(code: Code) -> Iterator[Change]:
@@ -37,17 +35,13 @@ def to_tanh_gelu(code: Code) -> Iterator[Change]:
 
 def to_right_constants(code: Code) -> Iterator[Change]:
     """The constants of the tanh approximation: sqrt(2 / pi) in full, and 0.044715."""
-    for node in code.of(ast.Constant):
-        if isinstance(node.tree.value, float):
-            is_root = 0.79 < node.tree.value < 0.81 and node.text != _ROOT
-            is_cubic = 0.04 < node.tree.value < 0.5 and "4" in node.text and node.tree.value != 0.044715
-            if is_root or (is_cubic and node.tree.value not in (0.5, 0.4)):
-                yield (node.replaced(_ROOT if is_root else _CUBIC),)
+    wrong, right = code.cause.numbers
+    yield from ((node.replaced(repr(right)),) for node in code.of(ast.Constant) if node.tree.value == wrong)
     for node in code.of(ast.Call, ast.BinOp):
         text = node.text.replace(" ", "")
         is_quotient = isinstance(node.tree, ast.BinOp) and isinstance(node.tree.op, ast.Div)
         if _TWO_OVER_PI.fullmatch(text) and (is_quotient or "tensor" in text):
-            yield (node.replaced(_ROOT),)
+            yield (node.replaced(repr(right)),)
     yield from to_tanh_gelu(code)
 
 

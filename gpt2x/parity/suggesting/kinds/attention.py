@@ -4,7 +4,6 @@ import ast
 from collections.abc import Iterator
 from itertools import permutations
 
-from gpt2x.parity.mistakes.linear import WRONG_ORDERS
 from gpt2x.parity.suggesting.code import Change, Code, Node, argument, called, is_method, with_argument
 
 _INFINITE = 'float("-inf")'
@@ -39,10 +38,10 @@ def to_right_scale(code: Code) -> Iterator[Change]:
 
 def to_right_order(code: Code) -> Iterator[Change]:
     """Three names, or three indices, in the order of queries, keys and values."""
-    order = next((order for text, order in WRONG_ORDERS.items() if code.cause.startswith(text)), None)
-    for node in code.of(ast.Tuple, ast.List) if order else []:
+    order = tuple(int(i) for i in code.cause.numbers)
+    for node in code.of(ast.Tuple, ast.List):
         parts = [node.at(each) for each in node.tree.elts]
-        if len(parts) != 3 or order is None:
+        if len(parts) != 3:
             continue
         names = [part.tree.id for part in parts if isinstance(part.tree, ast.Name)]
         if _are_q_k_v(names) and isinstance(node.tree.ctx, ast.Store):
@@ -52,7 +51,7 @@ def to_right_order(code: Code) -> Iterator[Change]:
             yield tuple(part.replaced(str(i)) for i, part in enumerate(parts))
     for target in code.of(ast.Assign):  # q = qkv[1]
         index = target.tree.value.slice if isinstance(target.tree.value, ast.Subscript) else None
-        if order and isinstance(index, ast.Constant) and index.value in (0, 1, 2):
+        if isinstance(index, ast.Constant) and index.value in (0, 1, 2):
             yield from _indices(code, order)
             break
 

@@ -6,21 +6,18 @@ from collections.abc import Iterator
 from gpt2x.parity.suggesting.code import Change, Code, Node, argument, is_forward, library, with_argument
 
 _VARIANCES = ("var", "std", "var_mean", "std_mean")
-_LARGEST_EPS = 0.011
 
 
 def to_right_eps(code: Code) -> Iterator[Change]:
     """Another epsilon: in the calls, defaults and constants that hold one, or added to a LayerNorm that has none."""
     right = repr(code.eps).replace("e-0", "e-")
-    for node in code.of(ast.Constant):
-        if _is_number(node) and node.tree.value != code.eps and "eps" in _named(node):
-            yield (node.replaced(right),)
+    (wrong,) = code.cause.numbers
+    numbers = [node for node in code.of(ast.Constant) if node.tree.value == wrong and node.tree.value is not False]
+    yield from ((node.replaced(right),) for node in numbers if "eps" in _named(node))
     for call in code.calls("LayerNorm", "layer_norm"):
         if argument(call.tree, "eps", 1 if "LayerNorm" in call.text else 4) is None:
             yield (with_argument(call, "eps", right),)
-    for node in code.of(ast.Constant):
-        if _is_number(node) and 0 < node.tree.value < _LARGEST_EPS and node.tree.value != code.eps:
-            yield (node.replaced(right),)
+    yield from ((node.replaced(right),) for node in numbers if wrong)
     for call in code.calls("var"):
         yield (call.replaced(f"({call.text} + {right})"),)
     yield from to_layer_norm(code)
@@ -67,10 +64,6 @@ def _is_assigned(tree: ast.AST, name: str) -> bool:
     return any(
         isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Store) for node in ast.walk(tree)
     )
-
-
-def _is_number(node: Node) -> bool:
-    return isinstance(node.tree.value, int | float) and not isinstance(node.tree.value, bool)
 
 
 def _named(node: Node) -> str:
