@@ -105,6 +105,7 @@ def signature(parameters: str, call: str) -> str:
             "config.model.vocab_size, config.data.block_size, config.model.d_model, "
             "config['model']['heads'], config.model.layers",
         ),
+        signature("config", "config.V, config.T, config.n_embd, config.n_head, config.n_layer"),
         with_config("GPTConfig", "config: GPTConfig"),
         with_config("Settings", "cfg: 'Settings'", "(frozen=True)"),
         with_config("ModelArgs", "args: ModelArgs | None"),
@@ -156,7 +157,7 @@ ARGUMENTS = """config.vocab_size, config.n_positions, config.n_embd, config.n_he
         ("hidden_dim", ["embed_dim"], Meaning.INNER),
         ("n_ffd_hidden", ["n_emb"], Meaning.INNER),
         ("time_steps", [], Meaning.POSITIONS),
-        ("if_bias", [], Meaning.BIAS),
+        ("include_bias", [], Meaning.BIAS),
         ("hidden_size", ["n_embd", "n_inner"], Meaning.WIDTH),
         ("num_embeddings", ["embedding_dim"], Meaning.VOCABULARY),
         ("n_groups", [], Meaning.HEADS),

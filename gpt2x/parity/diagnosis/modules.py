@@ -286,5 +286,5 @@ def _by_portions(m: nn.Linear, x: Tensor, /, **wrong: Forward) -> Tensor:
 
 
 def _without_layer(site: str) -> str:
-    """`h.0.mlp.act` -> `mlp.act`."""
-    return site.split(".", 2)[-1] if site.startswith("h.") else site
+    """`h.0.mlp.act` -> `mlp.act`, and `h.0` -> ``; a module outside the layers keeps its name."""
+    return ".".join(site.split(".")[2:]) if site.startswith("h.") else site

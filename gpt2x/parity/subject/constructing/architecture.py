@@ -5,7 +5,7 @@ from typing import Any
 
 from gpt2x.errors import nearest
 from gpt2x.model.config import GPT2Config
-from gpt2x.parity.subject.constructing.meanings import OVER_DEFAULTS, meaning_of, value_of
+from gpt2x.parity.subject.constructing.meanings import OVER_DEFAULTS, meaning_of, meaning_of_letter, value_of
 
 # The keys that it shows when it is iterated over: Hugging Face's names, and those of nanoGPT, minGPT and the book
 # "Build a Large Language Model (From Scratch)" (Raschka, 2024).
@@ -50,6 +50,8 @@ class Architecture(dict[str, Any]):
         state = self.__dict__
         meaning = meaning_of(name, state["_beside"]) if isinstance(name, str) else None
         default = state["_defaults"].get(name)
+        if meaning is None and default is None:
+            meaning = meaning_of_letter(name)
         if meaning is None and name not in state["_defaults"]:
             raise KeyError(f"gpt2x does not know what {name!r} means{nearest(str(name), self)}")
         keeps = default is self or (default is not None and meaning not in OVER_DEFAULTS)

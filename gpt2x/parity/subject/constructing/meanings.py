@@ -60,7 +60,7 @@ _PATTERNS: dict[Meaning, tuple[str, ...]] = {
     ),
     Meaning.HEAD_BIAS: (r"(lm|out|output|final)headbias", r"(out|output|unembed)bias"),
     Meaning.BIAS: (
-        r"(use|has|with|add|enable|if|is|include)?(qkv|attn|attention|mlp|ffn?|linear|ln|norm|layernorm|proj|fc|conv)*bias(es)?",
+        r"(use|has|with|add|enable|include)?(qkv|attn|attention|mlp|ffn?|linear|ln|norm|layernorm|proj|fc|conv)*bias(es)?",
     ),
     Meaning.USES_DROPOUT: (r"(use|has|with|enable)\w*drop(out)?",),
     Meaning.DROPOUT: (r"\w*(dropout|pdrop|droprate|dropprob)\w*", r"\w*drop"),
@@ -181,7 +181,7 @@ def meaning_of(name: str, beside: Iterable[str] = ()) -> Meaning | None:
 
 
 def meaning_of_letter(letter: str) -> Meaning | None:
-    """What a name of one letter means among the parameters of a function."""
+    """What a name of one letter means among the parameters of a function, or among the sizes of a config."""
     return _LETTERS.get(letter)
 
 
