@@ -258,6 +258,14 @@ def test_an_index_names_files_of_its_directory_only(folder: Path, hf: Any, name:
         load(folder)
 
 
+def test_an_index_of_very_many_files_is_refused(folder: Path, hf: Any) -> None:
+    hf.save_pretrained(folder)
+    place = {f"tensor {i}": f"{i}.safetensors" for i in range(1001)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": place}))
+    with pytest.raises(UserError, match="names 1001 files, more than any GPT-2 has"):
+        load(folder)
+
+
 def test_a_tensor_in_two_shards(folder: Path, hf: Any) -> None:
     hf.save_pretrained(folder, max_shard_size="40KB")
     first, second, *_ = sorted(folder.glob("*.safetensors"))
