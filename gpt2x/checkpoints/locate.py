@@ -87,6 +87,7 @@ def small_files(path: Path) -> list[Path]:
 
 
 _LONGEST_NAME = 255  # characters of a file's name, in all common file systems
+_MOST_SHARDS = 1000
 ADAPTER_CONFIG = "adapter_config.json"
 _ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 _WHOLE = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack", "tf_model.h5")
@@ -186,10 +187,17 @@ def _shards(index: Path) -> list[Path]:
     if not isinstance(shards, dict) or not shards:
         raise UserError(f"{shown(index)}: no weight_map in it")
     names = sorted({str(name) for name in shards.values()})
-    elsewhere = next((name for name in names if len(name) > _LONGEST_NAME or re.search(r"[/\\\0]", name)), None)
+    if len(names) > _MOST_SHARDS:
+        raise UserError(f"{shown(index)}: names {len(names)} files, more than any GPT-2 has")
+    elsewhere = next((name for name in names if not _is_file_name(name)), None)
     if elsewhere is not None:
         raise UserError(f"{shown(index)}: names the file {elsewhere[:80]!r}, which is not in this directory")
     return [index.parent / name for name in names]
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether a file of a directory may have this name, which messages show."""
+    return len(name) <= _LONGEST_NAME and name.isprintable() and not re.search(r"[/\\]", name)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -250,11 +250,19 @@ def test_directory_of_pytorch_model_bin(folder: Path, hf: Any, shards: int) -> N
     assert_same_weights(load(folder).model, hf)
 
 
-@pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "a\\b"])
+@pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "a\\b", "\x1b[2J"])
 def test_an_index_names_files_of_its_directory_only(folder: Path, hf: Any, name: str) -> None:
     hf.save_pretrained(folder)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"transformer.wte.weight": name}}))
     with pytest.raises(UserError, match="not in this directory"):
+        load(folder)
+
+
+def test_an_index_of_very_many_files_is_refused(folder: Path, hf: Any) -> None:
+    hf.save_pretrained(folder)
+    place = {f"tensor {i}": f"{i}.safetensors" for i in range(1001)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": place}))
+    with pytest.raises(UserError, match="names 1001 files, more than any GPT-2 has"):
         load(folder)
 
 
