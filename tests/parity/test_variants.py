@@ -57,3 +57,10 @@ def test_the_base_of_sinusoidal_positions_is_found(validate: Validate, launch: P
     (cause,) = read_csv(run_dir(launch, "validate") / "causes.csv")
     assert_in(cause["cause"], "sines and cosines in turn, to the base 100000000")
     assert float(cause["difference_after"]) < 1e-9
+
+
+@pytest.mark.parametrize(("name", "norm"), [("first_norm_not_called", "ln_1"), ("second_norm_not_called", "ln_2")])
+def test_a_norm_that_is_not_called(name: str, norm: str, validate: Validate, launch: Path) -> None:
+    assert validate(f"{VARIANTS}:{name}", "task.stages=[weights,layers,logits]").code == 1
+    (cause,) = read_csv(run_dir(launch, "validate") / "causes.csv")
+    assert (cause["sites"], cause["cause"]) == ("h.*", f"norm skipped: {norm}")

@@ -1,12 +1,13 @@
 """GPT-2s that ask for something of their own: a text of one length, a larger vocabulary; and other architectures."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from plain import GPT2, Attention, mistake
-from styles import Model, attend
+from styles import Layer, Model, attend
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -91,6 +92,33 @@ class Grouped(nn.Module):
 
 class Modern(Model):
     attention, mlp = Grouped, Gated
+
+
+class WithoutFirst(Layer):
+    """A norm that is made and not called; neither name says which of the two it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.sa(x)
+        return x + self.ffwd(self.norm_b(x))
+
+
+class WithoutSecond(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.sa(self.norm_a(x))
+        return x + self.ffwd(x)
+
+
+def of_layers(kind: type[Layer]) -> Callable[[Any], Model]:
+    def make(a: Any) -> Model:
+        model = Model(a)
+        for layer in model.blocks:
+            layer.__class__ = kind
+        return model
+
+    return make
+
+
+first_norm_not_called, second_norm_not_called = of_layers(WithoutFirst), of_layers(WithoutSecond)
 
 
 def positions_to_another_base(a: Any) -> GPT2:

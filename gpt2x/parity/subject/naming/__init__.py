@@ -119,14 +119,11 @@ def _layer(model: nn.Module, shapes: Mapping[str, torch.Size], layers: Layers, r
     ]
     if len(norms) == 2:
         first, second = (part for part, _ in norms)
-        executed = _executed(model, shapes, [first.module, second.module])
-        said = norm_of(first.path), norm_of(second.path)
-        if executed == [second.module, first.module] or (not executed and said == (2, 1)):
-            norms.reverse()
-        if not executed and said not in ((1, 2), (2, 1)):
-            norms = []
-        for i, (part, named) in enumerate(norms, 1):
-            rules.part(part, f"ln_{i}", named)
+        projections = [model.get_submodule(f"{layers.prefix}{layers.first}.{path}") for path in attention[:1]]
+        executed = _executed(model, shapes, [first.module, second.module, *projections])
+        for i, number in enumerate(_order(first, second, executed)):
+            part, named = norms[i]
+            rules.part(part, f"ln_{number}", named)
     for paths, site in ((attention, "attn"), (mlp, "mlp")):
         container = _common(paths)
         if not container:
@@ -135,6 +132,18 @@ def _layer(model: nn.Module, shapes: Mapping[str, torch.Size], layers: Layers, r
         if site == "mlp" and activation:
             rules.module(f"{container}.{activation}", "mlp.act")
         rules.module(container, site)
+
+
+def _order(first: Part, second: Part, executed: list[nn.Module]) -> tuple[int, ...]:
+    """The numbers of two norms, by when they are executed; of one that is, beside attention, only without a name."""
+    called = [module for module in executed if module in (first.module, second.module)]
+    said = norm_of(first.path), norm_of(second.path)
+    if len(called) != 2 and said in ((1, 2), (2, 1)):
+        return said
+    if len(called) == 2 or (called and len(executed) == 2):
+        is_first = called[0] is executed[0]
+        return (1, 2) if is_first == (called[0] is first.module) else (2, 1)
+    return ()
 
 
 def _attention(parts: list[Part], sizes: Sizes, rules: _Rules) -> list[str]:
@@ -234,7 +243,7 @@ def _common(paths: list[str]) -> str:
 
 @torch.no_grad()
 def _executed(model: nn.Module, shapes: Mapping[str, torch.Size], modules: list[nn.Module]) -> list[nn.Module]:
-    """The modules in the order in which a pass over two tokens enters them; empty where it does not enter all."""
+    """Those of the modules that a pass over two tokens enters, in this order."""
     entered: list[nn.Module] = []
 
     def hook(module: nn.Module, args: Any) -> None:
@@ -250,4 +259,4 @@ def _executed(model: nn.Module, shapes: Mapping[str, torch.Size], modules: list[
     finally:
         for handle in handles:
             handle.remove()
-    return entered if len(entered) == len(modules) else []
+    return entered
