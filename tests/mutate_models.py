@@ -4,7 +4,7 @@
 
 Whether a mutant computes another function is judged without gpt2x: its logits in float64 are compared with those of
 the model that it was made of. A mutant that does must not pass, and one that does not must not fail. Mutants that
-raise an exception are left out.
+raise an exception, or return hidden states, are left out.
 
 A known cause is proved twice: each mutant is validated with two checkpoints, which have other sizes, weights and
 prompts. What is named with one of them only is a coincidence, and counts as wrong. So does a cause outside the parts
@@ -95,13 +95,19 @@ class Original:
         self._logits = [self._model(ids) for ids in self._ids]
 
     def difference(self, mutant: Mutant) -> float | None:
-        """The largest relative difference of the logits; None if the mutant raises an exception."""
+        """The largest relative difference of the logits.
+
+        None if the mutant raises an exception, or returns hidden states: validate applies the head to these.
+        """
         torch.manual_seed(1)
         try:
             model = self._make(mutant.text)
             own = model.state_dict()
             model.load_state_dict({**own, **{k: v for k, v in self._state.items() if k in own}})
-            return max(map(_difference, map(model, self._ids), self._logits))
+            logits = [model(ids) for ids in self._ids]
+            if all(each.shape[-1] == self._shape.n_embd for each in logits):
+                return None
+            return max(map(_difference, logits, self._logits))
         except Exception:
             return None
 

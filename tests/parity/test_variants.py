@@ -59,8 +59,15 @@ def test_the_base_of_sinusoidal_positions_is_found(validate: Validate, launch: P
     assert float(cause["difference_after"]) < 1e-9
 
 
-@pytest.mark.parametrize(("name", "norm"), [("first_norm_not_called", "ln_1"), ("second_norm_not_called", "ln_2")])
-def test_a_norm_that_is_not_called(name: str, norm: str, validate: Validate, launch: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("first_norm_not_called", "norm skipped: ln_1"),
+        ("second_norm_not_called", "norm skipped: ln_2"),
+        ("attention_not_called", "attention left out"),
+    ],
+)
+def test_a_norm_that_is_not_called(name: str, cause: str, validate: Validate, launch: Path) -> None:
     assert validate(f"{VARIANTS}:{name}", "task.stages=[weights,layers,logits]").code == 1
-    (cause,) = read_csv(run_dir(launch, "validate") / "causes.csv")
-    assert (cause["sites"], cause["cause"]) == ("h.*", f"norm skipped: {norm}")
+    (found,) = read_csv(run_dir(launch, "validate") / "causes.csv")
+    assert (found["sites"], found["cause"]) == ("h.*", cause)

@@ -108,6 +108,11 @@ class WithoutSecond(Layer):
         return x + self.ffwd(x)
 
 
+class WithoutAttention(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.ffwd(self.norm_b(x))
+
+
 def of_layers(kind: type[Layer]) -> Callable[[Any], Model]:
     def make(a: Any) -> Model:
         model = Model(a)
@@ -119,6 +124,7 @@ def of_layers(kind: type[Layer]) -> Callable[[Any], Model]:
 
 
 first_norm_not_called, second_norm_not_called = of_layers(WithoutFirst), of_layers(WithoutSecond)
+attention_not_called = of_layers(WithoutAttention)
 
 
 def positions_to_another_base(a: Any) -> GPT2:

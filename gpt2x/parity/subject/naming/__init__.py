@@ -121,7 +121,7 @@ def _layer(model: nn.Module, shapes: Mapping[str, torch.Size], layers: Layers, r
         first, second = (part for part, _ in norms)
         projections = [model.get_submodule(f"{layers.prefix}{layers.first}.{path}") for path in attention[:1]]
         executed = _executed(model, shapes, [first.module, second.module, *projections])
-        for i, number in enumerate(_order(first, second, executed)):
+        for i, number in enumerate(_order(first, second, executed, projections)):
             part, named = norms[i]
             rules.part(part, f"ln_{number}", named)
     for paths, site in ((attention, "attn"), (mlp, "mlp")):
@@ -134,15 +134,22 @@ def _layer(model: nn.Module, shapes: Mapping[str, torch.Size], layers: Layers, r
         rules.module(container, site)
 
 
-def _order(first: Part, second: Part, executed: list[nn.Module]) -> tuple[int, ...]:
-    """The numbers of two norms, by when they are executed; of one that is, beside attention, only without a name."""
+def _order(
+    first: Part, second: Part, executed: list[nn.Module], projections: list[nn.Module]
+) -> tuple[int, int] | tuple[()]:
+    """The numbers of two norms. If both are executed, ln_1 is so first.
+
+    If one is, and the names do not say, it is ln_1 before the projections of attention, and else ln_2.
+    """
     called = [module for module in executed if module in (first.module, second.module)]
     said = norm_of(first.path), norm_of(second.path)
-    if len(called) != 2 and said in ((1, 2), (2, 1)):
+    if len(called) == 2:
+        return (1, 2) if called[0] is first.module else (2, 1)
+    if said == (1, 2) or said == (2, 1):
         return said
-    if len(called) == 2 or (called and len(executed) == 2):
-        is_first = called[0] is executed[0]
-        return (1, 2) if is_first == (called[0] is first.module) else (2, 1)
+    if called and projections:
+        is_ln_1 = executed == [called[0], *projections]
+        return (1, 2) if is_ln_1 == (called[0] is first.module) else (2, 1)
     return ()
 
 
