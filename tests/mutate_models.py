@@ -89,8 +89,9 @@ class Original:
         self._path, self._shape = SUBJECTS / file, _Shape()
         torch.manual_seed(0)
         self._model = self._make(self._path.read_text())
-        self._state = {name: 0.3 * torch.randn_like(each) for name, each in self._model.state_dict().items()}
-        self._model.load_state_dict(self._state)
+        for parameter in self._model.parameters():
+            parameter.copy_(0.3 * torch.randn_like(parameter))
+        self._state = self._model.state_dict()
         self._ids = [torch.randint(60, size) for size in ((1, 1), (1, 5), (3, 16))]
         self._logits = [self._model(ids) for ids in self._ids]
 
@@ -103,13 +104,20 @@ class Original:
         try:
             model = self._make(mutant.text)
             own = model.state_dict()
-            model.load_state_dict({**own, **{k: v for k, v in self._state.items() if k in own}})
+            model.load_state_dict({**own, **self._weights_for(own)})
             logits = [model(ids) for ids in self._ids]
             if all(each.shape[-1] == self._shape.n_embd for each in logits):
                 return None
             return max(map(_difference, logits, self._logits))
         except Exception:
             return None
+
+    def _weights_for(self, own: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights that a mutant with these tensors gets: by their place where other names have the same shapes."""
+        has_shapes = [each.shape for each in own.values()] == [each.shape for each in self._state.values()]
+        if has_shapes and own.keys() != self._state.keys():
+            return dict(zip(own, self._state.values(), strict=True))
+        return {name: each for name, each in self._state.items() if name in own}
 
     def _make(self, text: str) -> nn.Module:
         module = {"__name__": "mutant", "__file__": str(self._path)}
@@ -226,8 +234,8 @@ def _kind(mutant: Mutant, named: list[list[tuple[str, str]]]) -> str:
 
 
 def _without_sizes(cause: str) -> str:
-    """The text of a cause without the numbers of layers, and without other numbers that a size gives."""
-    return re.sub(r"(scaled by |values times )[\d.e-]+|h\.\d+(, h\.\d+)*", r"\1", cause)
+    """The text of a cause without numbers of layers, shapes, and other numbers that a size gives."""
+    return re.sub(r"(scaled by |values times )[\d.e-]+|h\.\d+(, h\.\d+)*|\[[\d, ]+\]", r"\1", cause)
 
 
 @contextmanager

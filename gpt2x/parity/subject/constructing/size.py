@@ -8,7 +8,7 @@ from torch import nn
 from gpt2x.model.config import GPT2Config
 from gpt2x.parity.subject.constructing.meanings import Meaning, meaning_of
 
-_PADDING = 1024  # fewer rows than this are added
+_PADDING = 1024  # fewer rows than this are added, and than an eighth of the tokens
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Seen:
 
 def is_padded(rows: int, vocab_size: int) -> bool:
     """Whether a table has somewhat more rows than there are tokens: a multiple of 64 or 128, or some special tokens."""
-    return vocab_size < rows < vocab_size + _PADDING
+    return vocab_size < rows < vocab_size + min(_PADDING, vocab_size // 8)
 
 
 def seen_in(module: nn.Module) -> Seen:
