@@ -65,7 +65,7 @@ text = mistake(GPT2, forward=lambda m, ids: "logits")
 hidden_states = mistake(GPT2, head=lambda m, x: x)
 last_only = mistake(GPT2, head=lambda m, x: m.lm_head(x[:, -1]))
 time_first = mistake(GPT2, head=lambda m, x: m.lm_head(x).transpose(0, 1))
-loss_first = mistake(GPT2, head=lambda m, x: (torch.tensor(0.0), m.lm_head(x)))
+only_loss = mistake(GPT2, head=lambda m, x: (torch.tensor(0.0), None))
 width_first = mistake(GPT2, head=lambda m, x: m.lm_head(x).transpose(1, 2))
 nan = mistake(GPT2, head=lambda m, x: m.lm_head(x) * float("nan"))
 infinite = mistake(GPT2, head=lambda m, x: m.lm_head(x) + float("inf"))
@@ -96,7 +96,7 @@ def subjects(launch: Path, tmp_path: Path) -> Path:
         ("text", ["answers without logits"]),
         ("last_only", ["answers with the shape [1, 1024]"]),
         ("time_first", ["answers with the shape [20, 1, 1024]"]),
-        ("loss_first", ["answers with the shape []"]),
+        ("only_loss", ["answers with the shape []"]),
         ("width_first", ["answers with the shape [1, 1024, 20]"]),
         ("empty", ["has no parameters"]),
         ("a_string", ["makes a str, not a torch.nn.Module"]),
