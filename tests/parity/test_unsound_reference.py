@@ -42,10 +42,14 @@ def test_without_finite_logits_there_is_no_verdict(
 ) -> None:
     folder = changed(lambda tensors: tensors["transformer.h.1.mlp.c_proj.bias"].fill_(1e5))  # infinite in float16
     result = validate(subject, "dtype=float16", weights=folder)
-    note, line = result.err.splitlines()
     assert result.code == 2
-    assert_in(note, "h.1.mlp.c_proj.bias holds a value of 1e+05")
-    assert_in(line, "the reference itself is wrong", "first in h.1.mlp.c_proj;", "h.1.mlp.c_proj.bias of ", "dtype")
+    assert_in(
+        result.err.splitlines()[-1],
+        "the reference itself is wrong",
+        "first in h.1.mlp.c_proj;",
+        "h.1.mlp.c_proj.bias of ",
+        "dtype",
+    )
     assert not list(launch.glob("runs/*/*/summary.csv"))
 
 
