@@ -11,6 +11,7 @@ import torch
 
 from gpt2x import memory
 from gpt2x.checkpoints.formats.torch_pickle import TorchPickle
+from gpt2x.errors import UserError
 from gpt2x.memory import available_memory, is_out_of_memory
 from gpt2x.training.optimizer import make_optimizer
 from gpt2x.training.state import load_state
@@ -144,6 +145,9 @@ def test_damage_is_not_the_name_for_lack_of_memory(monkeypatch: pytest.MonkeyPat
     state = tmp_path / "state.pt"
     torch.save({}, state)
     monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(UserError, match="truncated"):  # it would fit: the file declares what it does not have
+        TorchPickle().read(state)
+    monkeypatch.setattr("gpt2x.checkpoints.formats.torch_pickle.available_memory", lambda: 1000)
     with pytest.raises(MemoryError):
         TorchPickle().read(state)
     with pytest.raises(MemoryError):
