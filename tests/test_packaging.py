@@ -46,7 +46,7 @@ def undeclared(source: str, requirements: list[str]) -> set[str]:
     """The distributions that `source` imports (in functions and for type checkers too) and that are not required."""
     packages = {name.partition(".")[0] for name in imports(source, typing=True)}
     packages -= {*sys.stdlib_module_names, "_typeshed"}  # type checkers contain _typeshed
-    packages -= {"gpt2x", "tests", "plain"}  # plain is tests/subjects/plain.py
+    packages -= {"gpt2x", "tests", "plain", "styles"}  # the last two are in tests/subjects
     return {DISTRIBUTIONS.get(package, package) for package in packages} - names(requirements)
 
 
