@@ -75,6 +75,13 @@ def test_a_norm_that_is_not_called(name: str, norm: str, validate: Validate, lau
             [("h.*", "post-norm instead of pre-norm"), ("lm_head", "a bias that GPT-2 has not: lm_head.bias")],
         ),
         ("Rotary", [("h.*.attn", "rotary positions (RoPE) by neighbours, which GPT-2 has not")]),
+        (
+            "WithOneHead",
+            [
+                ("h.*.attn", "one head of the whole width instead of n_head"),
+                ("h.*.attn", "heads merged with the positions in the innermost place"),
+            ],
+        ),
         ("objects_between", [("h.*.mlp.act", "exact (erf) GELU instead of tanh")]),
     ],
 )

@@ -222,6 +222,18 @@ class WithOdd(Model):
     attention = Odd
 
 
+class OneHead(Projections):
+    """Its heads are not split; what makes one of them, without a dimension for them, transposes positions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = attend(self.W_query(x), self.W_key(x), self.W_value(x))
+        return self.W_output(y.transpose(1, 2).reshape(x.shape))
+
+
+class WithOneHead(Model):
+    attention = OneHead
+
+
 class LayerInObject(Layer):
     def forward(self, x: Tensor) -> Output:
         return Output([], super().forward(x))
