@@ -239,7 +239,7 @@ IN_ATTENTION: tuple[WrongForward[Attention], ...] = (
     _wrong(Kind.QKV_LAYOUT, "heads merged interleaved", merge=_merge_interleaved),
     _wrong(Kind.QKV_LAYOUT, "one head of the whole width instead of n_head", split=_split_into_one),
     _wrong(
-        Kind.HEADS_MERGED,
+        Kind.QKV_LAYOUT,
         "heads merged with the positions in the innermost place",
         merge=_merge_positions_innermost,
     ),
