@@ -54,6 +54,8 @@ class Kind(Enum):
     NORM_TOO_MANY = auto()
     LAYER_ORDER = auto()
     LAYERS_UNCHAINED = auto()
+    HEAD_BIAS = auto()
+    """A bias of the head, which GPT-2 does not have."""
     LOGITS = auto()
     """What is done to the logits after the last module."""
     ROUNDING = auto()

@@ -162,8 +162,11 @@ def known_causes() -> dict[str, Cause]:
         *wiring_mistakes(model.transformer, [0], inside=False),
         *filter(None, (cause_at_the_end(model, end, logits, 1e-9) for end in ends)),
     ]
-    dropout = Cause("dropout active in eval mode", kind=Kind.DROPOUT)
-    return {cause.text.partition(" (in ")[0]: cause for cause in (*(each.cause for each in mistakes), dropout)}
+    others = [
+        Cause("dropout active in eval mode", kind=Kind.DROPOUT),
+        Cause("a bias that GPT-2 has not: lm_head.bias", kind=Kind.HEAD_BIAS),
+    ]
+    return {cause.text.partition(" (in ")[0]: cause for cause in (*(each.cause for each in mistakes), *others)}
 
 
 def broken(*mistakes: tuple[str, str]) -> str:

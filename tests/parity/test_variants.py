@@ -71,3 +71,43 @@ def test_a_norm_that_is_not_called(name: str, cause: str, validate: Validate, la
     assert validate(f"{VARIANTS}:{name}", "task.stages=[weights,layers,logits]").code == 1
     (found,) = read_csv(run_dir(launch, "validate") / "causes.csv")
     assert (found["sites"], found["cause"]) == ("h.*", cause)
+
+
+@pytest.mark.parametrize(
+    ("name", "causes"),
+    [
+        ("norm_used_twice", [("h.*", "ln_1 used for both norms")]),
+        (
+            "PostNorm",
+            [("h.*", "post-norm instead of pre-norm"), ("lm_head", "a bias that GPT-2 has not: lm_head.bias")],
+        ),
+        ("Rotary", [("h.*.attn", "rotary positions (RoPE) by neighbours, which GPT-2 has not")]),
+        (
+            "WithOneHead",
+            [
+                ("h.*.attn", "one head of the whole width instead of n_head"),
+                ("h.*.attn", "heads merged with the positions in the innermost place"),
+            ],
+        ),
+        ("objects_between", [("h.*.mlp.act", "exact (erf) GELU instead of tanh")]),
+    ],
+)
+def test_its_causes_are_named_and_nothing_else(
+    name: str, causes: list[tuple[str, str]], validate: Validate, launch: Path
+) -> None:
+    assert validate(f"{VARIANTS}:{name}", "task.stages=[weights,layers,logits]").code == 1
+    rows = read_csv(run_dir(launch, "validate") / "causes.csv")
+    assert [(row["sites"], row["cause"]) for row in rows] == causes
+    assert float(rows[-1]["difference_after"]) < 1e-9
+    if causes[-1][0] == "lm_head":  # it is mended where the head is made
+        line = VARIANTS.read_text().splitlines()[int(rows[-1]["line"]) - 1]
+        assert line.strip() == "self.unembed = nn.Linear(a.n_embd, a.vocab_size)"
+
+
+def test_a_module_is_unknown_but_not_the_block_around_it(validate: Validate, launch: Path) -> None:
+    assert validate(f"{VARIANTS}:WithOdd", "task.stages=[weights,layers,logits]").code == 1
+    biases, unknown = read_csv(run_dir(launch, "validate") / "causes.csv")
+    assert biases["sites"] == "h.*.attn.c_attn.q, h.*.attn.c_attn.k, h.*.attn.c_attn.v"
+    assert biases["cause"] == "missing bias"
+    assert (unknown["sites"], unknown["known"]) == ("h.*.attn", "False")
+    assert float(unknown["difference_after"]) < 1e-9

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -150,13 +151,14 @@ def gated(a: Any, model: GPT2) -> GPT2:
 
 
 class AddsPositions(nn.Module):
-    """Called wpe, but given embeddings, to which it adds a table that was computed in float32."""
+    """Called wpe, but given embeddings, to which it adds a table that numpy has computed in float32."""
 
     def __init__(self, a: Any) -> None:
         super().__init__()
-        places = torch.arange(a.n_positions, dtype=torch.float32)[:, None]
-        angles = places * torch.exp(torch.arange(0, a.n_embd, 2, dtype=torch.float32) * -(math.log(10000) / a.n_embd))
-        self.register_buffer("table", torch.stack([angles.sin(), angles.cos()], -1).flatten(1))
+        even = np.arange(0, a.n_embd, 2, dtype=np.float32)
+        angles = np.arange(a.n_positions, dtype=np.float32)[:, None] * np.exp(even * -(math.log(10000) / a.n_embd))
+        table = np.stack([np.sin(angles), np.cos(angles)], -1).astype(np.float32)
+        self.register_buffer("table", torch.from_numpy(table).flatten(1))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.table[: x.shape[1]]

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from plain import GPT2, Attention, mistake
-from styles import Layer, Model, attend
+from styles import ExactSequence, Layer, Model, Projections, attend
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -123,8 +124,144 @@ def of_layers(kind: type[Layer]) -> Callable[[Any], Model]:
     return make
 
 
+class OneNorm(Layer):
+    """The same norm twice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.sa(self.norm_a(x))
+        return x + self.ffwd(self.norm_a(x))
+
+
+def norm_used_twice(a: Any) -> Model:
+    model = of_layers(OneNorm)(a)
+    for layer in model.blocks:
+        del layer.norm_b
+    return model
+
+
 first_norm_not_called, second_norm_not_called = of_layers(WithoutFirst), of_layers(WithoutSecond)
 attention_not_called = of_layers(WithoutAttention)
+
+
+class DropoutWithin(nn.Module):
+    """GPT-2 has its dropout behind both matrices, where it is less wide."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.wide, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.act, self.dropout = nn.GELU("tanh"), nn.Dropout(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.narrow(self.dropout(self.act(self.wide(x))))
+
+
+class NormBehind(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm_b(x + self.sa(x))
+        return self.norm_a(x + self.ffwd(x))
+
+
+class PostNorm(Model):
+    mlp = DropoutWithin
+
+    def __init__(self, a: Any) -> None:
+        super().__init__(a)
+        for layer in self.blocks:
+            layer.__class__ = NormBehind
+        self.unembed = nn.Linear(a.n_embd, a.vocab_size)
+
+    def sample(self, ids: Tensor) -> Tensor:
+        return F.softmax(self(ids)[:, -1], -1).multinomial(1)
+
+
+class Turned(Projections):
+    """Rotates queries and keys by a table of complex numbers."""
+
+    def __init__(self, width: int, n_head: int) -> None:
+        super().__init__(width, n_head)
+        size = width // n_head
+        angles = torch.outer(torch.arange(32).float(), 1.0 / 10000 ** (torch.arange(0, size, 2).float() / size))
+        self.register_buffer("turns", torch.polar(torch.ones_like(angles), angles))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            f(x).unflatten(-1, (self.n_head, -1)).transpose(1, 2) for f in (self.W_query, self.W_key, self.W_value)
+        )
+        return self.W_output(attend(self.turn(q), self.turn(k), v).transpose(1, 2).flatten(2))
+
+    def turn(self, x: Tensor) -> Tensor:
+        pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * self.turns[: x.shape[-2]]).flatten(-2).type_as(x)
+
+
+class Rotary(Model):
+    """Reads weights in float32 when it is made."""
+
+    attention = Turned
+
+    def __init__(self, a: Any) -> None:
+        super().__init__(a)
+        file = BytesIO()
+        torch.save(
+            {name: torch.from_numpy(x.numpy().astype("float32")) for name, x in self.token_table.state_dict().items()},
+            file,
+        )
+        file.seek(0)
+        self.token_table.load_state_dict(torch.load(file))
+
+
+class Odd(nn.Module):
+    """Without biases, and with a step of its own behind the heads."""
+
+    def __init__(self, width: int, n_head: int) -> None:
+        super().__init__()
+        self.n_head = n_head
+        self.qw, self.kw, self.vw = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (f(x).unflatten(-1, (self.n_head, -1)).transpose(1, 2) for f in (self.qw, self.kw, self.vw))
+        return self.out(attend(q, k, v).sin().transpose(1, 2).flatten(2))
+
+
+class WithOdd(Model):
+    attention = Odd
+
+
+class OneHead(Projections):
+    """Its heads are not split; what makes one of them, without a dimension for them, transposes positions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = attend(self.W_query(x), self.W_key(x), self.W_value(x))
+        return self.W_output(y.transpose(1, 2).reshape(x.shape))
+
+
+class WithOneHead(Model):
+    attention = OneHead
+
+
+class LayerInObject(Layer):
+    def forward(self, x: Tensor) -> Output:
+        return Output([], super().forward(x))
+
+
+class ObjectsBetween(Model):
+    """Its layers answer with objects."""
+
+    mlp = ExactSequence
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.token_table(ids) + self.position_table[:, : ids.shape[1]]
+        for layer in self.blocks:
+            x = layer(x).output
+        return self.unembed(self.last(x))
+
+
+def objects_between(a: Any) -> Model:
+    model = ObjectsBetween(a)
+    for layer in model.blocks:
+        layer.__class__ = LayerInObject
+    return model
 
 
 def positions_to_another_base(a: Any) -> GPT2:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpt2x.parity.diagnosis.own import module_at
 from gpt2x.parity.diagnosis.repaired import RepairedSubject
-from gpt2x.parity.diagnosis.result import CommonCause, Divergence
+from gpt2x.parity.diagnosis.result import CommonCause, Divergence, shown_with
 from gpt2x.parity.diagnosis.trial import distance
 from gpt2x.parity.mistakes.mistake import can_be_joined, made
 from gpt2x.parity.subject.names import whole_site
@@ -125,6 +125,6 @@ def _difference(subject: RepairedSubject, explained: list[Divergence]) -> float:
     logits: list[Tensor] = []
     if not explained:
         return distance(actual, c.record.logits)
-    with made([each.mistake for each in explained if each.mistake is not None]):
+    with made([each.mistake for each in shown_with(explained, replaced) if each.mistake is not None]):
         trace(lambda: logits.append(subject.own(torch.tensor([c.record.facts.ids]))), modules, given)
     return distance(actual, logits[0][0])

@@ -18,7 +18,7 @@ from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.diagnosis.budget import Budget
 from gpt2x.parity.diagnosis.own import module_at
 from gpt2x.parity.diagnosis.repaired import RepairedSubject
-from gpt2x.parity.diagnosis.result import Divergence
+from gpt2x.parity.diagnosis.result import Divergence, shown_with
 from gpt2x.parity.diagnosis.trial import distance, is_mostly_nan, matches, pairs_of, unexplained
 from gpt2x.parity.diagnosis.weights import missing_biases, unmatched, unmatched_cause, wrong_tensors
 from gpt2x.parity.measures import aligned, relative_difference
@@ -236,7 +236,8 @@ class ModuleSearch:
     def _inside(self, site: str) -> list[Mistake]:
         """The mistakes found so far that change the output of a module."""
         module = module_at(self.own, whole_site(site)[0])
-        return [each.mistake for each in self.found if each.mistake is not None and each.mistake.concerns(module)]
+        shown = shown_with(self.found, self.subject.replaced)
+        return [each.mistake for each in shown if each.mistake is not None and each.mistake.concerns(module)]
 
     def _add(self, site: str, check: Check, cause: Cause) -> None:
         """Adds a cause that gpt2x's own model cannot make: its own module takes the place of the subject's."""
@@ -266,7 +267,7 @@ class ModuleSearch:
             return None
         values = self.c.exact.tensor(HEAD_BIAS)[: self.own.lm_head.out_features]
         return Mistake(
-            Cause(f"a bias that GPT-2 has not: {HEAD_BIAS}", kind=Kind.LOGITS),
+            Cause(f"a bias that GPT-2 has not: {HEAD_BIAS}", kind=Kind.HEAD_BIAS),
             {self.own.lm_head: Around(self.own.lm_head, lambda head, x: head(x) + values)},
         )
 

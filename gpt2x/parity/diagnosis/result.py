@@ -1,5 +1,6 @@
 """What a diagnosis says."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -36,6 +37,11 @@ class Divergence:
     def cause_in_full(self) -> Cause:
         """The cause, with the tensor that it is about."""
         return replace(self.cause, text=f"{self.cause.text}: {self.tensor}") if self.tensor else self.cause
+
+
+def shown_with(found: Sequence[Divergence], replaced: Collection[str]) -> list[Divergence]:
+    """Those that still show where gpt2x's own modules are in the place of the subject's at some sites."""
+    return [each for each in found if not any(each.site.startswith(f"{whole}.") for whole in replaced)]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def unmatched_cause(check: Check, text: str) -> Cause:
     """The cause that such a parameter is: a linear layer without a bias, or a head with one, is a mistake in code."""
     if check.status is Status.MISSING and check.site.endswith(".bias"):
         return Cause(text, kind=Kind.BIAS)
-    return Cause(text, kind=Kind.LOGITS if check.site == HEAD_BIAS else None)
+    return Cause(text, kind=Kind.HEAD_BIAS if check.site == HEAD_BIAS else None)
 
 
 def missing_biases(c: Comparison, checks: list[Check], prefix: str = "") -> list[str]:

@@ -89,6 +89,10 @@ def _split_without_transpose(qkv: Tensor, H: int) -> Tensor:
     return torch.stack([part.reshape(B, H, T, -1) for part in qkv.chunk(3, -1)])
 
 
+def _split_into_one(qkv: Tensor, _: int) -> Tensor:
+    return _split(qkv, 1)
+
+
 def _merge(y: Tensor) -> Tensor:
     """[B, H, T, D] -> [B, T, H, D]."""
     return y.transpose(1, 2)
@@ -96,6 +100,10 @@ def _merge(y: Tensor) -> Tensor:
 
 def _merge_interleaved(y: Tensor) -> Tensor:
     return y.permute(0, 2, 3, 1)
+
+
+def _merge_positions_innermost(y: Tensor) -> Tensor:
+    return y.transpose(2, 3)
 
 
 def _attend(
@@ -117,9 +125,9 @@ def _attend(
 ) -> Tensor:
     """Attention written out in steps, x [B, T, C] -> [B, T, C]; a mistake replaces one or two of them."""
     B, T, C = x.shape
-    H, D = m.n_head, C // m.n_head
-    parts = split(change_qkv(m.c_attn(x)), H)  # [3, B, H, T, D]
+    parts = split(change_qkv(m.c_attn(x)), m.n_head)  # [3, B, H, T, D]
     q, k, v = (parts[i] for i in order)  # [B, H, T, D]
+    H, D = q.shape[1], q.shape[-1]
     scores = mask(change_scores(turn(q) @ turn(k).transpose(-1, -2) * scale(H, D)))  # [B, H, T, T]
     weights = change_weights(scores.softmax(axis))
     y = merge(change_heads(weights @ v)).reshape(B, T, C)
@@ -229,6 +237,12 @@ IN_ATTENTION: tuple[WrongForward[Attention], ...] = (
         Kind.QKV_LAYOUT, "heads split and merged without a transpose", split=_split_without_transpose, merge=_unchanged
     ),
     _wrong(Kind.QKV_LAYOUT, "heads merged interleaved", merge=_merge_interleaved),
+    _wrong(Kind.QKV_LAYOUT, "one head of the whole width instead of n_head", split=_split_into_one),
+    _wrong(
+        Kind.QKV_LAYOUT,
+        "heads merged with the positions in the innermost place",
+        merge=_merge_positions_innermost,
+    ),
     _wrong(Kind.PROJECTION, "output projection left out", project=False),
     _turned("by halves", by_halves=True),
     _turned("by neighbours", by_halves=False),

@@ -43,14 +43,20 @@ def _compare(c: Comparison) -> StageResult:
 def _of_another_kind(c: Comparison) -> list[str]:
     """Modules that are called with ids where the reference's is called with floats, or the other way round.
 
-    One that adds positions to embeddings, for example, is no table of positions.
+    One that adds positions to embeddings, for example, is no table of positions. Dropout with another width is in
+    another place.
     """
-    expected = c.record.inputs
     return [
         site
         for site, x in c.propagated.inputs.items()
-        if site in expected and x.is_floating_point() != expected[site].is_floating_point()
+        if site in c.record.inputs and _is_of_another_kind(site, x, c.record.inputs[site])
     ]
+
+
+def _is_of_another_kind(site: str, x: Tensor, expected: Tensor) -> bool:
+    return x.is_floating_point() != expected.is_floating_point() or (
+        "drop" in site and x.shape[-1] != expected.shape[-1]
+    )
 
 
 def _is_compared(c: Comparison, site: str) -> bool:

@@ -13,7 +13,7 @@ from gpt2x.model.kernels.int8 import Int8Linear
 from gpt2x.parity.subject.code import SubjectError, subject_code
 from gpt2x.parity.subject.module import Subject
 from gpt2x.parity.subject.naming import rules_by_structure
-from gpt2x.parity.subject.requests import default_dtype, without_gpu
+from gpt2x.parity.subject.requests import own_requests
 from gpt2x.parity.subject.vocabulary import cut_vocabulary
 
 OURS = "gpt2x"  # the name of gpt2x's own model as a subject
@@ -79,7 +79,7 @@ def _built(
     device: torch.device,
 ) -> tuple[nn.Module, str]:
     """The module, in eval mode, and what was done to its vocabulary."""
-    with default_dtype(dtype), without_gpu(device):
+    with own_requests(dtype, device):
         module = maker.build(config, dtype)
     cut = cut_vocabulary(module, *shapes["wte.weight"])
     if next(module.parameters(), None) is None:
@@ -87,8 +87,25 @@ def _built(
     with subject_code():
         for parameter in module.parameters():
             parameter.data = parameter.data.to(weights_dtype)
-        module.to(device=device, dtype=dtype).requires_grad_(False)
+        _to(module, dtype, device)
+        module.requires_grad_(False)
     return module.eval(), cut
+
+
+def _to(module: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+    """Module.to, which takes the imaginary part away where a buffer is complex, but for these buffers."""
+    complex_dtype = torch.promote_types(dtype, torch.complex64)
+    kept = [
+        (owner, name, buffer.to(device=device, dtype=complex_dtype))
+        for owner in module.modules()
+        for name, buffer in owner.named_buffers(recurse=False)
+        if buffer.is_complex()
+    ]
+    for owner, name, _ in kept:
+        setattr(owner, name, None)
+    module.to(device=device, dtype=dtype)
+    for owner, name, buffer in kept:
+        setattr(owner, name, buffer)
 
 
 def _ours(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> nn.Module:

@@ -1,7 +1,8 @@
 """A subject that runs in this process."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from functools import cached_property, partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from gpt2x.parity.subject.examined import UNCHANGED, Changes, Gradient, Parts
 from gpt2x.parity.subject.length import cut, filled
 from gpt2x.parity.subject.module import Subject
 from gpt2x.parity.subject.requests import own_requests
-from gpt2x.parity.trace import Trace, isolate, trace
+from gpt2x.parity.trace import Trace, first_tensor, isolate, trace
 
 
 class LocalSubject:
@@ -175,11 +176,28 @@ def _at_length(function: Callable[[Tensor], Tensor | None], T: int, length: int)
 
 def _with_first(output: Any, tensor: Tensor) -> Any:
     """The output of a module with another tensor in the place of the first."""
-    if isinstance(output, (tuple, list)) and output:
-        return type(output)([_with_first(output[0], tensor), *output[1:]])
-    if isinstance(output, Tensor) and output.numel() == tensor.numel():
-        return tensor.reshape(output.shape)
-    return tensor
+    first = first_tensor(output)
+    if first is None:
+        return tensor
+    return _replaced(output, first, tensor.reshape(first.shape) if first.numel() == tensor.numel() else tensor)
+
+
+def _replaced(output: Any, old: Tensor, new: Tensor, depth: int = 4) -> Any:
+    """A tensor, a sequence, a dictionary or an object, with another tensor in the place of one in it."""
+    if output is old or depth == 0:
+        return new if output is old else output
+    if isinstance(output, (tuple, list)):
+        values = [_replaced(each, old, new, depth - 1) for each in output]
+        return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
+    items = (
+        output if isinstance(output, Mapping) else {} if isinstance(output, Tensor) else getattr(output, "__dict__", {})
+    )
+    changes = {name: y for name, each in items.items() if (y := _replaced(each, old, new, depth - 1)) is not each}
+    if not changes:
+        return output
+    output = copy(output)
+    (output if isinstance(output, MutableMapping) else vars(output)).update(changes)
+    return output
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -24,17 +24,12 @@ def own_requests(dtype: torch.dtype, device: torch.device, narrow_is_wide: bool 
     dtypes = {torch.float32: dtype} if dtype == torch.float64 else {}
     if narrow_is_wide:
         dtypes |= {torch.float16: dtype, torch.bfloat16: dtype}
-    with default_dtype(dtype), _Replaced(dtypes, device):
+    with _default_dtype(dtype), _Replaced(dtypes, device):
         yield
 
 
-def without_gpu(device: torch.device) -> TorchFunctionMode:
-    """While it lasts, code that asks for a GPU gets the CPU, if that is `device`."""
-    return _Replaced({}, device)
-
-
 @contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
     """If `dtype` is float64, tensors that are made without a dtype are float64; otherwise float32, torch's default."""
     torch.set_default_dtype(torch.float64 if dtype == torch.float64 else torch.float32)
     try:
@@ -59,7 +54,8 @@ class _Replaced(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func in (torch.frombuffer, torch.Tensor.view):  # here a dtype tells what the bytes mean
+        # Here a dtype tells what the bytes mean. torch.load puts those of a file into an empty tensor.
+        if func in (torch.frombuffer, torch.Tensor.view) or (func is torch.empty and args[:1] == ((0,),)):
             return func(*args, **kwargs)
         if func is torch.Tensor.cuda and self._device.type == "cpu":
             return args[0]

@@ -117,13 +117,11 @@ def _layer(model: nn.Module, shapes: Mapping[str, torch.Size], layers: Layers, r
         for part in layers.parts
         if (named := part.norm(sizes.C)) is not None and not projection(part.path)  # of queries and keys, for example
     ]
-    if len(norms) == 2:
-        first, second = (part for part, _ in norms)
-        projections = [model.get_submodule(f"{layers.prefix}{layers.first}.{path}") for path in attention[:1]]
-        executed = _executed(model, shapes, [first.module, second.module, *projections])
-        for i, number in enumerate(_order(first, second, executed, projections)):
-            part, named = norms[i]
-            rules.part(part, f"ln_{number}", named)
+    projections = [model.get_submodule(f"{layers.prefix}{layers.first}.{path}") for path in attention[:1]]
+    for number, (part, named) in zip(
+        _order(model, shapes, [part for part, _ in norms], projections), norms, strict=False
+    ):
+        rules.part(part, f"ln_{number}", named)
     for paths, site in ((attention, "attn"), (mlp, "mlp")):
         container = _common(paths)
         if not container:
@@ -135,21 +133,27 @@ def _layer(model: nn.Module, shapes: Mapping[str, torch.Size], layers: Layers, r
 
 
 def _order(
-    first: Part, second: Part, executed: list[nn.Module], projections: list[nn.Module]
-) -> tuple[int, int] | tuple[()]:
-    """The numbers of two norms. If both are executed, ln_1 is so first.
+    model: nn.Module, shapes: Mapping[str, torch.Size], norms: list[Part], projections: list[nn.Module]
+) -> tuple[int, ...]:
+    """The numbers of a layer's norms, by when they are executed; of one that is, beside attention, only without a name.
 
-    If one is, and the names do not say, it is ln_1 before the projections of attention, and else ln_2.
+    Hugging Face's own names stay. None where that does not tell.
     """
-    called = [module for module in executed if module in (first.module, second.module)]
-    said = norm_of(first.path), norm_of(second.path)
-    if len(called) == 2:
-        return (1, 2) if called[0] is first.module else (2, 1)
-    if said == (1, 2) or said == (2, 1):
+    modules, paths = [part.module for part in norms], [part.path for part in norms]
+    said = (1, 2) if [*map(norm_of, paths)] == [1, 2] else (2, 1) if [*map(norm_of, paths)] == [2, 1] else ()
+    if sorted(paths) == ["ln_1", "ln_2"]:
         return said
-    if called and projections:
-        is_ln_1 = executed == [called[0], *projections]
-        return (1, 2) if is_ln_1 == (called[0] is first.module) else (2, 1)
+    executed = _executed(model, shapes, [*modules, *projections]) if len(norms) in (1, 2) else []
+    called = [module for module in executed if module in modules]
+    comes_first = len(executed) == 2 and len(called) == 1 and called[0] is executed[0]
+    if len(norms) == 1:
+        return (1,) if comes_first else ()
+    if len(called) == 2:
+        return (1, 2) if called == modules else (2, 1)
+    if said:
+        return said
+    if called and projections:  # also where attention is not executed: the norm is then that of the MLP
+        return (1, 2) if comes_first == (called[0] is modules[0]) else (2, 1)
     return ()
 
 

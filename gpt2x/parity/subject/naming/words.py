@@ -2,9 +2,9 @@
 
 import re
 
-_QUERY = {"q", "query", "queries", "querys", "wq", "qproj", "qlin"}
-_KEY = {"k", "key", "keys", "wk", "kproj", "klin"}
-_VALUE = {"v", "value", "values", "val", "wv", "vproj", "vlin"}
+_QUERY = {"q", "query", "queries", "querys", "wq", "qw", "qproj", "qlin"}
+_KEY = {"k", "key", "keys", "wk", "kw", "kproj", "klin"}
+_VALUE = {"v", "value", "values", "val", "wv", "vw", "vproj", "vlin"}
 _FIRST = {"1", "one", "first", "attn", "attention", "att", "sa", "mha", "input", "pre"}
 _SECOND = {"2", "two", "second", "mlp", "ff", "ffn", "ffwd", "feed", "forward", "post"}
 WEIGHTS = ("weight", "scale", "gamma", "alpha", "gain", "g", "w", "a")

@@ -33,6 +33,7 @@ FIXES: dict[Kind, Callable[[Code], Iterator[Change]]] = {
     Kind.NORM_TOO_MANY: model.to_one_final_norm,
     Kind.LAYER_ORDER: model.to_layers_in_order,
     Kind.LAYERS_UNCHAINED: model.to_chained_layers,
+    Kind.HEAD_BIAS: linear.to_no_bias,
     Kind.LOGITS: model.to_logits,
     Kind.ROUNDING: dropout.to_full_precision,
     Kind.DROPOUT: dropout.to_training_only,
