@@ -173,7 +173,7 @@ class Judgement:
     causes: list[str] = field(default_factory=list)
     """`sites: cause`."""
     kind: str = ""
-    """Of the causes: `named`, `unknown` if one or more of them is, or `wrong`."""
+    """How its causes were judged: `wrong` if one is wrong, else `unknown` if one is unknown, else `named`."""
 
     @cached_property
     def outcome(self) -> str:

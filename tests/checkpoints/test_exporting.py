@@ -20,7 +20,7 @@ from gpt2x.errors import UserError
 from gpt2x.model.config import GPT2Config
 from gpt2x.model.gpt2 import GPT2
 from gpt2x.tokenizer import load_tokenizer
-from tests.conftest import REPO, tiny_hf
+from tests.conftest import REPO, save_distinct
 
 IDS = torch.tensor([[5, 72, 9, 100, 101, 33, 250, 299]])
 
@@ -29,13 +29,7 @@ IDS = torch.tensor([[5, 72, 9, 100, 101, 33, 250, 299]])
 def tiny(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """300 tokens, width 32, in float32, with all biases and norms different."""
     folder = tmp_path_factory.mktemp("noisy")
-    model = tiny_hf()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.2 * torch.randn_like(parameter)
-    model.save_pretrained(folder)
-    for name in ("vocab.json", "merges.txt"):
-        (folder / name).write_bytes((tiny_dir / name).read_bytes())
+    save_distinct(folder, tiny_dir)
     return load_checkpoint(
         ModelConfig("auto"), WeightsConfig("local", str(folder)), torch.float32, torch.device("cpu"), shared=False
     )

@@ -105,13 +105,8 @@ def _head(file: BufferedReader) -> tuple[str, int]:
     if first < 0x80:
         return "number", first
     if first < 0xC0:
-        return (
-            ("map", first & 0x0F)
-            if first < 0x90
-            else ("list", first & 0x0F)
-            if first < 0xA0
-            else ("text", first & 0x1F)
-        )
+        kind, bits = ("map", 0x0F) if first < 0x90 else ("list", 0x0F) if first < 0xA0 else ("text", 0x1F)
+        return kind, first & bits
     if first not in _KINDS:
         raise ValueError(f"a value that begins with the byte {first:#x}")
     kind, width = _KINDS[first]

@@ -140,7 +140,8 @@ def _order(
     Hugging Face's own names stay. None where that does not tell.
     """
     modules, paths = [part.module for part in norms], [part.path for part in norms]
-    said = (1, 2) if [*map(norm_of, paths)] == [1, 2] else (2, 1) if [*map(norm_of, paths)] == [2, 1] else ()
+    numbers = tuple(norm_of(path) or 0 for path in paths)
+    said = numbers if sorted(numbers) == [1, 2] else ()
     if sorted(paths) == ["ln_1", "ln_2"]:
         return said
     executed = _executed(model, shapes, [*modules, *projections]) if len(norms) in (1, 2) else []
