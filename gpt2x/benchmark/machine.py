@@ -28,7 +28,7 @@ class Floors:
     """Lower bounds for a step: the weights are read once, and each row is multiplied with each of them."""
 
     bandwidth: float
-    """Bytes per second at which products of one row read matrices of the model's shapes in float32.
+    """Bytes per second at which sums over matrices of the model's shapes are made: products with rows of ones.
 
     The matrices of small models stay in caches, there as in generation.
     """
@@ -50,10 +50,10 @@ class Floors:
 def measure_floors(model: GPT2) -> Floors:
     """Takes the fastest of a few passes per measurement: one to three seconds in all.
 
-    Bandwidth: a pass multiplies one row with each matrix of the model once, in new buffers of float32 and in the
-    model's order, so that it reads memory as a step does. Two operators of torch take turns, and the faster one counts.
-    Of a model that is larger than _MOST_BYTES, the matrices that fit into it are read. Arithmetic: products of many
-    rows by MKL and by oneDNN.
+    Bandwidth: a pass multiplies one row of ones with each matrix of the model once, in new buffers of float32 and in
+    the model's order, so that it reads memory as a step does. Three operators of torch take turns, and the fastest
+    counts: on CPUs of AMD, torch's products read at half the speed of its sums. Of a model that is larger than
+    _MOST_BYTES, the matrices that fit into it are read. Arithmetic: products of many rows by MKL and by oneDNN.
     """
     n_weights = sum(parameter.numel() for parameter in model.parameters()) - model.transformer.wpe.weight.numel()
     matrices = _matrices(model)
@@ -67,8 +67,9 @@ def measure_floors(model: GPT2) -> Floors:
     x, linear = torch.randn(_ROWS, _WIDTH), FastLinear(_WIDTH, _WIDTH).requires_grad_(False)
     linear.pack()
     products = partial(F.linear, x, linear.weight), partial(linear.forward, x)
+    readers = [partial(multiply_by, product) for product in (F.linear, _by_vector, _by_sum)]
     return Floors(
-        bandwidth=n_read / _least_seconds(partial(multiply_by, F.linear), partial(multiply_by, _by_vector)),
+        bandwidth=n_read / _least_seconds(*readers),
         flops=2 * _ROWS * _WIDTH * _WIDTH / _least_seconds(*products),
         n_weights=n_weights,
     )
@@ -86,6 +87,11 @@ def _matrices(model: GPT2) -> list[Tensor]:
 def _by_vector(row: Tensor, matrix: Tensor) -> Tensor:
     """The same product by another operator."""
     return torch.mv(matrix, row[0])
+
+
+def _by_sum(row: Tensor, matrix: Tensor) -> Tensor:
+    """The same product, as the row holds ones."""
+    return matrix.sum(-1)
 
 
 def _least_seconds(*works: Callable[[], object]) -> float:

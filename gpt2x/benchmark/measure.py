@@ -41,8 +41,8 @@ def measure(
                 progress(f"batch {batch}, {each.worker.variant}", done, total)
                 time.sleep(_SETTLE)
                 with participants.guarded(each.worker):
-                    _, first_seconds = each.worker.generate(prompts[:batch], 1)
                     tokens, seconds = each.worker.generate(prompts[:batch], new_tokens)
+                    first_seconds = each.worker.first_seconds(prompts[:batch])
                     if number >= 0:
                         each.measured.turns.setdefault(batch, []).append(Turn(first_seconds, seconds, tokens))
                 done += 1

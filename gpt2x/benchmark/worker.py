@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from gpt2x.benchmark.engines import Baseline, Converter, Engine, EngineModule, Variant
+from gpt2x.benchmark.engines import Baseline, Converter, Engine, EngineModule, Timed, Variant
 from gpt2x.process import free_rounding
 
 _GRACE = 5.0  # seconds until a process that does not end by itself is terminated
@@ -65,6 +65,11 @@ class Worker:
         """The new tokens of each prompt, and the seconds that they took."""
         tokens, seconds = self._ask("generate", _GENERATING, prompts, new_tokens)
         return tokens, seconds
+
+    def first_seconds(self, prompts: list[list[int]]) -> float:
+        """The seconds until the prompts that were continued last had their first new token."""
+        seconds: float = self._ask("first_seconds", _GENERATING, prompts)
+        return seconds
 
     def margin(self, ids: list[int]) -> float:
         """The difference between the two largest logits of the token after `ids`; only baselines know it."""
@@ -146,6 +151,9 @@ class _Session:
         start = time.perf_counter()
         tokens = self.model.generate(prompts, new_tokens)
         return tokens, time.perf_counter() - start
+
+    def first_seconds(self, prompts: list[list[int]]) -> float:
+        return self.model.first_seconds if isinstance(self.model, Timed) else self.generate(prompts, 1)[1]
 
     def margin(self, ids: list[int]) -> float:
         assert isinstance(self.model, Baseline)

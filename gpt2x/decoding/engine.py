@@ -1,6 +1,8 @@
 """Running the model: prefill reads prompts, decode_one_token adds one token to each text, and verify several."""
 
 import logging
+import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
@@ -14,6 +16,8 @@ from gpt2x.memory import available_memory
 from gpt2x.model import kernels
 from gpt2x.model.cache import KVCache
 from gpt2x.model.gpt2 import GPT2
+from gpt2x.model.kernels.capabilities import has_avx512, has_float16, has_onednn, prefers_mkl
+from gpt2x.model.kernels.int8 import Int8Linear
 
 if TYPE_CHECKING:
     from gpt2x.model.compiled import CompiledPass
@@ -22,8 +26,6 @@ if TYPE_CHECKING:
 _PREFILL_TOKENS = 512
 # The compiled pass takes about 0.7 s to load, which 60 steps of the 124M model save again (two AVX-512 cores).
 _COMPILED_FROM = 60 * 124_000_000  # decode steps to come, times parameters
-_COMPILED_ROWS = 16  # with more rows, torch's products of int8 are faster, and those in float32 are about as fast
-
 
 _log = logging.getLogger(__name__)
 
@@ -35,9 +37,16 @@ class Step(Protocol):
         """Adds a token behind the so many tokens of each row; returns the logits [B, V] for the next token of each."""
 
 
+@dataclass(frozen=True)
+class _Compiled:
+    """The compiled pass of a cache, and up to how many tokens it is to be used for prefill and verification."""
+
+    run: "CompiledPass"
+    most_tokens: int
+
+
 _steps: "WeakKeyDictionary[KVCache, Step]" = WeakKeyDictionary()
-_passes: "WeakKeyDictionary[KVCache, CompiledPass]" = WeakKeyDictionary()
-"""Those caches whose prefill and verification are compiled, too."""
+_passes: "WeakKeyDictionary[KVCache, _Compiled]" = WeakKeyDictionary()
 
 
 def pack(model: GPT2) -> None:
@@ -50,24 +59,25 @@ def pack(model: GPT2) -> None:
 def prepare(model: GPT2, cache: KVCache, steps: int, deterministic: bool = False) -> bool:
     """Chooses how decode_one_token computes for this cache, by how many steps it will have to take.
 
-    The choice depends on nothing else but the model and the cache, so that the same job has the same results anywhere.
-    With `deterministic`, all passes are computed such that a text does not depend on the others to the last bit.
-    Returns whether the step is compiled, and logs in which numbers it computes. Raises UserError where deterministic
-    passes are not possible.
+    The choice depends on nothing else but the model, the cache and the CPU, so that a job has the same results whenever
+    and in whichever process it runs. If the step is compiled, so are prefill and verification of few tokens. With
+    `deterministic`, all passes are computed such that a text does not depend on the others to the last bit. Returns
+    whether the step is compiled, and logs in which numbers it computes. Raises UserError where deterministic passes are
+    not possible.
     """
     parameters = sum(parameter.numel() for parameter in model.parameters())
     obstacle = _obstacle(model, cache)
     if deterministic and obstacle is not None:
         raise UserError(f"deterministic=true: {obstacle}")
+    most_tokens = sys.maxsize if deterministic else _most_tokens(model)
     is_compiled = deterministic or (
-        obstacle is None and steps * parameters >= _COMPILED_FROM and cache.k.shape[1] <= _COMPILED_ROWS
+        obstacle is None and steps * parameters >= _COMPILED_FROM and cache.k.shape[1] <= most_tokens
     )
     if is_compiled:
         from gpt2x.model.compiled import CompiledPass  # numba, which takes its time to load
 
         _steps[cache] = compiled = CompiledPass(model, cache)
-        if deterministic:
-            _passes[cache] = compiled
+        _passes[cache] = _Compiled(compiled, most_tokens)
     words = arithmetic(model, is_compiled)
     if words:
         _log.info("decode steps: %s", words)
@@ -83,6 +93,20 @@ def _obstacle(model: GPT2, cache: KVCache) -> str | None:
     if model.config.n_embd % 8:
         return f"needs an n_embd that is a multiple of 8, and this model has {model.config.n_embd}"
     return None
+
+
+def _most_tokens(model: GPT2) -> int:
+    """The most tokens at once for which the compiled pass is, as measured, at least as fast as torch's operators.
+
+    gpt2x/decoding/README.md has the measurements, on a Xeon and on an EPYC of Zen 4. CPUs that multiply 16-bit or 8-bit
+    numbers as they are soon overtake the compiled pass, which multiplies in float32.
+    """
+    dtype = model.lm_head.weight.dtype
+    if isinstance(model.lm_head, Int8Linear):
+        return 16
+    if dtype == torch.float32:
+        return 32 if prefers_mkl() or not has_avx512() else _PREFILL_TOKENS
+    return 16 if (has_float16() if dtype == torch.float16 else has_onednn(dtype)) else 64
 
 
 @torch.inference_mode()
@@ -104,8 +128,9 @@ def prefill(model: GPT2, prompts: list[list[int]], cache: KVCache) -> Tensor:
                 group.append(prompt)
             rows.append(len(group) - 1)
         start, lengths = len(cache.lengths), [len(group[row]) for row in rows]
-        if cache in _passes:
-            logits.append(_passes[cache].prefill(group, start)[rows])
+        compiled = _compiled_for(cache, group)
+        if compiled is not None:
+            logits.append(compiled.prefill(group, start)[rows])
         else:
             logits.append(_forward(model, group, cache.unused(len(group)))[rows])
         for i in reversed(range(len(rows))):  # from the last row, as each source lies before its copies
@@ -145,11 +170,18 @@ def verify(model: GPT2, tokens: list[list[int]], cache: KVCache) -> Tensor:
 
     All rows grow by T, the largest number of tokens: the caller truncates the cache to the tokens that count.
     """
-    if cache not in _passes:
+    compiled = _compiled_for(cache, tokens)
+    if compiled is None:
         return model(_padded(model, tokens), cache)
-    logits = _passes[cache].verify(tokens, cache.lengths)
+    logits = compiled.verify(tokens, cache.lengths)
     cache.advance(logits.shape[1])
     return logits
+
+
+def _compiled_for(cache: KVCache, texts: list[list[int]]) -> "CompiledPass | None":
+    """The compiled pass, if it is to be used for these tokens."""
+    compiled = _passes.get(cache)
+    return compiled.run if compiled is not None and sum(map(len, texts)) <= compiled.most_tokens else None
 
 
 def _padded(model: GPT2, texts: list[list[int]]) -> Tensor:

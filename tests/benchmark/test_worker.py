@@ -71,6 +71,7 @@ def test_a_worker_converts_loads_and_generates(start: Callable[..., Worker], tmp
     tokens, seconds = worker.generate([[0, 1, 1], [1, 0, 0]], 2)
     assert tokens == [[3, 3], [3, 3]]
     assert seconds > 0
+    assert worker.first_seconds([[0, 1, 1]]) > 0
     assert 5e6 < worker.peak_rss() < 400e6
     with pytest.raises(EngineError, match=r"^failed while it generated: IndexError: .* \(ctranslate2.py, line \d+\)$"):
         worker.generate([[2]], 1)

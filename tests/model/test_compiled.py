@@ -227,23 +227,64 @@ def counted(function: Any, calls: list[int]) -> Any:
     return call
 
 
-def test_the_choice() -> None:
-    """By the work to come alone; many texts, and dtypes that the pass does not take, are left to the operators."""
+ENOUGH = 10**6  # steps for which loading the compiled code pays, with the smallest model here
+
+
+def is_compiled(model: GPT2, rows: int, steps: int) -> bool:
+    cache = model.new_cache(rows, 8)
+    engine.prepare(model, cache, steps)
+    return cache in engine._steps
+
+
+def test_the_choice_by_work_and_shape() -> None:
     model = made(SMALL, "float32")
     enough = engine._COMPILED_FROM // sum(parameter.numel() for parameter in model.parameters()) + 1
-
-    def is_compiled(model: GPT2, rows: int, steps: int) -> bool:
-        cache = model.new_cache(rows, 8)
-        engine.prepare(model, cache, steps)
-        return cache in engine._steps
-
     assert is_compiled(model, 1, enough)
     assert not is_compiled(model, 1, enough // 2)
-    assert is_compiled(model, 16, enough)
-    assert not is_compiled(model, 17, enough)
-    assert not is_compiled(in_float64(model), 1, enough)
+    assert not is_compiled(in_float64(model), 1, ENOUGH)
     narrow = made(GPT2Config(vocab_size=101, n_positions=64, n_embd=12, n_layer=1, n_head=3), "float32")
-    assert not is_compiled(narrow, 1, 100 * enough)
+    assert not is_compiled(narrow, 1, ENOUGH)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "cpu", "most"),
+    [
+        ("float32", {"prefers_mkl": True}, 32),
+        ("float32", {"prefers_mkl": False}, 512),
+        ("float32", {"prefers_mkl": False, "has_avx512": False}, 32),
+        ("bfloat16", {"has_onednn": True}, 16),
+        ("bfloat16", {"has_onednn": False}, 64),
+        ("float16", {"has_float16": True}, 16),
+        ("float16", {"has_float16": False}, 64),
+        ("int8", {}, 16),
+    ],
+)
+def test_the_choice_by_tokens(dtype: str, cpu: dict[str, bool], most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More texts or tokens than the compiled pass is fast for are left to torch's operators."""
+    for name, answer in {"has_avx512": True, **cpu}.items():
+        monkeypatch.setattr(engine, name, lambda *args, answer=answer: answer)
+    model, used = made(SMALL, dtype), list[int]()
+    assert is_compiled(model, most, ENOUGH)
+    assert not is_compiled(model, most + 1, ENOUGH)
+
+    monkeypatch.setattr(CompiledPass, "prefill", counted(CompiledPass.prefill, used))
+    monkeypatch.setattr(CompiledPass, "verify", counted(CompiledPass.verify, used))
+    rows = most // 16
+    cache = model.new_cache(rows, 60)
+    engine.prepare(model, cache, ENOUGH)
+    texts = [[place] * 16 for place in range(rows)]
+    engine.prefill(model, texts, cache)
+    assert len(used) == 1
+    engine.verify(model, texts, cache)
+    assert len(used) == 2
+    one_more = [*texts[:-1], [rows] * 17]
+    engine.verify(model, one_more, cache)
+    assert len(used) == 2
+    if most < engine._PREFILL_TOKENS:  # else they are prefilled in two groups
+        cache = model.new_cache(rows, 40)
+        engine.prepare(model, cache, ENOUGH)
+        engine.prefill(model, one_more, cache)
+        assert len(used) == 2
 
 
 def test_a_short_job_does_not_load_the_compiler(tmp_path: Path) -> None:

@@ -28,6 +28,14 @@ class Baseline(Protocol):
         """The difference between the two largest logits of the token after `ids`."""
 
 
+@runtime_checkable
+class Timed(Protocol):
+    """An engine that computes the first token of a long text in another way than a text of one token."""
+
+    first_seconds: float
+    """From the last call of `generate` until all prompts had their first new token."""
+
+
 class EngineModule(Protocol):
     """A module of this package."""
 

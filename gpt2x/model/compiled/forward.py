@@ -17,7 +17,7 @@ from numba import carray, njit, prange
 
 from gpt2x.model.compiled.numbers import FUSED, number, pointer
 from gpt2x.model.compiled.parts import attend, gelu, norm, store
-from gpt2x.model.compiled.products import STREAMS, add_slices, multiply, multiply_rows
+from gpt2x.model.compiled.products import MOST_STREAMS, add_slices, multiply, multiply_rows
 
 _MOST_SLICES = 16
 
@@ -61,7 +61,7 @@ def forward_for(kinds, shared):
         n_layer, _, H, _, D = keys.shape
         M, C = tokens.size, H * D
         N = _MOST_SLICES
-        while C % (N * STREAMS):
+        while C % (N * MOST_STREAMS):
             N -= 1
         parts, parts_mlp = (N, 4 * N) if M == 1 else (1, 1)  # slices that are left to add up
         x, h, act = np.empty((M, C), np.float32), np.empty((M, C), np.float32), np.empty((M, 4 * C), np.float32)
