@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gpt2x.benchmark.rows import BenchmarkRow
+from gpt2x.reports.page.svg import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_PATTERNS = ("", "///", "xxx", "...")
+"""One per dtype."""
 GROUP = 0.8
 """The width of the bars of one batch size; the distance to the next batch size is 1."""
 
@@ -42,14 +45,26 @@ def batches_of(rows: Sequence[BenchmarkRow]) -> list[int]:
     return list(dict.fromkeys(row.batch for row in rows))
 
 
-def draw_bars(axes: "Axes", rows: Sequence[BenchmarkRow], colours: Sequence[str]) -> None:
-    """Median milliseconds per step, with whiskers from p10 to p90. The colours repeat where there are more bars."""
-    for i, bars in enumerate(bars_of(rows)):
+def draw_bars(axes: "Axes", rows: Sequence[BenchmarkRow]) -> None:
+    """Median milliseconds per step, with whiskers from p10 to p90. An engine has a colour, a dtype a pattern."""
+    engines, dtypes = (list(dict.fromkeys(getattr(row, column) for row in rows)) for column in ("engine", "dtype"))
+    for bars in bars_of(rows):
+        engine, dtype = bars.name
         medians = [row.ms_per_step for row in bars.rows]
         down = [row.ms_per_step - row.ms_per_step_p10 for row in bars.rows]
         up = [row.ms_per_step_p90 - row.ms_per_step for row in bars.rows]
-        colour, label = colours[i % len(colours)], " ".join(bars.name)
-        drawn = axes.bar(bars.centres, medians, 0.9 * bars.width, yerr=(down, up), capsize=3, color=colour, label=label)
+        drawn = axes.bar(
+            bars.centres,
+            medians,
+            0.9 * bars.width,
+            yerr=(down, up),
+            capsize=3,
+            color=COLOURS[engines.index(engine)],
+            hatch=_PATTERNS[dtypes.index(dtype)],
+            edgecolor="white",
+            linewidth=0,
+            label=f"{engine} {dtype}",
+        )
         axes.bar_label(drawn, fmt="%.3g", fontsize=7, padding=2)
     batches = batches_of(rows)
     axes.set_xticks(range(len(batches)), [f"batch {batch}" for batch in batches])

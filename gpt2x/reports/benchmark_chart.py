@@ -20,7 +20,7 @@ def draw(result: Benchmark, path: Path) -> None:
     batches = batches_of(rows)
     figure = Figure(figsize=(max(6.4, 1.2 + 0.45 * len(rows)), 4.8), layout="constrained")
     axes = figure.subplots()
-    draw_bars(axes, rows, [f"C{i}" for i in range(10)])
+    draw_bars(axes, rows)
     for i, bars in enumerate(bars_of(rows)):
         lefts, rights = ([centre + side * bars.width / 2 for centre in bars.centres] for side in (-1, 1))
         least = [floors.memory_ms(row.dtype) for row in bars.rows]

@@ -76,7 +76,7 @@ def training_chart(settings: str, curves: Sequence[tuple[str, list[TrainRow]]]) 
 def benchmark_chart(rows: Sequence[BenchmarkRow]) -> "Figure":
     """The bars of one benchmark."""
     figure, axes = _figure(wide=True)
-    draw_bars(axes, rows, COLOURS)
+    draw_bars(axes, rows)
     axes.grid(visible=False, axis="x")
     _legend(figure)
     return _with_room(figure, axes)
