@@ -3,8 +3,8 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from glob import escape
@@ -88,13 +88,24 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     So a kill, Ctrl-C or an error leaves the old file, or none. Raises UserError if the file cannot be written
     (because the disk is full, for example).
     """
-    from safetensors import SafetensorError
-
     temporary = _temporary(path)
     try:
-        write(temporary)
-        temporary.chmod(0o666 & ~_UMASK)  # safetensors makes files that only their owner can read
-        os.replace(temporary, path)
+        with reporting_errors(path):
+            write(temporary)
+            temporary.chmod(0o666 & ~_UMASK)  # safetensors makes files that only their owner can read
+            os.replace(temporary, path)
+    finally:
+        with suppress(OSError):  # the folder may have become a file, or another user's
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def reporting_errors(path: Path) -> Iterator[None]:
+    """Raises UserError for an error while the file is written."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
     except (
         OSError,
         RuntimeError,
@@ -104,9 +115,6 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             raise
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise UserError(f"cannot write {shown(path)}: {reason}") from None
-    finally:
-        with suppress(OSError):  # the folder may have become a file, or another user's
-            temporary.unlink(missing_ok=True)
 
 
 def _temporary(path: Path) -> Path:

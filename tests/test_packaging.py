@@ -26,6 +26,7 @@ OPTIONAL = {  # modules that are imported only if the user asks for what they do
     "gpt2x/benchmark/engines/llamacpp.py": "bench",
     "gpt2x/benchmark/engines/openvino.py": "bench",
     "gpt2x/checkpoints/exporting/gguf.py": "formats",
+    "gpt2x/checkpoints/exporting/onnx.py": "onnx",
     "gpt2x/checkpoints/formats/flax.py": "formats",
     "gpt2x/checkpoints/formats/gguf.py": "formats",
     "gpt2x/checkpoints/formats/keras.py": "formats",
@@ -33,6 +34,7 @@ OPTIONAL = {  # modules that are imported only if the user asks for what they do
     "gpt2x/cli/slurm_states.py": "slurm",
     "gpt2x/cli/submitit_launchers.py": "slurm",
     "gpt2x/llamacpp.py": "bench",
+    "gpt2x/parity/conversion/onnx.py": "onnx",
     "gpt2x/parity/conversion/readers.py": "formats",
     "gpt2x/runs/tracking.py": "mlflow",
 }

@@ -150,10 +150,17 @@ def shapes_of(config: GPT2Config) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def fitting(tensors: Mapping[str, Tensor], path: Path, model: str) -> str:
-    """'; the file fits model=NAME' where the shapes are those of a known size other than `model`, else nothing."""
+def fitting(tensors: Mapping[str, Tensor], path: Path, model: str, config: GPT2Config) -> str:
+    """'; the file fits model=NAME' where the shapes are those of a known size other than `model`.
+
+    Else the number of tokens that it fits, if `config` has another one; or nothing.
+    """
     try:
-        name = size_like(GPT2Config(n_head=1, **shapes_tell(tensors, path)), but_for=("n_head",))
+        told = shapes_tell(tensors, path)
+        name = size_like(GPT2Config(n_head=1, **told), but_for=("n_head",))
     except UserError:
         return ""
-    return f"; the file fits model={name}" if name not in (None, model) else ""
+    if name not in (None, model):
+        return f"; the file fits model={name}"
+    is_other = told["vocab_size"] != config.vocab_size
+    return f"; the file fits model.vocab_size={told['vocab_size']}" if is_other else ""

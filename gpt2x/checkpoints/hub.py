@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2x.checkpoints.tokenizer_files import TOKENIZER_FILES, has_tokenizer
+from gpt2x.checkpoints.tokenizer_files import OTHER_KINDS, TOKENIZER_FILES, has_tokenizer
 from gpt2x.errors import UserError
 from gpt2x.memory import is_out_of_memory
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SECONDS = 5.0  # without an answer of the hub; then there is no network
 _LONGEST_REASON = 200  # characters
 _CONFIG, _WEIGHTS, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-NAMES = (_CONFIG, *TOKENIZER_FILES, _WEIGHTS, _INDEX)
+NAMES = (_CONFIG, *TOKENIZER_FILES, *OTHER_KINDS, _WEIGHTS, _INDEX)
 """The files that gpt2x reads in a repository, where it has them, without the shards of the weights."""
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _CHECKSUM = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
@@ -82,7 +82,7 @@ def look_up(repository: str, revision: str | None) -> Snapshot:
     if missing:
         raise UserError(f"cannot download {repository}: it has no {missing[0].removesuffix('.index.json')}")
     files = []
-    for name in (_CONFIG, *TOKENIZER_FILES, *weights):
+    for name in (_CONFIG, *TOKENIZER_FILES, *OTHER_KINDS, *weights):
         if name in siblings:
             each = siblings[name]
             checksum = (each.lfs.sha256 if each.lfs is not None else each.blob_id) or ""

@@ -13,7 +13,7 @@ from gpt2x.checkpoints.contents import Contents, Layout, Stated
 from gpt2x.checkpoints.layout import layouts
 from gpt2x.checkpoints.names import HEAD, WTE, Named, is_conv1d, named
 from gpt2x.checkpoints.rows import Step
-from gpt2x.checkpoints.sizes import size_like
+from gpt2x.checkpoints.sizes import ARCHITECTURE, size_like
 from gpt2x.checkpoints.values import check_values
 from gpt2x.checkpoints.vocabulary import evidence, may_be_padded
 from gpt2x.config.model import ModelConfig
@@ -59,7 +59,9 @@ def resolve(contents: Contents, asked: ModelConfig, layout: str | None, path: Pa
     of_matrix = layouts(tensors, contents.layout, layout, path)
     linear = {name for name, kind in of_matrix.items() if kind is Layout.LINEAR}
     in_hf = {name: tensor.t() if name in linear and tensor.ndim == 2 else tensor for name, tensor in tensors.items()}
-    model = asked.name if asked.name != "auto" else size_like(config) or "custom"
+    is_asked = any(getattr(asked, key) is not None for key in ARCHITECTURE)
+    custom = "custom" if said is None or is_asked else said.origin
+    model = asked.name if asked.name != "auto" else size_like(config) or custom
     zeros = _check_names(in_hf, found.unknown, config, said, model, path)
     head, extremes = check_values(in_hf, path)
     state = {name: tensor.t() if is_conv1d(name) else tensor for name, tensor in in_hf.items() if name != HEAD}
@@ -104,10 +106,8 @@ def _check_names(
     # Shapes come first, in the model's order, because they tell most about what went wrong.
     for name, shape in (wanted | {HEAD: wanted[WTE]}).items():
         if name in tensors and tensors[name].shape != shape:
-            got = list(tensors[name].shape)
-            raise UserError(
-                f"{shown(path)}: {name} has shape {got}, {model} needs {list(shape)}{fitting(tensors, path, model)}"
-            )
+            got, fits = list(tensors[name].shape), fitting(tensors, path, model, config)
+            raise UserError(f"{shown(path)}: {name} has shape {got}, {model} needs {list(shape)}{fits}")
     missing = [name for name in wanted if name not in tensors]
     zeros = {}
     if said is not None and not said.bias:
@@ -120,7 +120,7 @@ def _check_names(
             more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
             verb = "is" if len(names) == 1 else "are"
             raise UserError(
-                f"{shown(path)}: {listed}{more} {verb} {problem} for {model}{fitting(tensors, path, model)}"
+                f"{shown(path)}: {listed}{more} {verb} {problem} for {model}{fitting(tensors, path, model, config)}"
             )
     return zeros
 

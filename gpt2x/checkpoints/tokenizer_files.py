@@ -14,6 +14,13 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
 )
 """All files that a tokenizer may consist of, beside the weights of a checkpoint."""
+OTHER_KINDS = {
+    "vocab.txt": "WordPiece",
+    "spiece.model": "sentencepiece",
+    "sentencepiece.bpe.model": "sentencepiece",
+    "tokenizer.model": "sentencepiece",
+}
+"""Files of tokenizers that gpt2x does not read, and their kinds. They show that a checkpoint has another tokenizer."""
 
 
 def has_tokenizer(directory: Path) -> bool:

@@ -10,7 +10,7 @@ from gpt2x.checkpoints.digest import file_digests
 from gpt2x.checkpoints.locate import checkpoint_directory
 from gpt2x.checkpoints.sizes import known_sizes, size_like
 from gpt2x.checkpoints.tokenizer_check import check_tokenizer, refuse_more
-from gpt2x.checkpoints.tokenizer_files import has_tokenizer, named_directory, tokenizer_files
+from gpt2x.checkpoints.tokenizer_files import OTHER_KINDS, has_tokenizer, named_directory, tokenizer_files
 from gpt2x.config.weights import GPT2_VOCABULARY, WeightsConfig
 from gpt2x.errors import UserError
 from gpt2x.model.config import GPT2Config
@@ -58,17 +58,21 @@ def find_tokenizer(weights: WeightsConfig, path: Path | None, config: GPT2Config
     It is what weights.tokenizer names, else the files beside the weights, else a bundled one. The number of tokens
     does not say which vocabulary a model was trained with: GPT-2's is used without a warning only if the weights are
     known to be GPT-2's, because they come from its repository or because the user has put them into the place for
-    them, such as data/gpt2_weights.pt: see read_tokenizer. Raises UserError if none has as many tokens.
+    them, such as data/gpt2_weights.pt: see read_tokenizer. Raises UserError if none has as many tokens, and for a
+    folder whose tokenizer is of a kind that is not read.
     """
     if weights.tokenizer is not None:
         return TokenizerSource(_named(weights.tokenizer), Origin.SETTING)
     if path is not None and has_tokenizer(checkpoint_directory(path)):
         return TokenizerSource(checkpoint_directory(path), Origin.BESIDE)
     name = _bundled_for(config, any_size=path is None)
+    origin = _origin(path, name)
+    if path is not None and origin is Origin.ASSUMED:
+        _refuse_other_kinds(checkpoint_directory(path))
     if name is None:
         fix = f"put tokenizer.json into {shown(checkpoint_directory(path))}" if path else "leave model.vocab_size out"
         raise UserError(f"no tokenizer with {config.vocab_size} tokens: {fix}, or add weights.tokenizer=DIR")
-    return TokenizerSource(bundled("data") / name, _origin(path, name))
+    return TokenizerSource(bundled("data") / name, origin)
 
 
 def read_tokenizer(source: TokenizerSource, path: Path | None, n_tokens: int) -> Tokenizer:
@@ -100,6 +104,15 @@ def _named(tokenizer: str) -> Path:
     return directory
 
 
+def _refuse_other_kinds(directory: Path) -> None:
+    for name, kind in OTHER_KINDS.items():
+        if (directory / name).is_file():
+            raise UserError(
+                f"{shown(directory / name)}: a tokenizer of the kind {kind}, and gpt2x reads byte-level BPE only; name "
+                "another one with weights.tokenizer=DIR, or GPT-2's with weights.tokenizer=gpt2"
+            )
+
+
 def _bundled_for(config: GPT2Config, any_size: bool) -> str | None:
     """The name of the bundled tokenizer for this architecture; with any_size, its number of tokens decides alone."""
     if config.vocab_size == GPT2Config().vocab_size:
@@ -108,7 +121,7 @@ def _bundled_for(config: GPT2Config, any_size: bool) -> str | None:
     return "nano" if is_nano else None
 
 
-def _origin(path: Path | None, name: str) -> Origin:
+def _origin(path: Path | None, name: str | None) -> Origin:
     """Why this bundled tokenizer is used for weights that have none of their own."""
     if path is None:
         return Origin.RANDOM

@@ -72,8 +72,8 @@ def _confirmation(certificate: Certificate) -> Iterator[str]:
     elif certificate.passed:
         yield "confirmed by     no independent reader: it was read back by gpt2x alone"
     if certificate.not_installed:
-        packages = ", ".join(certificate.not_installed)
-        yield f"not installed    {packages}, which could confirm it: pip install 'gpt2x[bench]'"
+        packages = " ".join(certificate.not_installed)
+        yield f"not installed    {packages}, which could confirm it: python -m pip install {packages}"
     if certificate.note is not None:
         yield f"note             {certificate.note}"
 

@@ -1,4 +1,4 @@
-"""Every format to every other and back: the same weights, and the same bytes."""
+"""Every format that gpt2x reads to every other and back: the same weights, and the same bytes."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ import torch
 from gpt2x.checkpoints.exporting import exporter_for
 from gpt2x.checkpoints.load import Checkpoint, load_checkpoint
 from gpt2x.config.model import ModelConfig
-from gpt2x.config.tasks.export import FORMATS
 from gpt2x.config.weights import WeightsConfig
+from gpt2x.parity.conversion.own import Gpt2x
 from tests.conftest import save_distinct
 
 pytest.importorskip("gguf")
@@ -36,8 +36,8 @@ def convert(checkpoint: Checkpoint, format: str, dtype: str, folder: Path) -> Pa
     return folder / exporter.weights
 
 
-@pytest.mark.parametrize("there", FORMATS)
-@pytest.mark.parametrize("here", FORMATS)
+@pytest.mark.parametrize("there", Gpt2x.formats)
+@pytest.mark.parametrize("here", Gpt2x.formats)
 def test_every_format_to_every_other_and_back(source: Checkpoint, tmp_path: Path, here: str, there: str) -> None:
     first = convert(source, here, "float32", tmp_path / "first")
     between = convert(load(first), there, "float32", tmp_path / "between")

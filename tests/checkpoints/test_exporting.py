@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from gpt2x.checkpoints.exporting import EXPORTERS, check_range, exporter_for
 from gpt2x.checkpoints.load import Checkpoint, load_checkpoint, model_of
+from gpt2x.checkpoints.names import to_file
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.tasks.export import FORMATS
 from gpt2x.config.weights import WeightsConfig
@@ -179,6 +180,36 @@ def test_a_padded_vocabulary_has_one_token_per_row(tiny: Checkpoint, tmp_path: P
     types = fields["tokenizer.ggml.token_type"].contents()
     assert (len(tokens), len(set(tokens)), tokens[300]) == (320, 320, "[PAD300]")
     assert types == [3] + [1] * 299 + [5] * 20  # control, normal, unused
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("B", "T"), [(1, 1), (1, 64), (5, 1), (3, 17)])
+def test_a_graph_computes_texts_of_any_number_and_length(graph: Path, tiny: Checkpoint, B: int, T: int) -> None:
+    session = pytest.importorskip("onnxruntime").InferenceSession(graph)
+    ids = torch.randint(300, (B, T), generator=torch.Generator().manual_seed(T))
+    (logits,) = session.run(None, {"input_ids": ids.numpy()})
+    expected = double(tiny)(ids)
+    assert np.abs(logits - expected.numpy()).max() <= 1e-5 * expected.abs().max()
+
+
+def test_a_graph_has_the_tensors_of_hugging_face_and_no_paths(graph: Path, tiny: Checkpoint) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(graph)
+    onnx.checker.check_model(model, full_check=True)
+    ends = [(end.name, end.type.tensor_type) for end in (*model.graph.input, *model.graph.output)]
+    assert [(name, [dim.dim_param or dim.dim_value for dim in kind.shape.dim]) for name, kind in ends] == [
+        ("input_ids", ["batch", "tokens"]),
+        ("logits", ["batch", "tokens", 300]),
+    ]
+    large = {each.name: list(each.dims) for each in model.graph.initializer if np.prod(each.dims) > 1}
+    assert large == {name: list(tensor.shape) for name, tensor in to_file(tiny.model).items()}
+    assert b".py" not in graph.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def graph(tiny: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("onnxscript")
+    return written(tiny, tmp_path_factory.mktemp("graph"), "onnx")
 
 
 def test_every_format_is_listed() -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -310,6 +311,20 @@ def test_a_vocabulary_that_config_json_states_is_kept(tmp_path: Path) -> None:
     tiny_hf(vocab_size=50304, n_layer=1).config.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="no tokenizer with 50304 tokens"):
         load(tmp_path / "model.pt")
+
+
+def test_a_config_json_with_another_number_of_tokens_is_named(tmp_path: Path, tiny_dir: Path) -> None:
+    tiny_hf(vocab_size=300, n_layer=1).save_pretrained(tmp_path)
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(tiny_dir / name, tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"vocab_size": 310}))
+    words = r"wte\.weight has shape \[300, 32\], config.json needs \[310, 32\]; the file fits model.vocab_size=300$"
+    with pytest.raises(UserError, match=words):
+        load(tmp_path)
+    asked = ModelConfig(name="auto", vocab_size=300)
+    weights = WeightsConfig("local", path=str(tmp_path))
+    assert load_checkpoint(asked, weights, torch.float32, torch.device("cpu")).model.config.vocab_size == 300
 
 
 def test_rows_that_may_be_in_use_are_kept(tmp_path: Path) -> None:

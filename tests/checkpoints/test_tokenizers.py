@@ -81,6 +81,28 @@ def test_an_assumed_tokenizer_is_warned_of_in_one_line(bare: Path, caplog: pytes
     assert_in(record.getMessage(), str(bare), "no tokenizer", "weights.tokenizer=DIR", "weights.tokenizer=gpt2")
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("vocab.txt", "WordPiece"), ("spiece.model", "sentencepiece"), ("tokenizer.model", "sentencepiece")],
+)
+def test_a_tokenizer_of_another_kind_is_not_replaced(
+    bare: Path, own: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    """The model has as many tokens as GPT-2, and was trained with others. In the second folder, no size fits."""
+    of_size, other_size = tmp_path / "of_size", tmp_path / "other_size"
+    shutil.copytree(bare, of_size)
+    tiny_hf(vocab_size=21128).save_pretrained(other_size)
+    for folder in (of_size, other_size):
+        (folder / name).write_bytes(b"\x0a")
+        with pytest.raises(
+            UserError, match=f"{name}: a tokenizer of the kind {kind}, and gpt2x reads byte-level BPE only"
+        ):
+            load(folder)
+    assert load(of_size, "gpt2").tokenizer_source.origin is Origin.SETTING
+    (own / name).write_bytes(b"\x0a")  # beside one that is read
+    assert load(own).tokenizer_source.origin is Origin.BESIDE
+
+
 def test_the_user_can_name_the_tokenizer(bare: Path, own: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert load(bare, "gpt2").tokenizer_source.origin is Origin.SETTING

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from gpt2x.checkpoints.exporting import hf
-from gpt2x.parity.conversion import certificate
+from gpt2x.checkpoints.exporting import hf, onnx
+from gpt2x.parity.conversion import certificate, own
 from tests.conftest import assert_in, read_csv
 from tests.tasks.test_export import certificate_in
 
@@ -106,6 +107,54 @@ def test_the_sign_of_zero_is_a_bit_too(export_to: Any, launch: Path, monkeypatch
     assert wrong == {"transformer.h.0.ln_1.bias"}
 
 
+def exact_gelu(graph: Any) -> None:
+    for module in graph.modules():
+        if isinstance(module, nn.GELU):
+            module.approximate = "none"
+
+
+def swap_norms(graph: Any) -> None:
+    first, second = graph.transformer.h[0], graph.transformer.h[1]
+    first.ln_1.bias, second.ln_1.bias = second.ln_1.bias, first.ln_1.bias
+
+
+def one_text_only(graph: Any) -> None:
+    """Right for one text, and for texts that are equal."""
+    forward = graph.transformer.wte.forward
+    graph.transformer.wte.forward = lambda ids: forward(ids[:1].expand(ids.shape))
+
+
+WRONG_GRAPHS = {
+    "the exact GELU": (exact_gelu, ["onnx: logits differ by", "onnxruntime: logits differ by"]),
+    "swapped biases": (
+        swap_norms,
+        ["onnx: 2 tensors wrong (transformer.h.0.ln_1.bias wrong, transformer.h.1.ln_1.bias wrong)"],
+    ),
+    "a batch of one text only": (one_text_only, ["onnx: logits differ by", "onnxruntime: logits differ by"]),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG_GRAPHS)
+def test_a_wrong_graph_is_not_written(
+    export_to: Any, launch: Path, monkeypatch: pytest.MonkeyPatch, mistake: str
+) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    change, words = WRONG_GRAPHS[mistake]
+    right = onnx._Graph
+
+    def wrong(model: Any) -> Any:
+        graph = right(model)
+        change(graph)
+        return graph
+
+    monkeypatch.setattr(onnx, "_Graph", wrong)
+    done = export_to("task.format=onnx", "task.path=out")
+    assert done.code == 1, done
+    assert_in(done.out, "FAIL  out was not written, as it would be another model", *words)
+    assert [each.name for each in launch.iterdir()] == ["run"]
+
+
 @pytest.mark.parametrize("origin", ["hf", "nanogpt"])
 def test_an_independent_reader_that_disagrees_is_believed(
     export_to: Any, launch: Path, monkeypatch: pytest.MonkeyPatch, origin: str
@@ -113,17 +162,17 @@ def test_an_independent_reader_that_disagrees_is_believed(
     """gpt2x reads its own mistake back without noticing it; transformers does not, whatever the source was."""
     assert export_to(f"task.format={origin}", "task.path=origin").code == 0
     file = next(name for name in ("model.safetensors", "ckpt.pt") if (launch / "origin" / name).exists())
-    write, read = hf.to_file, certificate.to_file
+    write, read = hf.to_file, own.to_file
 
     def turned(model: Any) -> Any:
         return {name: t.flip(0) if name == "transformer.wpe.weight" else t for name, t in write(model).items()}
 
     monkeypatch.setattr(hf, "to_file", turned)
-    monkeypatch.setattr(certificate, "to_file", lambda model: turned(model))
+    monkeypatch.setattr(own, "to_file", lambda model: turned(model))
     assert export_to("task.format=hf", f"weights.path=origin/{file}").code == 1
-    own, transformers = read_csv(launch / "run" / "certificate.csv")
+    ours, transformers = read_csv(launch / "run" / "certificate.csv")
     assert read is write
-    assert (own["tensors_equal"], transformers["tensors_equal"], transformers["verdict"]) == ("28", "27", "fail")
+    assert (ours["tensors_equal"], transformers["tensors_equal"], transformers["verdict"]) == ("28", "27", "fail")
     assert certificate_in(launch / "run")["confirmed_by"] == []
 
 
@@ -134,6 +183,24 @@ def test_a_reader_that_is_not_installed_confirms_nothing(
     monkeypatch.setitem(sys.modules, "gpt2x.llamacpp", None)
     done = export_to("task.format=gguf")
     assert done.code == 0, done
-    assert_in(done.out, "not installed    xllamacpp, which could confirm it")
+    assert_in(done.out, "not installed    xllamacpp, which could confirm it: python -m pip install xllamacpp")
     found = certificate_in(launch / "run")
     assert ([each.split()[0] for each in found["confirmed_by"]], found["not_installed"]) == (["gguf"], ["xllamacpp"])
+
+
+def test_onnxruntime_is_not_installed(export_to: Any, launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxscript")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    done = export_to("task.format=onnx")
+    assert done.code == 0, done
+    assert_in(done.out, "not installed    onnxruntime, which could confirm it: python -m pip install onnxruntime")
+    assert [each.split()[0] for each in certificate_in(launch / "run")["confirmed_by"]] == ["onnx"]
+
+
+def test_a_format_that_nobody_reads_is_not_written(
+    export_to: Any, launch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificate, "READERS", ())
+    said = export_to("task.format=pt", "task.path=out").error()
+    assert_in(said, "task.format=pt: no program that could read it back is installed")
+    assert not (launch / "out").exists()

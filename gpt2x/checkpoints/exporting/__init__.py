@@ -13,6 +13,7 @@ from gpt2x.checkpoints.exporting.gguf import Gguf
 from gpt2x.checkpoints.exporting.hf import HuggingFace
 from gpt2x.checkpoints.exporting.llmc import LlmC
 from gpt2x.checkpoints.exporting.nanogpt import NanoGPT
+from gpt2x.checkpoints.exporting.onnx import Onnx
 from gpt2x.checkpoints.exporting.pt import TorchStateDict
 from gpt2x.checkpoints.names import to_file
 from gpt2x.errors import UserError
@@ -49,7 +50,7 @@ class Exporter(Protocol):
         """Writes the files into an existing folder, in a dtype of `dtypes`. Raises UserError if this fails."""
 
 
-EXPORTERS: tuple[Exporter, ...] = (HuggingFace(), TorchStateDict(), NanoGPT(), LlmC(), Gguf())
+EXPORTERS: tuple[Exporter, ...] = (HuggingFace(), TorchStateDict(), NanoGPT(), LlmC(), Gguf(), Onnx())
 
 
 def exporter_for(format: str, dtype: str) -> Exporter:

@@ -12,6 +12,7 @@ from gpt2x.paths import shown
 
 _FILES = {
     *(exporter.weights for exporter in EXPORTERS),
+    "model.onnx.data",
     *("config.json", "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "gpt2_tokenizer.bin"),
 }
 """All that exports write."""

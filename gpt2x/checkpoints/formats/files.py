@@ -11,6 +11,7 @@ from gpt2x.checkpoints.formats.format import Format, check_number
 from gpt2x.checkpoints.formats.gguf import Gguf
 from gpt2x.checkpoints.formats.keras import Keras
 from gpt2x.checkpoints.formats.llmc import LlmC
+from gpt2x.checkpoints.formats.onnx import Onnx
 from gpt2x.checkpoints.formats.safetensors import Safetensors
 from gpt2x.checkpoints.formats.torch_pickle import TorchPickle
 from gpt2x.errors import UserError
@@ -18,7 +19,7 @@ from gpt2x.memory import is_out_of_memory
 from gpt2x.paths import shown
 from gpt2x.visible import visible
 
-FILES: tuple[Format, ...] = (Safetensors(), Gguf(), LlmC(), Flax(), Keras(), TorchPickle())
+FILES: tuple[Format, ...] = (Safetensors(), Gguf(), LlmC(), Flax(), Keras(), Onnx(), TorchPickle())
 """The formats of single files. The first one that matches reads the file; the last one matches every file."""
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 from gpt2x.config.checks import choose
 from gpt2x.errors import UserError
 
-FORMATS = ("hf", "pt", "nanogpt", "llmc", "gguf")
+FORMATS = ("hf", "pt", "nanogpt", "llmc", "gguf", "onnx")
 
 
 @dataclass

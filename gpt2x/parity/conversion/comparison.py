@@ -1,28 +1,19 @@
 """Compares what a reader found with the source of the conversion."""
 
 from dataclasses import dataclass, field
+from importlib.metadata import version
 
 from torch import Tensor
 
+from gpt2x import __version__
 from gpt2x.checkpoints.exporting import Exporter
 from gpt2x.checkpoints.names import to_file
-from gpt2x.parity.conversion.probe import Probe, Reading
+from gpt2x.parity.conversion.probe import Probe, Reader, Reading, logits_of
 from gpt2x.parity.conversion.rows import Found, ReaderRow, TensorRow, Verdict
 from gpt2x.parity.conversion.tensors import compare_tensors
 from gpt2x.parity.measures import LogitDifference, compare_logits, relative_difference
 
 _FOUND = (Found.EQUAL, Found.ROUNDED)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a reader found."""
-
-    reader: str
-    version: str
-    independent: bool
-    reading: Reading | str
-    """Or why it could not read."""
 
 
 @dataclass
@@ -33,23 +24,26 @@ class Comparison:
     exporter: Exporter
     dtype: str
     logits: Tensor
-    """The logits of the source, [T, V]."""
+    """The logits of the source, [N, V]."""
     tensors: list[TensorRow] = field(default_factory=list)
     """The rows of all readers so far."""
+    by_file: Tensor | None = None
+    """The logits that gpt2x computes with the tensors of the file, once a reader has found them to be right.
 
-    def row(self, answer: Answer, judge: Tensor | None, tolerance: float) -> ReaderRow:
-        """The row of a reader. `judge` are the logits that its own must equal but for rounding.
+    They judge the logits of all readers, as rounding to the dtype of the file is no error.
+    """
 
-        The logits of the source judge only a file whose tensors are all equal to those of the source.
-        """
-        if isinstance(answer.reading, str):
-            return ReaderRow(answer.reader, answer.version, answer.independent, Verdict.FAIL, note=answer.reading)
-        reading = answer.reading
-        tensors = self._compare_tensors(answer.reader, reading)
+    def row(self, reader: Reader, reading: Reading | str) -> ReaderRow:
+        """The row of a reader, from what it found, or the error with which it failed."""
+        about = (reader.name, version(reader.package) if reader.independent else __version__, reader.independent)
+        if isinstance(reading, str):
+            return ReaderRow(*about, Verdict.FAIL, note=reading)
+        tensors = self._compare_tensors(reader.name, reading)
         counts = {found: sum(row.found is found for row in tensors) for found in Found}
-        if judge is self.logits and counts[Found.ROUNDED]:
-            judge = None
-        difference, relative = self._compare_logits(reading, judge)
+        if self.by_file is None and reading.tensors and all(row.found in _FOUND for row in tensors):
+            self.by_file = logits_of(reading.tensors, self.probe) if counts[Found.ROUNDED] else self.logits
+        tolerance = reader.tolerance(self.dtype, self.probe.dtype)
+        difference, relative = self._compare_logits(reading)
         same = reading.same_ids
         failures = [f"{counts[found]} tensors {found}" for found in Found if found not in _FOUND and counts[found]]
         if relative is not None and not relative <= tolerance:  # not <=: NaN fails, too
@@ -60,9 +54,7 @@ class Comparison:
             failures.append("the tokenizer has another vocabulary, or other merges")
         errors = [row.max_abs_error for row in tensors if row.max_abs_error is not None]
         return ReaderRow(
-            reader=answer.reader,
-            version=answer.version,
-            independent=answer.independent,
+            *about,
             verdict=Verdict.FAIL if failures else Verdict.PASS,
             tensors=len(tensors) if tensors else None,
             tensors_equal=counts[Found.EQUAL] if tensors else None,
@@ -86,11 +78,11 @@ class Comparison:
         self.tensors += (found := list(rows))
         return found
 
-    def _compare_logits(self, reading: Reading, judge: Tensor | None) -> tuple[LogitDifference | None, float | None]:
+    def _compare_logits(self, reading: Reading) -> tuple[LogitDifference | None, float | None]:
         """The difference from the source, and the relative difference from the logits that judge."""
         if reading.logits is None:
             return None, None
-        source = self.logits
+        source, judge = self.logits, self.by_file
         if reading.are_logprobs:
             source = source.log_softmax(-1)
             judge = judge.log_softmax(-1) if judge is not None else None

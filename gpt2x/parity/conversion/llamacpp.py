@@ -19,8 +19,10 @@ _LIKELIEST = 8
 Answers = tuple["np.ndarray[Any, Any]", list[bool]]
 
 
-def ask_in_process(file: Path, threads: int, vocab_size: int, ids: list[int], texts: dict[str, list[int]]) -> Answers:
-    """Log-probabilities [T, V] in float32, and per text whether llama.cpp gives it these ids.
+def ask_in_process(
+    file: Path, threads: int, vocab_size: int, rows: list[list[int]], texts: dict[str, list[int]]
+) -> Answers:
+    """Log-probabilities [N, V] in float32 for the N tokens of all rows, and per text whether it has these ids.
 
     Raises ImportError if xllamacpp is not installed, and UserError if llama.cpp ends its process.
     """
@@ -29,18 +31,19 @@ def ask_in_process(file: Path, threads: int, vocab_size: int, ids: list[int], te
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(1, mp_context=context) as pool:
-            return pool.submit(_ask, file, threads, vocab_size, ids, texts).result()
+            return pool.submit(_ask, file, threads, vocab_size, rows, texts).result()
     except BrokenProcessPool:
         raise UserError("llama.cpp has ended its process while it read the file") from None
 
 
-def _ask(file: Path, threads: int, vocab_size: int, ids: list[int], texts: dict[str, list[int]]) -> Answers:
+def _ask(file: Path, threads: int, vocab_size: int, rows: list[list[int]], texts: dict[str, list[int]]) -> Answers:
     from gpt2x.llamacpp import start_server
 
-    server = start_server(file, 1, 1 + max(map(len, (ids, *texts.values()))), threads, exact=True)
-    found = np.full((len(ids), vocab_size), np.nan, np.float32)
-    for i in range(len(ids)):
-        _, likeliest = _next(server, [ids[: i + 1]], vocab_size)
+    server = start_server(file, 1, 1 + max(map(len, (*rows, *texts.values()))), threads, exact=True)
+    prompts = [row[: i + 1] for row in rows for i in range(len(row))]
+    found = np.full((len(prompts), vocab_size), np.nan, np.float32)
+    for i, prompt in enumerate(prompts):
+        _, likeliest = _next(server, [prompt], vocab_size)
         for id, logprob in likeliest:
             found[i, id] = logprob
     # The server does not show the tokens of a text: they are the same if their number is, and what follows them.

@@ -1,19 +1,21 @@
 """What is asked of each reader, and what it answers."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from gpt2x.checkpoints.load import Checkpoint, model_of
+from gpt2x.checkpoints.names import is_conv1d
 from gpt2x.memory import available_memory
-from gpt2x.model.gpt2 import GPT2
 from gpt2x.parity.texts import TEXTS
+from gpt2x.tokenizer import Tokenizer
 
-_POSITIONS = 8
+_SIZES = ((1, 8), (3, 2), (1, 1))  # [B, T]: a graph may be right for one of them only
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,20 @@ class Probe:
 
     source: Checkpoint
     """What was written."""
-    ids: list[int]
-    """The tokens for which logits are asked."""
+    batches: list[Tensor]
+    """The tokens [B, T] for which logits are asked, of several sizes."""
     texts: dict[str, list[int]]
     """Texts, and the ids that the source's tokenizer gives."""
     dtype: torch.dtype
     """In which the logits are computed, where a reader leaves the choice: float64, if that fits in memory."""
+
+    def same_ids(self, tokenizer: Tokenizer) -> list[bool]:
+        """Per text, whether a tokenizer gives the ids of the source's."""
+        return [tokenizer.encode(text) == ids for text, ids in self.texts.items()]
+
+    def same_merges(self, tokenizer: Tokenizer) -> bool:
+        """Whether a tokenizer has the vocabulary and the merges of the source's: few texts depend on two merges."""
+        return _definition(tokenizer) == _definition(self.source.tokenizer)
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Reading:
     tensors: Mapping[str, Tensor] | None = None
     """In Hugging Face's names and layout, without the tied head."""
     logits: Tensor | None = None
-    """[T, V]"""
+    """[N, V], for the N tokens of all batches."""
     are_logprobs: bool = False
     same_ids: list[bool] | None = None
     """Per text that the reader could encode, whether the ids are those of the source."""
@@ -53,6 +63,10 @@ class Reader(Protocol):
 
     @property
     def package(self) -> str: ...
+
+    @property
+    def independent(self) -> bool:
+        """Whether it is another program than gpt2x."""
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -75,18 +89,29 @@ def make_probe(source: Checkpoint) -> Probe:
     n_parameters = sum(parameter.numel() for parameter in source.model.parameters())
     fits = available_memory() > 3 * 8 * n_parameters  # two models in float64, and one that a reader is loading
     generator = torch.Generator().manual_seed(0)
-    n_ids = min(_POSITIONS, config.n_positions)
+    batches = [
+        torch.randint(tokenizer.vocab_size, (B, min(T, config.n_positions)), generator=generator) for B, T in _SIZES
+    ]
     return Probe(
         source=source,
-        ids=torch.randint(tokenizer.vocab_size, (n_ids,), generator=generator).tolist(),
+        batches=batches,
         texts={text: tokenizer.encode(text) for text in texts},
         dtype=torch.float64 if fits else torch.float32,
     )
 
 
 @torch.inference_mode()
-def logits_of(model: GPT2, probe: Probe) -> Tensor:
-    """[T, V], computed by gpt2x in the dtype of the probe."""
-    state = {name: tensor.to(probe.dtype) for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
-    logits: Tensor = model_of(state, model.config)(torch.tensor([probe.ids]))[0]
-    return logits
+def logits_of(tensors: Mapping[str, Tensor], probe: Probe) -> Tensor:
+    """[N, V], computed by gpt2x in the dtype of the probe, with tensors in Hugging Face's names and layout."""
+    # In one order in memory, as products with a transposed matrix are rounded in another order.
+    state = {
+        name: (tensor.t() if is_conv1d(name) else tensor).to(probe.dtype, memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    model = model_of(state, probe.source.model.config)
+    return torch.cat([model(ids).flatten(0, 1) for ids in probe.batches])
+
+
+def _definition(tokenizer: Tokenizer) -> tuple[Any, Any]:
+    model = json.loads(tokenizer.backend.to_str())["model"]
+    return model["vocab"], model.get("merges")

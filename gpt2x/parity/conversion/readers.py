@@ -1,4 +1,4 @@
-"""The independent readers: programs other than gpt2x that read what it has written."""
+"""The readers: gpt2x, and other programs that read what it has written."""
 
 import json
 import tempfile
@@ -9,6 +9,8 @@ import torch
 
 from gpt2x.checkpoints.account import Account
 from gpt2x.checkpoints.names import is_conv1d, to_file
+from gpt2x.parity.conversion.onnx import OnnxPackage, OnnxRuntime
+from gpt2x.parity.conversion.own import Gpt2x
 from gpt2x.parity.conversion.probe import Probe, Reader, Reading
 from gpt2x.parity.measures import RELATIVE_TOLERANCE
 from gpt2x.parity.reference.oracle import load_oracle, oracle_parameters, oracle_tokenize
@@ -19,6 +21,7 @@ class Transformers:
     """transformers' GPT2LMHeadModel and GPT2TokenizerFast, from the folder."""
 
     name = package = "transformers"
+    independent = True
     formats = ("hf", "pt")
 
     def tolerance(self, dtype: str, computed: torch.dtype) -> float:
@@ -31,7 +34,7 @@ class Transformers:
         encoded = oracle_tokenize(folder, list(probe.texts))
         return Reading(
             tensors={f"transformer.{name}": tensor for name, tensor in oracle_parameters(model).items()},
-            logits=model(torch.tensor([probe.ids])).logits[0],
+            logits=torch.cat([model(ids).logits.flatten(0, 1) for ids in probe.batches]),
             same_ids=[ids == expected for (ids, _), expected in zip(encoded, probe.texts.values(), strict=True)],
         )
 
@@ -40,6 +43,7 @@ class GgufPackage:
     """The package `gguf` of llama.cpp: the tensors, and the tokenizer from the tokens and merges of the file."""
 
     name = package = "gguf"
+    independent = True
     formats = ("gguf",)
 
     def tolerance(self, dtype: str, computed: torch.dtype) -> float:
@@ -64,8 +68,7 @@ class GgufPackage:
             (Path(saved) / "vocab.json").write_text(json.dumps(used), encoding="utf-8")
             (Path(saved) / "merges.txt").write_text("\n".join(merges) + "\n", encoding="utf-8")
             tokenizer = load_tokenizer(Path(saved))
-        same_ids = [tokenizer.encode(text) == ids for text, ids in probe.texts.items()]
-        return Reading(tensors=tensors, same_ids=same_ids)
+        return Reading(tensors=tensors, same_ids=probe.same_ids(tokenizer))
 
 
 class LlamaCpp:
@@ -73,6 +76,7 @@ class LlamaCpp:
 
     name = "llama.cpp"
     package = "xllamacpp"
+    independent = True
     formats = ("gguf",)
 
     def tolerance(self, dtype: str, computed: torch.dtype) -> float:
@@ -85,8 +89,10 @@ class LlamaCpp:
 
         config = probe.source.model.config
         texts = {text: ids for text, ids in probe.texts.items() if len(ids) <= config.n_positions}
-        logprobs, same = ask_in_process(folder / weights, torch.get_num_threads(), config.vocab_size, probe.ids, texts)
+        rows = [row for ids in probe.batches for row in ids.tolist()]
+        logprobs, same = ask_in_process(folder / weights, torch.get_num_threads(), config.vocab_size, rows, texts)
         return Reading(logits=torch.from_numpy(logprobs), are_logprobs=True, same_ids=same)
 
 
-READERS: tuple[Reader, ...] = (Transformers(), GgufPackage(), LlamaCpp())
+READERS: tuple[Reader, ...] = (Gpt2x(), Transformers(), GgufPackage(), LlamaCpp(), OnnxPackage(), OnnxRuntime())
+"""In the order in which they are asked. The first one of each format shows the tensors."""
