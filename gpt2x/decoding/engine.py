@@ -106,7 +106,7 @@ def _most_tokens(model: GPT2) -> int:
         return 16
     if dtype == torch.float32:
         return 32 if prefers_mkl() or not has_avx512() else _PREFILL_TOKENS
-    return 16 if (has_float16() if dtype == torch.float16 else has_onednn(dtype)) else 64
+    return 16 if (has_float16() if dtype == torch.float16 else has_onednn(dtype)) else _PREFILL_TOKENS
 
 
 @torch.inference_mode()

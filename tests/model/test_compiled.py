@@ -253,9 +253,9 @@ def test_the_choice_by_work_and_shape() -> None:
         ("float32", {"prefers_mkl": False}, 512),
         ("float32", {"prefers_mkl": False, "has_avx512": False}, 32),
         ("bfloat16", {"has_onednn": True}, 16),
-        ("bfloat16", {"has_onednn": False}, 64),
+        ("bfloat16", {"has_onednn": False}, 512),
         ("float16", {"has_float16": True}, 16),
-        ("float16", {"has_float16": False}, 64),
+        ("float16", {"has_float16": False}, 512),
         ("int8", {}, 16),
     ],
 )

@@ -28,9 +28,7 @@ class OnnxPackage:
 
         onnx.checker.check_model(folder / weights)
         model = onnx.load(folder / weights)
-        logits = _logits(
-            ReferenceEvaluator(model), probe
-        )  # its copies of the tensors are released before the next ones
+        logits = _logits(ReferenceEvaluator(model), probe)  # whose copies of the tensors are then released
         names = to_file(probe.source.model)  # the other initializers are constants of the graph, such as sizes
         tensors = {
             each.name: torch.from_numpy(onnx.numpy_helper.to_array(each).copy())
