@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISREG
 
 from gpt2x.checkpoints.locate import find_local_weights, small_files, weight_files
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
+from gpt2x.paths import shown
 
 _BLOCK = 1 << 25  # bytes per read; between reads, a background thread may have to wait for Python's lock
 
@@ -18,11 +20,13 @@ _BLOCK = 1 << 25  # bytes per read; between reads, a background thread may have 
 def file_digests(files: Iterable[Path]) -> dict[str, str]:
     """File name -> SHA-256 in hexadecimal. A file is read once per process, until its size or time changes.
 
-    Raises OSError for a file that cannot be read.
+    Raises OSError for a file that cannot be read, and UserError for a pipe or a device, which might never end.
     """
     digests = {}
     for file in files:
         stat = file.stat()
+        if not S_ISREG(stat.st_mode):
+            raise UserError(f"{shown(file)}: not a regular file; copy what it holds into one")
         digests[file.name] = _sha256(file.absolute(), stat.st_size, stat.st_mtime_ns)
     return digests
 

@@ -1,6 +1,8 @@
 """Settings that name a file: what is said of files that cannot be used, and which kinds of files can."""
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -23,6 +25,15 @@ from tests.conftest import Cli, Refused, assert_in
 )
 def test_an_unknown_home_directory_is_one_line(refused: Refused, arguments: tuple[str, ...]) -> None:
     assert_in(refused(*arguments), "~no_such_user/x")
+
+
+@pytest.mark.parametrize("file", ["pipe", "/dev/zero"])
+def test_weights_that_might_never_end_are_one_line(launch: Path, file: str) -> None:
+    """Also for the thread that computes their checksum."""
+    os.mkfifo("pipe")
+    command = [sys.executable, "-m", "gpt2x", "prompt=a", "model=auto", f"weights.path={file}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (2, f"gpt2x: error: {file}: not a regular file\n")
 
 
 def test_a_pipe_is_read_once(gpt2x: Cli, launch: Path) -> None:
