@@ -179,6 +179,7 @@ ARGUMENTS = """config.vocab_size, config.n_positions, config.n_embd, config.n_he
         ("T_max", [], Meaning.POSITIONS),
         ("context_window", [], Meaning.POSITIONS),
         ("no_layers", [], Meaning.LAYERS),
+        ("G_N_EMBD", [], Meaning.WIDTH),
         ("lora_rank", [], Meaning.RANK),
         ("lora_alpha", [], Meaning.RANK),
         ("rope_theta", [], Meaning.ROTARY),

@@ -121,6 +121,8 @@ _PATTERNS: dict[Meaning, tuple[str, ...]] = {
         r"\w*(flash|checkpointing|cache|compile|compiled|verbose|quiet)",
     ),
 }
+_OF_GLOBALS = re.compile(r"[gGmMkK]_\w{2}")
+"""Names with the letter that some put in front of global variables, members or constants."""
 _KV_HEADS = re.compile(r"(n|num)?(of)?(kv|keyvalue|key|value)s?heads?|n?(num)?(query|kv)?groups")
 _LETTERS = {"V": Meaning.VOCABULARY, "T": Meaning.POSITIONS, "C": Meaning.WIDTH, "D": Meaning.WIDTH, "E": Meaning.WIDTH}
 _LETTERS |= {"d": Meaning.WIDTH, "H": Meaning.HEADS, "h": Meaning.HEADS, "L": Meaning.LAYERS, "N": Meaning.LAYERS}
@@ -208,5 +210,7 @@ def _meaning(name: str) -> Meaning | None:
     for meaning, patterns in _PATTERNS.items():
         if any(re.fullmatch(pattern, plain) for pattern in patterns):
             return meaning
+    if _OF_GLOBALS.match(name):
+        return _meaning(name[2:])
     close = difflib.get_close_matches(plain, _SPELLINGS, n=1, cutoff=0.85)
     return _SPELLINGS[close[0]] if close else None
