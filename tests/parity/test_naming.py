@@ -58,6 +58,12 @@ def test_what_is_called_the_head_is_the_head(validate: Validate, checkpoints: Ch
     assert_in(result.out, '"^lm_head\\b","lm_head"')
 
 
+def test_a_square_layer_is_no_table_of_positions(validate: Validate, checkpoints: Checkpoints) -> None:
+    """With as many positions as n_embd, the pooler has the shape of one."""
+    result = validate(f"{STYLES}:Idle", weights=checkpoints(n_positions=48))
+    assert result.code == 0, result.out
+
+
 def test_the_mapping_is_printed_and_can_be_given(validate: Validate, launch: Path) -> None:
     printed = validate(f"{STYLES}:PerHead").out
     (line,) = (line for line in printed.splitlines() if line.startswith("names "))

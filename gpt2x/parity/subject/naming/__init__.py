@@ -94,7 +94,8 @@ def _outside(parts: list[Part], sizes: Sizes, rules: _Rules) -> None:
     if heads:
         said = [each for each in heads if hf_name(each[0].path, []) == "lm_head"]
         _table(*(said or heads)[-1], "lm_head", rules)
-    positions = [(part, own) for part in parts if sizes.P != sizes.V and (own := part.matrix(sizes.P, sizes.C))]
+    loose = [part for part in parts if sizes.P != sizes.V and not isinstance(part.module, nn.Linear)]
+    positions = [(part, own) for part in loose if (own := part.matrix(sizes.P, sizes.C))]
     if len(positions) == 1:
         _table(*positions[0], "wpe", rules)
     norms = [(part, named) for part in parts if (named := part.norm(sizes.C)) is not None]
