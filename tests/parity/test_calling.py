@@ -87,6 +87,21 @@ def from_caches(self, ids, use_cache=False, kv_caches=None):
     return GPT2.forward(self, ids), kv_caches
 
 
+class Stateful(GPT2):
+    def initial_state(self, batch_size):
+        return [0] * batch_size
+
+    def forward(self, ids, state):
+        assert len(state) == len(ids)
+        return GPT2.forward(self, ids), state
+
+
+def stateful(a):
+    made = GPT2(a)
+    made.__class__ = Stateful
+    return made
+
+
 loss, caches = with_forward(loss_alone), with_forward(from_caches)
 
 
@@ -120,6 +135,7 @@ def subjects(tmp_path: Path) -> Path:
         ("on_a_gpu", ""),
         ("generator", ""),
         ("loss", "answers with the loss, from whose computation its logits are taken"),
+        ("stateful", ""),
         ("caches", "called with kv_caches = None for each layer"),
         ("narrow", "asks for 16-bit floats by itself, which were taken as float64"),
     ],

@@ -25,6 +25,8 @@ _COUNT = re.compile(r"start_?pos(ition)?|(pos(ition)?_)?offset|past_length|cache
 _OPTIONAL_MASKS = ("mask", "attn_mask", "causal_mask", "src_mask", "tgt_mask", "look_ahead_mask")
 _LOGITS = re.compile(r"(return|output|get|with)_?logits")
 _CACHE = re.compile(r"(past|layer|kv|key_?value)?_?(kv_?)?caches?|past(_key_values|_kvs?)?|layer_past")
+_BEGINNINGS = ("initial", "init", "new", "make", "create", "empty")
+"""Of the names of methods that make the value with which an argument begins: `initial_state(batch_size)`."""
 _CHOICE = re.compile(r"(is_|use_|return_|output_|with_).*|train(ing)?|inference|verbose|causal")
 
 
@@ -206,4 +208,8 @@ class Caller:
             return [None] * self.n_layer
         if _LOGITS.fullmatch(name):
             return True
+        for method in (getattr(self.module, f"{start}_{name}", None) for start in _BEGINNINGS):
+            if inspect.ismethod(method) and len(inspect.signature(method).parameters) < 2:
+                with subject_code():
+                    return method(B) if inspect.signature(method).parameters else method()
         return False if _CHOICE.fullmatch(name) else None
