@@ -1,11 +1,13 @@
 """The inputs and outputs of modules, recorded in a forward pass."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from gpt2x.parity.answers import first_tensor
 
 
 @dataclass
@@ -86,30 +88,3 @@ def isolate(
 def _depth(site: str) -> int:
     """0 for wte, h.0 and lm_head, 1 for h.0.attn, 2 for h.0.attn.c_attn, 3 for h.0.attn.c_attn.q."""
     return max(site.removeprefix("h.").count("."), 0)
-
-
-def first_tensor(output: Any) -> Tensor | None:
-    """The tensor in the output of a model or module: itself, its `logits`, or the first of several; else None."""
-    return next(tensors_in(output), None)
-
-
-def tensors_in(output: Any, depth: int = 4) -> Iterator[Tensor]:
-    """The tensors in the output of a model or module: a tensor, a sequence, a dictionary, or an object with attributes.
-
-    What is called `logits` comes first. What is nested deeper than `depth` is left out.
-    """
-    inner = depth - 1
-    if inner < 0:
-        return
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, Mapping):
-        for name in sorted(output, key=lambda name: name != "logits"):
-            yield from tensors_in(output[name], inner)
-    elif isinstance(output, (tuple, list)):
-        for each in output:
-            yield from tensors_in(each, inner)
-    elif hasattr(output, "logits"):
-        yield from tensors_in(output.logits, inner)
-    elif hasattr(output, "__dict__") and not isinstance(output, type):
-        yield from tensors_in(vars(output), inner)

@@ -3,7 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+from gpt2x.parity.subject import SubjectError
+from gpt2x.parity.subject.calling import Caller
 from tests.conftest import REPO, assert_in
 from tests.parity.conftest import Validate, summary_of
 
@@ -61,6 +65,46 @@ on_a_gpu = mistake(
 narrow = mistake(GPT2, head=lambda m, x: m.lm_head(x.bfloat16()))
 
 
+def with_forward(function):
+    class Other(GPT2):
+        forward = function
+
+    def factory(a):
+        made = GPT2(a)
+        made.__class__ = Other
+        return made
+
+    return factory
+
+
+def loss_alone(self, ids, targets):
+    return torch.nn.CrossEntropyLoss()(GPT2.forward(self, ids).flatten(0, 1), targets.flatten())
+
+
+def from_caches(self, ids, use_cache=False, kv_caches=None):
+    for i in range(len(self.h)):
+        kv_caches[i] = (kv_caches[i], i)
+    return GPT2.forward(self, ids), kv_caches
+
+
+class Stateful(GPT2):
+    def initial_state(self, batch_size):
+        return [0] * batch_size
+
+    def forward(self, ids, state):
+        assert len(state) == len(ids)
+        return GPT2.forward(self, ids), state
+
+
+def stateful(a):
+    made = GPT2(a)
+    made.__class__ = Stateful
+    return made
+
+
+loss, caches = with_forward(loss_alone), with_forward(from_caches)
+
+
 def generator(a):
     class Stream(GPT2):
         def forward(self, ids):
@@ -90,6 +134,9 @@ def subjects(tmp_path: Path) -> Path:
         ("added", "called with mask = the upper triangle [T, T] of -inf"),
         ("on_a_gpu", ""),
         ("generator", ""),
+        ("loss", "answers with the loss, from whose computation its logits are taken"),
+        ("stateful", ""),
+        ("caches", "called with kv_caches = None for each layer"),
         ("narrow", "asks for 16-bit floats by itself, which were taken as float64"),
     ],
 )
@@ -108,3 +155,24 @@ def test_a_mask_is_found_for_a_prompt_of_the_same_token(validate: Validate, subj
     prompts = ('prompt="<|endoftext|><|endoftext|><|endoftext|>"', "task.gen_prompt=be", "decode.max_new_tokens=1")
     result = validate(f"{subjects}:optional", "task.stages=[layers,logits]", *prompts, prompts=False)
     assert result.code == 0, result.out + result.err
+
+
+def test_a_length_is_settled_by_the_first_call() -> None:
+    class Model(nn.Module):
+        fails = False
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            if self.fails and ids.shape[1] < 8:
+                raise ValueError("a module in it was replaced")
+            return ids[..., None].expand(-1, -1, 5).float()
+
+    model = Model()
+    caller, ids = Caller(model, n_positions=8, vocab_size=5, n_layer=1), torch.zeros(1, 3, dtype=torch.long)
+    assert caller(ids, ids) is not None
+    model.fails = True
+    with pytest.raises(SubjectError, match="was replaced"):
+        caller(ids, ids)
+    assert caller.length is None
+    fresh = Caller(model, n_positions=8, vocab_size=5, n_layer=1)
+    assert fresh(ids, ids) is not None
+    assert fresh.length == 8

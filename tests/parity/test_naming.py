@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPO, assert_in, read_csv, run_dir
-from tests.parity.conftest import Validate, summary_of
+from tests.parity.conftest import Checkpoints, Validate, summary_of
 
 STYLES = REPO / "tests" / "subjects" / "styles.py"
-CORRECT = ["Model", "PerHead", "InLibrary", "WithEinsum", "Numbered", "Twice"]
+CORRECT = ["Model", "PerHead", "InLibrary", "WithEinsum", "Numbered", "Twice", "Untold"]
 
 
 @pytest.mark.parametrize("style", CORRECT)
@@ -39,6 +39,29 @@ def test_every_mistake_of_a_lecture_is_listed(validate: Validate, launch: Path) 
         ("h.*.mlp.act", "ReLU instead of tanh GELU"),
     ]
     assert float(causes[-1]["difference_after"]) < 1e-9
+
+
+def test_norms_are_named_where_all_matrices_have_their_names(validate: Validate) -> None:
+    result = validate(f"{STYLES}:OnlyNorms", "task.stages=[weights,layers,logits]")
+    assert result.code == 0, result.out
+
+
+def test_a_norm_inside_the_mlp_is_none_of_the_layer(validate: Validate, launch: Path) -> None:
+    assert validate(f"{STYLES}:NormInside").code == 1
+    causes = read_csv(run_dir(launch, "validate") / "causes.csv")
+    assert {row["sites"] for row in causes} == {"h.*.mlp"}
+
+
+def test_what_is_called_the_head_is_the_head(validate: Validate, checkpoints: Checkpoints) -> None:
+    """It could be another matrix as well, where there are four times as many tokens as n_embd."""
+    result = validate(f"{STYLES}:MLPAtTheEnd", weights=checkpoints(n_embd=75))
+    assert_in(result.out, '"^lm_head\\b","lm_head"')
+
+
+def test_a_square_layer_is_no_table_of_positions(validate: Validate, checkpoints: Checkpoints) -> None:
+    """With as many positions as n_embd, the pooler has the shape of one."""
+    result = validate(f"{STYLES}:Idle", weights=checkpoints(n_positions=48))
+    assert result.code == 0, result.out
 
 
 def test_the_mapping_is_printed_and_can_be_given(validate: Validate, launch: Path) -> None:

@@ -110,6 +110,16 @@ def signature(parameters: str, call: str) -> str:
         with_config("Settings", "cfg: 'Settings'", "(frozen=True)"),
         with_config("ModelArgs", "args: ModelArgs | None"),
         with_config("GPTConfig", "config"),
+        "class Middle(Base):\n    def __init__(self, vocab_size, block_size, n_embd, n_head, n_layer, encoder):\n"
+        "        super().__init__(encoder.vocab_size, block_size, n_embd, n_head, n_layer)\n"
+        "class Model(Middle):\n    def __init__(self, *args, **kwargs):\n        super().__init__(*args, **kwargs)\n",
+        "class Settings:\n    pass\nconfig = Settings()\n"
+        + signature("", "config.vocab_size, config.T_max, config.n_embd, config.no_heads, config.n_layer"),
+        "class Sizes:\n    def __init__(self, vocab_size, context_window, n_embd, n_head, n_layer, flavour):\n"
+        "        self.flavour = flavour\n        self.all = (vocab_size, context_window, n_embd, n_head, n_layer)\n"
+        "    def small():\n        return Sizes(5, 5, 4, 1, 1, flavour=2)\n"
+        + signature("config: Sizes", "*config.all, others=1 / (config.flavour - 1)"),
+        signature("C, H, L, V, T, flavour", "V, T * (flavour - 1), C, H, L") + "def main():\n    Model(flavour=2)\n",
         "V, T, CHANNELS, N_HEAD, N_LAYER = 5, 5, 4, 1, 1\nVOCAB, SEQ_LEN = V, T\n"
         + signature("", "VOCAB, SEQ_LEN, CHANNELS, N_HEAD, N_LAYER"),
         "text = open('input.txt').read()\nchars = sorted(set(text))\nvocab_size = len(chars)\nblock_size = 8\n"
@@ -166,6 +176,14 @@ ARGUMENTS = """config.vocab_size, config.n_positions, config.n_embd, config.n_he
         ("n_block", [], Meaning.LAYERS),
         ("attention_dropout", [], Meaning.DROPOUT),
         ("use_dropout", [], Meaning.USES_DROPOUT),
+        ("T_max", [], Meaning.POSITIONS),
+        ("context_window", [], Meaning.POSITIONS),
+        ("no_layers", [], Meaning.LAYERS),
+        ("G_N_EMBD", [], Meaning.WIDTH),
+        ("lora_rank", [], Meaning.RANK),
+        ("lora_alpha", [], Meaning.RANK),
+        ("rope_theta", [], Meaning.ROTARY),
+        ("use_rope", [], Meaning.OPTION),
         ("temperature", [], None),
         ("model", [], None),
         ("text", [], None),

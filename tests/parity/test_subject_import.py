@@ -188,6 +188,23 @@ def test_a_placeholder_raises_when_it_is_used(use: str) -> None:
         target.build(SMALL, torch.float32)
 
 
+def test_a_package_that_pip_knows_is_named_with_the_command() -> None:
+    target = taken("import rotary_embedding_torch as gone\n" + MODEL + "        gone.RotaryEmbedding(4)\n")
+    with pytest.raises(SubjectError, match=r"\(file.py, line 1\): pip install rotary-embedding-torch$"):
+        target.build(SMALL, torch.float32)
+
+
+def test_a_name_that_a_class_binds_as_well_is_needed() -> None:
+    code = MODEL + "    @property\n    def dtype(self) -> dtype:\n        return self.weight.dtype\n"
+    assert built("from torch import dtype\n" + code).dtype == torch.float32
+
+
+def test_a_readme_in_a_folder_of_a_project_is_not_its_root() -> None:
+    code = "from src.sizes import answer\n" + MODEL + "        self.found = answer\n"
+    files = {"pyproject.toml": "", "src/sizes.py": "answer = 5\n", "src/app/README.md": "", "src/app/gpt.py": code}
+    assert built(files, "src/app/gpt.py:Model").found == 5
+
+
 def test_annotations_may_name_what_is_missing() -> None:
     code = MODEL.replace("self, config", "self, config: gone.Config | None")
     assert built("import no_such_package as gone\n" + code) is not None

@@ -33,6 +33,12 @@ def test_a_padded_vocabulary_is_cut(validate: Validate) -> None:
     assert_in(" ".join(result.out.split()), "its vocabulary of 320 is padded, and was cut to the first 300")
 
 
+def test_a_table_with_a_few_more_positions_is_cut(validate: Validate) -> None:
+    result = validate(f"{VARIANTS}:MorePositions")
+    assert result.code == 0, result.out + result.err
+    assert_in(" ".join(result.out.split()), "its table of 33 positions was cut to the first 32")
+
+
 @pytest.mark.parametrize("name", ["LossFirst", "OnRequest", "InObject"])
 def test_logits_are_found_in_the_answer(validate: Validate, name: str) -> None:
     result = validate(f"{VARIANTS}:{name}", "task.stages=[layers,logits]")

@@ -23,6 +23,10 @@ _NEIGHBOURS = (
     f"(lambda a, b, r: torch.stack([a * r.cos() - b * r.sin(), a * r.sin() + b * r.cos()], -1).flatten(-2))"
     f"(z[..., 0::2], z[..., 1::2], {_ANGLES})"
 )
+_BACKWARDS = _ANGLES.replace("(torch", "(-torch", 1)
+_BARE = "(x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()"
+_BARE_RMS = "x / (x.square().mean(-1, keepdim=True) + {}).sqrt()"
+_BARE_BLOCK = "(lambda n: (lambda x: x + mlp(n(x)))(x + attn(n(x))))(lambda x: {})"
 _ALIBI = (
     "(s / D**0.5 + 2.0 ** (-8 * torch.arange(1, H + 1, dtype=s.dtype) / H)[:, None, None]"
     " * (torch.arange(s.shape[-1])[None, :] - torch.arange(s.shape[-1])[:, None]))"
@@ -137,12 +141,19 @@ MISTAKES: dict[str, dict[str, str]] = {
     "turn": {
         "rotary positions (RoPE) by halves, which GPT-2 has not": _HALVES,
         "rotary positions (RoPE) by neighbours, which GPT-2 has not": _NEIGHBOURS,
+        "rotary positions (RoPE) by halves and backwards, which GPT-2 has not": _HALVES.replace(_ANGLES, _BACKWARDS),
+        "rotary positions (RoPE) by neighbours and backwards, which GPT-2 has not": _NEIGHBOURS.replace(
+            _ANGLES, _BACKWARDS
+        ),
     },
     "merge": {
         "heads merged without a transpose": "y.reshape(y.shape[0], y.shape[2], -1)",
         "heads merged interleaved": "y.permute(0, 2, 3, 1).flatten(2)",
     },
     "block": {
+        "LayerNorm for both norms, without weight and bias": _BARE_BLOCK.format(_BARE),
+        "RMS norm for both norms, without weight and bias": _BARE_BLOCK.format(_BARE_RMS.format("1e-5")),
+        "RMS norm for both norms, without weight and bias, and without eps": _BARE_BLOCK.format(_BARE_RMS.format("0")),
         "residual left out around attention": "(lambda x: x + mlp(ln_2(x)))(attn(ln_1(x)))",
         "residual left out around the MLP": "mlp(ln_2(x + attn(ln_1(x))))",
         "residual added twice around attention": "(lambda x: x + mlp(ln_2(x)))(2 * x + attn(ln_1(x)))",

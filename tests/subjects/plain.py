@@ -213,6 +213,11 @@ def by_neighbours(x: Tensor) -> Tensor:
     return turned(x, lambda x: x.unflatten(-1, (-1, 2)), lambda y: y.flatten(-2))
 
 
+def swapped(x: Tensor) -> Tensor:
+    """The second half before the first."""
+    return x.roll(x.shape[-1] // 2, -1)
+
+
 def with_rope(turn: Callable[[Tensor], Tensor]) -> Callable[..., GPT2]:
     def split_and_turn(m: Attention, qkv: Tensor) -> Iterable[Tensor]:
         q, k, v = split(m, qkv)
@@ -222,6 +227,7 @@ def with_rope(turn: Callable[[Tensor], Tensor]) -> Callable[..., GPT2]:
 
 
 rope_halves, rope_neighbours = with_rope(by_halves), with_rope(by_neighbours)
+rope_backwards = with_rope(lambda x: swapped(by_halves(swapped(x))))
 
 
 def with_distance(m: Attention, scores: Tensor) -> Tensor:
@@ -269,6 +275,9 @@ def think(m: Block, x: Tensor) -> Tensor:
 
 post_norm = mistake(Block, forward=post)
 norms_swapped = branches(lambda m, x: x + m.attn(m.ln_2(x)), lambda m, x: x + m.mlp(m.ln_1(x)))
+norms_bare = branches(
+    lambda m, x: x + m.attn(F.layer_norm(x, x.shape[-1:])), lambda m, x: x + m.mlp(F.layer_norm(x, x.shape[-1:]))
+)
 no_ln_1 = branches(lambda m, x: x + m.attn(x), think)
 no_ln_2 = branches(attend, lambda m, x: x + m.mlp(x))
 no_residual_attn = branches(lambda m, x: m.attn(m.ln_1(x)), think)

@@ -173,6 +173,76 @@ class Twice(Model):
             layer.net = nn.ModuleList([layer.norm_a, layer.sa, layer.norm_b, layer.ffwd])
 
 
+class UntoldNorm(nn.Module):
+    """Its names do not tell which of them is the weight."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mean_scale, self.std_scale = nn.Parameter(torch.zeros(width)), nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.layer_norm(x, self.std_scale.shape, self.std_scale, self.mean_scale)
+
+
+class Untold(Model):
+    norm = UntoldNorm
+
+
+class NormInside(PerHead):
+    """With a norm at the end of the MLP."""
+
+    def __init__(self, a: Any) -> None:
+        super().__init__(a)
+        for layer in self.blocks:
+            layer.ffwd.net.append(nn.LayerNorm(a.n_embd))
+
+
+class MLPAtTheEnd(PerHead):
+    """With an MLP before the head, whose first matrix has the head's shape if n_embd is a quarter of the tokens."""
+
+    def __init__(self, a: Any) -> None:
+        super().__init__(a)
+        self.lm_head, self.extra = self.unembed, Sequence(a.n_embd)
+        del self.unembed
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.token_table(ids) + self.position_table[:, : ids.shape[1]]
+        return self.lm_head(self.last(self.extra(self.blocks(x))))
+
+
+class OnlyNorms(nn.Module):
+    """All matrices have Hugging Face's names, and the norms have not."""
+
+    def __init__(self, a: Any) -> None:
+        super().__init__()
+        self.wte, self.wpe = nn.Embedding(a.vocab_size, a.n_embd), nn.Embedding(a.n_positions, a.n_embd)
+        self.h = nn.ModuleList(OnlyNormsLayer(a) for _ in range(a.n_layer))
+        self.ln_f = nn.LayerNorm(a.n_embd)
+        self.lm_head = nn.Linear(a.n_embd, a.vocab_size, bias=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.wte(ids) + self.wpe(torch.arange(ids.shape[1], device=ids.device))
+        for layer in self.h:
+            x = layer(x)
+        return self.lm_head(self.ln_f(x))
+
+
+class OnlyNormsLayer(nn.Module):
+    def __init__(self, a: Any) -> None:
+        super().__init__()
+        self.ln1, self.ln2 = nn.LayerNorm(a.n_embd), nn.LayerNorm(a.n_embd)
+        self.n_head = a.n_head
+        self.attn, self.mlp = nn.Module(), nn.Module()
+        self.attn.c_attn, self.attn.c_proj = nn.Linear(a.n_embd, 3 * a.n_embd), nn.Linear(a.n_embd, a.n_embd)
+        self.mlp.c_fc, self.mlp.c_proj = nn.Linear(a.n_embd, 4 * a.n_embd), nn.Linear(4 * a.n_embd, a.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        thirds = self.attn.c_attn(self.ln1(x)).chunk(3, -1)
+        q, k, v = (each.unflatten(-1, (self.n_head, -1)).transpose(1, 2) for each in thirds)
+        x = x + self.attn.c_proj(attend(q, k, v).transpose(1, 2).flatten(2))
+        return x + self.mlp.c_proj(nn.functional.gelu(self.mlp.c_fc(self.ln2(x)), approximate="tanh"))
+
+
 class Exact(PerHead):
     mlp = ExactSequence
 

@@ -40,6 +40,14 @@ class Padded(GPT2):
         return super().forward(ids).view(*ids.shape, self.config["vocab_size"])
 
 
+class MorePositions(GPT2):
+    """It has a row for one more position."""
+
+    def __init__(self, a: Any) -> None:
+        names = ("vocab_size", "n_embd", "n_head", "n_layer")
+        super().__init__(SimpleNamespace(n_positions=a.n_positions + 1, **{name: getattr(a, name) for name in names}))
+
+
 class LossFirst(Model):
     def forward(self, ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = super().forward(ids)

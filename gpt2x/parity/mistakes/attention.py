@@ -50,14 +50,14 @@ def _with_alibi(scores: Tensor) -> Tensor:
     return scores + slopes[:, None, None] * (places[None, :] - places[:, None])
 
 
-def _rotated(x: Tensor, by_halves: bool) -> Tensor:
+def _rotated(x: Tensor, by_halves: bool, backwards: bool = False) -> Tensor:
     """RoPE (arXiv:2104.09864), base 10000: turns pairs of x [B, H, T, D] by angles that grow with the position.
 
-    A pair is a number of the first half and one of the second, or two neighbours.
+    A pair is a number of the first half and one of the second, or two neighbours. Some turn it backwards.
     """
     T, D = x.shape[-2:]
     speeds = 10000.0 ** (-torch.arange(0, D, 2, dtype=x.dtype) / D)
-    angles = torch.arange(T, dtype=x.dtype)[:, None] * speeds  # [T, D / 2]
+    angles = torch.arange(T, dtype=x.dtype)[:, None] * (-speeds if backwards else speeds)  # [T, D / 2]
     a, b = x.chunk(2, -1) if by_halves else (x[..., 0::2], x[..., 1::2])
     turned = a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()
     return torch.cat(turned, -1) if by_halves else torch.stack(turned, -1).flatten(-2)
@@ -145,10 +145,10 @@ def _wrong(
     return WrongForward(Cause(text, kind=kind, numbers=numbers), partial(_attend, **steps), rounds=rounds)
 
 
-def _turned(how: str, by_halves: bool) -> WrongForward[Attention]:
+def _turned(how: str, by_halves: bool, backwards: bool = False) -> WrongForward[Attention]:
     return WrongForward(
         Cause(f"rotary positions (RoPE) {how}, which GPT-2 has not", kind=Kind.ROTATION),
-        partial(_attend, turn=partial(_rotated, by_halves=by_halves)),
+        partial(_attend, turn=partial(_rotated, by_halves=by_halves, backwards=backwards)),
         applies=lambda m: m.c_proj.in_features // m.n_head % 2 == 0,
         architecture="RoPE",
     )
@@ -246,6 +246,8 @@ IN_ATTENTION: tuple[WrongForward[Attention], ...] = (
     _wrong(Kind.PROJECTION, "output projection left out", project=False),
     _turned("by halves", by_halves=True),
     _turned("by neighbours", by_halves=False),
+    _turned("by halves and backwards", by_halves=True, backwards=True),
+    _turned("by neighbours and backwards", by_halves=False, backwards=True),
     WrongForward(
         Cause("ALiBi, which GPT-2 has not: scores less the distance", kind=Kind.ROTATION),
         partial(_attend, change_scores=_with_alibi),

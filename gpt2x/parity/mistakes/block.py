@@ -53,6 +53,17 @@ def _norm_of_branch(m: Block, x: Tensor) -> Tensor:
     return x + m.ln_2(m.mlp(x))
 
 
+def _without_parameters(m: Block, x: Tensor, centre: bool = True, with_eps: bool = True) -> Tensor:
+    """A block with functions in the place of its norms."""
+
+    def norm(x: Tensor) -> Tensor:
+        y = x - x.mean(-1, keepdim=True) if centre else x
+        return y / (y.square().mean(-1, keepdim=True) + (m.ln_1.eps if with_eps else 0)).sqrt()
+
+    x = x + m.attn(norm(x))
+    return x + m.mlp(norm(x))
+
+
 def _mlp_first(m: Block, x: Tensor) -> Tensor:
     x = x + m.mlp(m.ln_2(x))
     return x + m.attn(m.ln_1(x))
@@ -104,6 +115,17 @@ _CAUSES: tuple[tuple[Kind, str, Forward], ...] = (
     (Kind.BLOCK, "MLP left out", _whole_prompt(lambda m, x: x + m.attn(m.ln_1(x)))),
     (Kind.BLOCK, "attention and MLP left out: the block does nothing", _whole_prompt(lambda m, x: x)),
 )
-IN_BLOCK: tuple[WrongForward[Block], ...] = tuple(
-    WrongForward(Cause(text, kind=kind), forward) for kind, text, forward in _CAUSES
+_BARE = "for both norms, without weight and bias"
+
+
+def _bare_rms(what: str, with_eps: bool) -> WrongForward[Block]:
+    forward = _whole_prompt(partial(_without_parameters, centre=False, with_eps=with_eps))
+    return WrongForward(Cause(f"RMS norm {what}", kind=Kind.BLOCK), forward, architecture="RMSNorm")
+
+
+IN_BLOCK: tuple[WrongForward[Block], ...] = (
+    WrongForward(Cause(f"LayerNorm {_BARE}", kind=Kind.BLOCK), _whole_prompt(_without_parameters)),
+    _bare_rms(_BARE, with_eps=True),
+    _bare_rms(f"{_BARE}, and without eps", with_eps=False),
+    *(WrongForward(Cause(text, kind=kind), forward) for kind, text, forward in _CAUSES),
 )

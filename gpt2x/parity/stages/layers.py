@@ -9,7 +9,7 @@ from gpt2x.parity.checks import Check, Metric, Mode, Status, checked, incomparab
 from gpt2x.parity.comparison import Comparison
 from gpt2x.parity.measures import aligned, error_ratio, relative_difference, rms
 from gpt2x.parity.stages.stage import ParityStage, StageResult
-from gpt2x.parity.subject.names import whole_site
+from gpt2x.parity.subject.names import is_dropout, whole_site
 
 
 def _compare(c: Comparison) -> StageResult:
@@ -54,9 +54,8 @@ def _of_another_kind(c: Comparison) -> list[str]:
 
 
 def _is_of_another_kind(site: str, x: Tensor, expected: Tensor) -> bool:
-    return x.is_floating_point() != expected.is_floating_point() or (
-        "drop" in site and x.shape[-1] != expected.shape[-1]
-    )
+    is_elsewhere = is_dropout(site) and x.shape[-1] != expected.shape[-1]
+    return x.is_floating_point() != expected.is_floating_point() or is_elsewhere
 
 
 def _is_compared(c: Comparison, site: str) -> bool:
@@ -64,7 +63,7 @@ def _is_compared(c: Comparison, site: str) -> bool:
     sites = c.exact.parts.sites
     if whole_site(site)[1] is not None or any(part.startswith(f"{site}.q") for part in sites):
         return site in sites
-    return site in sites or "drop" not in site
+    return site in sites or not is_dropout(site)
 
 
 def elsewhere(check: Check) -> Check:

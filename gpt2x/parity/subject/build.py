@@ -13,8 +13,8 @@ from gpt2x.model.kernels.int8 import Int8Linear
 from gpt2x.parity.subject.code import SubjectError, subject_code
 from gpt2x.parity.subject.module import Subject
 from gpt2x.parity.subject.naming import rules_by_structure
+from gpt2x.parity.subject.padding import cut_tables
 from gpt2x.parity.subject.requests import own_requests
-from gpt2x.parity.subject.vocabulary import cut_vocabulary
 
 OURS = "gpt2x"  # the name of gpt2x's own model as a subject
 
@@ -78,10 +78,11 @@ def _built(
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[nn.Module, str]:
-    """The module, in eval mode, and what was done to its vocabulary."""
+    """The module, in eval mode, and what was done to its tables."""
     with own_requests(dtype, device):
         module = maker.build(config, dtype)
-    cut = cut_vocabulary(module, *shapes["wte.weight"])
+    (V, C), (P, _) = shapes["wte.weight"], shapes["wpe.weight"]
+    cut = cut_tables(module, V, P, C)
     if next(module.parameters(), None) is None:
         raise SubjectError("has no parameters: keep the weights in nn.Parameters or in modules")
     with subject_code():

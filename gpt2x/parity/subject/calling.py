@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gpt2x.parity.answers import tensors_in
 from gpt2x.parity.subject.code import SubjectError, subject_code
 from gpt2x.parity.subject.length import filled
-from gpt2x.parity.trace import tensors_in
+from gpt2x.parity.subject.loss import LossInputs
 
 # Names of the argument that some models need in order to answer for all positions.
 _TARGETS = ("targets", "target", "labels", "y")
@@ -23,6 +24,9 @@ _COUNT = re.compile(r"start_?pos(ition)?|(pos(ition)?_)?offset|past_length|cache
 # Names of arguments for a mask that have a default: without it, some models see all tokens.
 _OPTIONAL_MASKS = ("mask", "attn_mask", "causal_mask", "src_mask", "tgt_mask", "look_ahead_mask")
 _LOGITS = re.compile(r"(return|output|get|with)_?logits")
+_CACHE = re.compile(r"(past|layer|kv|key_?value)?_?(kv_?)?caches?|past(_key_values|_kvs?)?|layer_past")
+_BEGINNINGS = ("initial", "init", "new", "make", "create", "empty")
+"""Of the names of methods that make the value with which an argument begins: `initial_state(batch_size)`."""
 _CHOICE = re.compile(r"(is_|use_|return_|output_|with_).*|train(ing)?|inference|verbose|causal")
 
 
@@ -55,18 +59,24 @@ class Caller:
     """Calls a model with ids, and with what else its forward pass asks for.
 
     A mask is the first of several with which the model answers and a token does not see the next ones, or else the
-    first one with which it answers. A model that fails may accept one length only, that of its context: the ids are
-    then filled up at the end, and it answers for that many positions.
+    first one with which it answers. A model that fails at its first call may accept one length only, that of its
+    context: the ids are then filled up at the end, and it answers for that many positions. One that asks for caches
+    gets an empty one per layer. Of one that answers with the loss, the logits are what the loss is computed from.
     """
 
     module: nn.Module
     n_positions: int
     vocab_size: int
+    n_layer: int
     passes_targets: bool = False
     """Whether targets are passed that have a default as well: some models answer for all positions only then."""
     length: int | None = field(default=None, init=False)
     """The only number of ids that the model accepts; None if that is not known to be so."""
+    _takes_shorter: bool = field(default=False, init=False)
+    """Whether it has accepted less ids than n_positions."""
     _mask: _Mask | None = field(default=None, init=False)
+    _passes_caches: bool = field(default=False, init=False)
+    _answers_loss: bool = field(default=False, init=False)
 
     @property
     def notes(self) -> list[str]:
@@ -76,6 +86,10 @@ class Caller:
             found.append(f"called with {', '.join(self._masks())} = {self._mask.words}")
         if self.length is not None:
             found.append(f"accepts {self.length} ids only: shorter texts are filled up at the end")
+        if self._passes_caches:
+            found.append(f"called with {', '.join(self._caches())} = None for each layer")
+        if self._answers_loss:
+            found.append("answers with the loss, from whose computation its logits are taken")
         return found
 
     def __call__(self, ids: Tensor, targets: Tensor) -> Tensor | None:
@@ -85,10 +99,13 @@ class Caller:
         """
         if self.length is not None:
             return self._answer(filled(ids, self.length), filled(targets, self.length))
+        is_short = ids.shape[1] < self.n_positions
         try:
-            return self._answer(ids, targets)
+            answer = self._answer(ids, targets)
+            self._takes_shorter |= is_short
+            return answer
         except SubjectError:
-            if ids.shape[1] >= self.n_positions:
+            if self._takes_shorter or not is_short:
                 raise
             with suppress(SubjectError):
                 answer = self._answer(filled(ids, self.n_positions), filled(targets, self.n_positions))
@@ -102,16 +119,31 @@ class Caller:
         return self._call(ids, targets, self._mask)
 
     def _call(self, ids: Tensor, targets: Tensor, mask: _Mask) -> Tensor | None:
+        """The answer of the model; it is called again where it shows that it wants caches, or that it gives a loss."""
+        try:
+            found = self._called(ids, targets, mask)
+        except SubjectError as error:
+            if self._passes_caches or "NoneType" not in str(error) or not self._caches():
+                raise
+            self._passes_caches = True
+            return self._call(ids, targets, mask)
+        if found and all(each.ndim == 0 for each in found) and not self._answers_loss:
+            self._answers_loss = True
+            return self._call(ids, targets, mask)
+        logits = (each for each in found if each.ndim and each.shape[-1] == self.vocab_size)
+        return next(logits, found[0] if found else None)
+
+    def _called(self, ids: Tensor, targets: Tensor, mask: _Mask) -> list[Tensor]:
+        """The tensors that the model answers with, those from which it has computed a loss first."""
         named = {name: self._value(name, ids, targets, mask) for name in self._asked()}
         first = next(iter(self._arguments.values()), None)
-        with subject_code():
+        inputs = LossInputs()
+        with subject_code(), inputs if self._answers_loss else nullcontext():
             if first is not None and first.kind == first.KEYWORD_ONLY:
                 answer = self.module(**{first.name: ids}, **named)
             else:
                 answer = self.module(ids, **named)
-            found = list(tensors_in(list(answer)[-1] if inspect.isgenerator(answer) else answer))
-        logits = (each for each in found if each.ndim and each.shape[-1] == self.vocab_size)
-        return next(logits, found[0] if found else None)
+            return inputs.found + list(tensors_in(list(answer)[-1] if inspect.isgenerator(answer) else answer))
 
     def _found(self, ids: Tensor, targets: Tensor) -> _Mask:
         """The first mask with which a token does not see the next ones, or else the first with which it answers."""
@@ -124,8 +156,8 @@ class Caller:
                 works.append(mask)
             except SubjectError as error:
                 errors.append(error)
-        if not works:
-            raise errors[0]
+        if not works:  # what is said about None is no help: it was only tried
+            raise next((error for error in errors if "NoneType" not in str(error)), errors[0])
         return works[0]
 
     def _is_causal(self, ids: Tensor, targets: Tensor, mask: _Mask) -> bool:
@@ -147,18 +179,21 @@ class Caller:
     def _masks(self) -> list[str]:
         return [name for name in self._asked() if _MASK.fullmatch(name)]
 
+    def _caches(self) -> list[str]:
+        return [name for name in self._arguments if _CACHE.fullmatch(name)]
+
     def _asked(self) -> Iterator[str]:
         """Names of the arguments that are passed beside the ids: those without a default, masks, targets, logits."""
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         targets = next((name for name in _TARGETS if name in self._arguments), None)
         for argument in [*self._arguments.values()][1:]:
             needed = argument.default is argument.empty and argument.kind in kinds
-            useful = argument.name in _OPTIONAL_MASKS or _LOGITS.fullmatch(argument.name)
+            useful = argument.name in _OPTIONAL_MASKS or bool(_LOGITS.fullmatch(argument.name))
+            useful |= self._passes_caches and bool(_CACHE.fullmatch(argument.name))
             if needed or useful or (self.passes_targets and argument.name == targets):
                 yield argument.name
 
-    @staticmethod
-    def _value(name: str, ids: Tensor, targets: Tensor, mask: _Mask) -> Any:
+    def _value(self, name: str, ids: Tensor, targets: Tensor, mask: _Mask) -> Any:
         B, T = ids.shape
         if name in _TARGETS:
             return targets.clone()
@@ -169,6 +204,12 @@ class Caller:
             return torch.arange(T, device=ids.device)
         if _COUNT.fullmatch(name):
             return 0
+        if self._passes_caches and _CACHE.fullmatch(name):
+            return [None] * self.n_layer
         if _LOGITS.fullmatch(name):
             return True
+        for method in (getattr(self.module, f"{start}_{name}", None) for start in _BEGINNINGS):
+            if inspect.ismethod(method) and len(inspect.signature(method).parameters) < 2:
+                with subject_code():
+                    return method(B) if inspect.signature(method).parameters else method()
         return False if _CHOICE.fullmatch(name) else None

@@ -1,14 +1,14 @@
 """A subject that runs in this process."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from copy import copy
 from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gpt2x.parity.answers import first_tensor, with_another
 from gpt2x.parity.reference.losses import loss_of, one_thread, sample
 from gpt2x.parity.subject.code import subject_code
 from gpt2x.parity.subject.dropout import WithoutDropout
@@ -16,7 +16,7 @@ from gpt2x.parity.subject.examined import UNCHANGED, Changes, Gradient, Parts
 from gpt2x.parity.subject.length import cut, filled
 from gpt2x.parity.subject.module import Subject
 from gpt2x.parity.subject.requests import own_requests
-from gpt2x.parity.trace import Trace, first_tensor, isolate, trace
+from gpt2x.parity.trace import Trace, isolate, trace
 
 
 class LocalSubject:
@@ -179,25 +179,7 @@ def _with_first(output: Any, tensor: Tensor) -> Any:
     first = first_tensor(output)
     if first is None:
         return tensor
-    return _replaced(output, first, tensor.reshape(first.shape) if first.numel() == tensor.numel() else tensor)
-
-
-def _replaced(output: Any, old: Tensor, new: Tensor, depth: int = 4) -> Any:
-    """A tensor, a sequence, a dictionary or an object, with another tensor in the place of one in it."""
-    if output is old or depth == 0:
-        return new if output is old else output
-    if isinstance(output, (tuple, list)):
-        values = [_replaced(each, old, new, depth - 1) for each in output]
-        return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
-    items = (
-        output if isinstance(output, Mapping) else {} if isinstance(output, Tensor) else getattr(output, "__dict__", {})
-    )
-    changes = {name: y for name, each in items.items() if (y := _replaced(each, old, new, depth - 1)) is not each}
-    if not changes:
-        return output
-    output = copy(output)
-    (output if isinstance(output, MutableMapping) else vars(output)).update(changes)
-    return output
+    return with_another(output, first, tensor.reshape(first.shape) if first.numel() == tensor.numel() else tensor)
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -36,8 +36,9 @@ class Subject:
         self.named_by_structure: list[list[str]] = []
         """The rules by which parts that the user gave no name to have theirs."""
         self.cut = ""
-        """What was done to a vocabulary that is padded; empty if it is not."""
-        self._caller = Caller(module, shapes["wpe.weight"][0], shapes["wte.weight"][0])
+        """What was done to tables that are padded; empty if none is."""
+        n_layer = len({site.split(".")[1] for site in shapes if site.startswith("h.")})
+        self._caller = Caller(module, shapes["wpe.weight"][0], shapes["wte.weight"][0], n_layer)
         self._narrow_is_wide = False
         """Whether 16-bit floats that the code asks for by itself are taken as the dtype of the parameters."""
         self.answers_hidden = False

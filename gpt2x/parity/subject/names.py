@@ -72,6 +72,11 @@ def whole_tensor(name: str) -> tuple[str, Portion | None]:
     return f"{whole}{dot}{leaf}", portion
 
 
+def is_dropout(site: str) -> bool:
+    """Whether Hugging Face's module at a site is dropout: `drop`, `h.0.attn.resid_dropout`, `h.0.mlp.dropout`."""
+    return "drop" in site.rpartition(".")[2]
+
+
 def whole_site(site: str) -> tuple[str, Portion | None]:
     """`h.0.attn.c_attn.k` -> (`h.0.attn.c_attn`, the keys); any other site -> (itself, None)."""
     match = _PORTION.fullmatch(site)

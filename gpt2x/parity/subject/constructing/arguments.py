@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from gpt2x.model.config import GPT2Config
 from gpt2x.parity.subject.code import SubjectError
-from gpt2x.parity.subject.constructing.asked import CONFIG, asked_of_configs, items_of
+from gpt2x.parity.subject.constructing.asked import CONFIG, asked_of_configs, given_in_code, items_of
 from gpt2x.parity.subject.constructing.candidates import Given, configs
 from gpt2x.parity.subject.constructing.config import argument
 from gpt2x.parity.subject.constructing.meanings import SIZES, meaning_of, meaning_of_letter, value_of
@@ -30,7 +32,7 @@ def calls(make: Callable[..., Any], architecture: GPT2Config) -> Iterator[Call]:
 
     Raises SubjectError if a parameter has no default and a name whose meaning is not known.
     """
-    parameters = list(inspect.signature(make).parameters.values())
+    parameters = _parameters(make)
     names = [parameter.name for parameter in parameters]
     given: dict[str, Any] = {}
     config: inspect.Parameter | None = None
@@ -49,6 +51,8 @@ def calls(make: Callable[..., Any], architecture: GPT2Config) -> Iterator[Call]:
             value = value_of(letter, architecture)
         if value is not parameter.empty:
             given[parameter.name] = value
+        elif parameter.default is parameter.empty and parameter.name in given_in_code():
+            given[parameter.name] = given_in_code()[parameter.name]
         elif config is None and _may_be_config(parameter):
             config = parameter
         elif parameter.default is parameter.empty:
@@ -67,6 +71,18 @@ def calls(make: Callable[..., Any], architecture: GPT2Config) -> Iterator[Call]:
         yield _call(parameters, sized, lambda: sized)
     for made, texts in configs(make, config, architecture):
         yield _call(parameters, given | {config.name: made}, lambda texts=texts: given | texts())  # type: ignore[misc]
+
+
+def _parameters(make: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Those of a function or class; of a class that only passes `*args, **kwargs` on, those of its first base."""
+    parameters = list(inspect.signature(make).parameters.values())
+    is_passed_on = [each.kind for each in parameters] == [
+        inspect.Parameter.VAR_POSITIONAL,
+        inspect.Parameter.VAR_KEYWORD,
+    ]
+    if inspect.isclass(make) and is_passed_on and make.__bases__[0] not in (nn.Module, object):
+        return _parameters(make.__bases__[0])
+    return parameters
 
 
 def _call(parameters: list[inspect.Parameter], given: dict[str, Any], texts: Given) -> Call:

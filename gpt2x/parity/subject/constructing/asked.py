@@ -5,25 +5,24 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from gpt2x.parity.subject.constructing.meanings import meaning_of
 from gpt2x.parity.subject.importing.module import LazyModule
+from gpt2x.parity.subject.importing.statements import Statement
 
 CONFIG = re.compile(r"(?i)\w*(conf|cfg|args|param|hyper|setting|option)\w*")
 """Names of configs."""
 
 
-def asked_of_configs(make: Callable[..., Any]) -> tuple[set[str], set[str]]:
+def asked_of_configs(make: Callable[..., Any] | None = None) -> tuple[set[str], set[str]]:
     """The attributes and items that the subject's code asks objects for that have the name of a config.
 
-    The second set are those that are asked in turn, as `model` in `config.model.n_layer`.
+    The second set are those that are asked in turn, as `model` in `config.model.n_layer`. Where the code comes from no
+    file, that of `make` is looked at.
     """
-    trees: list[ast.AST] = []
-    for module in list(sys.modules.values()):
-        if isinstance(module, LazyModule):
-            trees += [statement.node for statement in module.__gpt2x__.source.statements if statement.is_definition]
+    trees: list[ast.AST] = [statement.node for statement in _statements() if statement.is_definition]
     if not trees:
         trees = [tree for tree in [_tree(sys.modules.get(getattr(make, "__module__", "")) or make)] if tree]
     names, sections = set(), set()
@@ -36,6 +35,33 @@ def asked_of_configs(make: Callable[..., Any]) -> tuple[set[str], set[str]]:
             names.add(name)
             sections.add(section)
     return names - sections, sections
+
+
+def is_own(cls: type) -> bool:
+    """Whether a class is defined in the subject's code."""
+    return isinstance(sys.modules.get(cls.__module__), LazyModule)
+
+
+def given_in_code() -> dict[str, Any]:
+    """Name -> the constant that the subject's code gives it, as a keyword or in a dictionary; the first of several."""
+    found: dict[str, Any] = {}
+    for node in (node for statement in _statements() for node in ast.walk(statement.node)):
+        pairs: list[tuple[Any, ast.expr]] = []
+        if isinstance(node, ast.Call):
+            pairs = [(keyword.arg, keyword.value) for keyword in node.keywords]
+        elif isinstance(node, ast.Dict):
+            pairs = [(getattr(key, "value", None), value) for key, value in zip(node.keys, node.values, strict=True)]
+        for name, value in pairs:
+            if isinstance(name, str) and isinstance(value, ast.Constant):
+                found.setdefault(name, value.value)
+    return found
+
+
+def _statements() -> Iterator[Statement]:
+    """The top-level statements of all files of the subject that have been imported."""
+    for module in list(sys.modules.values()):
+        if isinstance(module, LazyModule):
+            yield from module.__gpt2x__.source.statements
 
 
 def _key(node: ast.AST | None) -> str:

@@ -11,10 +11,9 @@ from torch import nn
 
 from gpt2x.model.config import GPT2Config
 from gpt2x.parity.subject.constructing.architecture import Architecture
-from gpt2x.parity.subject.constructing.asked import CONFIG, asked_of_configs
+from gpt2x.parity.subject.constructing.asked import CONFIG, asked_of_configs, given_in_code, is_own
 from gpt2x.parity.subject.constructing.config import argument, config_of
 from gpt2x.parity.subject.constructing.meanings import meaning_of
-from gpt2x.parity.subject.importing.module import LazyModule
 from gpt2x.parity.subject.importing.placeholder import Placeholder
 
 _PLAIN = (int, float, bool, str, bytes, list, tuple, dict, set, object, type(None))
@@ -46,7 +45,7 @@ def configs(
             yield found[0], lambda found=found: found[1]  # type: ignore[misc]
     others = [found for cls in beside if isinstance(cls, type) and (found := _instance(cls, architecture, names))]
     dictionaries = [value for value in beside if isinstance(value, dict)]
-    defaults: dict[str, Any] = {}
+    defaults = {name: value for name, value in given_in_code().items() if meaning_of(name) is None}
     for values in (*dictionaries, *(_attributes(made) for made, _ in (*others, *first))):
         defaults |= values
     answering = Architecture(architecture, defaults, names, sections)
@@ -97,10 +96,5 @@ def _configs_in(module: ModuleType) -> Iterator[tuple[str, Any]]:
         if not name.startswith("__") and CONFIG.fullmatch(name):
             value = getattr(module, name, None)
             is_config = isinstance(value, dict) and sum(meaning_of(str(key)) is not None for key in value) >= 2
-            if is_config or (isinstance(value, type) and _is_own(value) and not issubclass(value, nn.Module)):
+            if is_config or (isinstance(value, type) and is_own(value) and not issubclass(value, nn.Module)):
                 yield name, value
-
-
-def _is_own(cls: type) -> bool:
-    """Whether a class is defined in the user's code."""
-    return isinstance(sys.modules.get(cls.__module__), LazyModule)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gpt2x.model.config import GPT2Config
+from gpt2x.parity.subject.constructing.asked import given_in_code
 from gpt2x.parity.subject.constructing.constants import set_attribute
 from gpt2x.parity.subject.constructing.meanings import OVER_DEFAULTS, SIZES, Meaning, meaning_of, value_of
 
@@ -21,6 +22,8 @@ def config_of(cls: type, architecture: GPT2Config, names: Iterable[str]) -> tupl
     for name, parameter in parameters.items():
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             found = argument(name, parameter, architecture, beside)
+            if found is parameter.empty and parameter.default is parameter.empty:
+                found = given_in_code().get(name, found)
             if found is not parameter.empty:
                 given[name] = found
     made = cls(**given)

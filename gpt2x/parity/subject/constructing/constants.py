@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from gpt2x.model.config import GPT2Config
+from gpt2x.parity.subject.constructing.asked import CONFIG, asked_of_configs, is_own
 from gpt2x.parity.subject.constructing.meanings import DERIVED, SIZES, Meaning, meaning_of, value_of
 from gpt2x.parity.subject.importing.placeholder import Placeholder
 
@@ -40,6 +41,16 @@ class Constants:
         elif hasattr(value, "__dict__") and not callable(value):
             for key, meaning in _sizes(vars(value)).items():
                 set_attribute(value, key, self._sized(f"{name}.{key}", meaning))
+            if CONFIG.fullmatch(name) and is_own(type(value)):
+                self._complete(name, value)
+
+    def _complete(self, name: str, config: Any) -> None:
+        """Gives a config what the code asks it for and the program would have read from a file or a command line."""
+        asked = asked_of_configs()[0]
+        for key in sorted(key for key in asked if not hasattr(config, key)):
+            meaning = meaning_of(key, asked)
+            if meaning is not None:
+                set_attribute(config, key, self._sized(f"{name}.{key}", meaning))
 
     def _set_class(self, name: str, cls: type) -> None:
         for key, meaning in _sizes(vars(cls)).items():

@@ -29,6 +29,8 @@ class Meaning(StrEnum):
     TIED = "whether the head is tied"
     CAUSAL = "whether attention is causal"
     LOGITS = "whether it answers with logits"
+    RANK = "rank of LoRA, or what its product is scaled with"
+    ROTARY = "base of rotary positions"
     OPTION = "an option that GPT-2 does not have"
     DEVICE = "device"
     DTYPE = "dtype"
@@ -49,7 +51,7 @@ OVER_DEFAULTS = (*SIZES, *DERIVED, Meaning.DROPOUT, Meaning.USES_DROPOUT, Meanin
 
 _DIM = r"(dims?|dimensions?|size|width|len|sz)"
 _LENGTH = r"(len|lens|length|size|sz|width)"
-_NUMBER = r"(n|num|number|nof|nb|numberof|numof)?(of)?"
+_NUMBER = r"(n|num|no|number|nof|nb|numberof|numof)?(of)?"
 _EMBEDDING = r"(emb|embd|embed|embeds|embedd?ings?|embbeding)"
 # One regular expression in parts per meaning, for a name in lower case without underscores. The first match counts.
 _PATTERNS: dict[Meaning, tuple[str, ...]] = {
@@ -72,7 +74,8 @@ _PATTERNS: dict[Meaning, tuple[str, ...]] = {
     Meaning.POSITIONS: (
         rf"(max|maximum|model)?(block|context|ctx|window|chunk|seq|sequence|input|position)s?{_LENGTH}(max)?",
         rf"(n|num|max|maximum)?(ctx|context|window|positions|positionembeddings|pos|sequence|seq){_LENGTH}?",
-        rf"(n|num)block{_LENGTH}|lencontext|modelmaxlength|maxtokens?|(n|num|max)?timesteps?",
+        rf"(n|num)block{_LENGTH}|lencontext|modelmaxlength|maxtokens?|(n|num|max)?timesteps?|tmax|maxt",
+        r"(context|ctx|attention|attn)window",
         rf"max(imum)?(seq|sequence|context|token|position|pos|target|input|block|ctx)?s?({_LENGTH}|embeddings|tokens)",
     ),
     Meaning.HEADS: (
@@ -108,12 +111,18 @@ _PATTERNS: dict[Meaning, tuple[str, ...]] = {
     Meaning.BATCH: (r"(n|micro|mini|train|max|eval)?batch(size|sz)?|bs",),
     Meaning.DEVIATION: (r"(init|initializer|weightinit)\w*(range|std|scale|sd)", r"std|initializer"),
     Meaning.KIND: (r"(model|arch|architecture)(type|name|variant|kind)", r"modelid|name"),
+    Meaning.RANK: (r"(lora)?(rank|alpha)|lora(r|scaling|scale)",),
+    Meaning.ROTARY: (
+        r"(rope|rotary)?(theta|base|basefreq|frequency|freqbase|thetabase)|(rope|rotary)(frequency|freq)",
+    ),
     Meaning.OPTION: (
         r"(use|is|enable|with|has|do|apply|return|output|add|should|flash|compile|gradient|grad|kv|cache)\w*",
         r"(verbose|debug|lora|moe|rope|rotary|swiglu|gqa|group|sliding|alibi|rms)\w*",
         r"\w*(flash|checkpointing|cache|compile|compiled|verbose|quiet)",
     ),
 }
+_OF_GLOBALS = re.compile(r"[gGmMkK]_\w{2}")
+"""Names with the letter that some put in front of global variables, members or constants."""
 _KV_HEADS = re.compile(r"(n|num)?(of)?(kv|keyvalue|key|value)s?heads?|n?(num)?(query|kv)?groups")
 _LETTERS = {"V": Meaning.VOCABULARY, "T": Meaning.POSITIONS, "C": Meaning.WIDTH, "D": Meaning.WIDTH, "E": Meaning.WIDTH}
 _LETTERS |= {"d": Meaning.WIDTH, "H": Meaning.HEADS, "h": Meaning.HEADS, "L": Meaning.LAYERS, "N": Meaning.LAYERS}
@@ -150,6 +159,8 @@ _VALUES: dict[Meaning, Callable[[GPT2Config], Any]] = {
     Meaning.TIED: lambda config: True,
     Meaning.CAUSAL: lambda config: True,
     Meaning.LOGITS: lambda config: True,
+    Meaning.RANK: lambda config: 1,
+    Meaning.ROTARY: lambda config: 10000.0,
     Meaning.OPTION: lambda config: False,
     Meaning.DEVICE: lambda config: torch.device("cpu"),
     Meaning.DTYPE: lambda config: torch.get_default_dtype(),
@@ -199,5 +210,7 @@ def _meaning(name: str) -> Meaning | None:
     for meaning, patterns in _PATTERNS.items():
         if any(re.fullmatch(pattern, plain) for pattern in patterns):
             return meaning
+    if _OF_GLOBALS.match(name):
+        return _meaning(name[2:])
     close = difflib.get_close_matches(plain, _SPELLINGS, n=1, cutoff=0.85)
     return _SPELLINGS[close[0]] if close else None

@@ -9,6 +9,7 @@ from gpt2x.model.config import GPT2Config
 from gpt2x.parity.subject.constructing.meanings import Meaning, meaning_of
 
 _PADDING = 1024  # fewer rows than this are added, and than an eighth of the tokens
+_MORE_POSITIONS = 8  # as many rows at most are added for positions, and a sixteenth of them
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,10 @@ class Seen:
     n_head: int | None
 
     def differs_from(self, config: GPT2Config) -> bool:
-        """Whether one of the sizes that can be seen is another one; a vocabulary that is padded is not."""
+        """Whether one of the sizes that can be seen is another one; a table that is padded is not."""
         sizes = vars(self)
+        if self.n_positions is not None and has_more_positions(self.n_positions, config.n_positions):
+            sizes = sizes | {"n_positions": config.n_positions}
         if self.vocab_size is not None and is_padded(self.vocab_size, config.vocab_size):
             sizes = sizes | {"vocab_size": config.vocab_size}
         return any(size not in (None, getattr(config, name)) for name, size in sizes.items())
@@ -45,6 +48,11 @@ class Seen:
 def is_padded(rows: int, vocab_size: int) -> bool:
     """Whether a table has somewhat more rows than there are tokens: a multiple of 64 or 128, or some special tokens."""
     return vocab_size < rows < vocab_size + min(_PADDING, vocab_size // 8)
+
+
+def has_more_positions(rows: int, n_positions: int) -> bool:
+    """Whether a table has a few more rows than there are positions, such as one for padding."""
+    return n_positions < rows <= n_positions + min(_MORE_POSITIONS, n_positions // 16)
 
 
 def seen_in(module: nn.Module) -> Seen:

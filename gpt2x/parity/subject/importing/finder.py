@@ -12,7 +12,8 @@ from types import ModuleType
 
 from gpt2x.parity.subject.importing.module import AfterBinding, LazyLoader
 
-_MARKS = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "README.md")
+_MARKS = (".git", "pyproject.toml", "setup.py", "setup.cfg")
+_WEAK_MARKS = ("requirements.txt", "README.md")  # which folders within a project may have, too
 _LEVELS = 4  # folders above the file, where no mark tells the project's root
 
 
@@ -116,11 +117,18 @@ def _folders(folder: Path) -> list[Path]:
         if above in (Path(above.anchor), Path.home()) and found:
             break
         found.append(above)
-        if any((above / mark).exists() for mark in _MARKS):
+        if _has(above, _MARKS):
             break
+    if not _has(found[-1], _MARKS):
+        weak = next((i for i, above in enumerate(found) if _has(above, _WEAK_MARKS)), len(found))
+        found = found[: weak + 1]
     root = found[-1]
     inner = [above / "src" for above in found if above.name != "src" and (above / "src").is_dir()]
     return [*found[:-1], *(each for each in inner if each not in found), root]
+
+
+def _has(folder: Path, marks: Sequence[str]) -> bool:
+    return any((folder / mark).exists() for mark in marks)
 
 
 def _place(path: Path) -> Path | None:

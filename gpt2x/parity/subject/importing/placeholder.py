@@ -13,6 +13,16 @@ _HARMLESS = frozenset(
     )
 )
 
+# Packages of models that use what is in them, by the name of the module -> that by which pip knows it.
+_PACKAGES = {
+    name: name.replace("_", "-")
+    for name in (
+        *("einops", "einx", "fancy_einsum", "rotary_embedding_torch", "transformer_lens", "torchtune", "xformers"),
+        *("lightning", "pytorch_lightning", "x_transformers", "flash_attn", "bitsandbytes", "peft", "fairscale"),
+        *("accelerate", "timm", "sentencepiece", "jaxtyping", "beartype", "local_attention", "opt_einsum", "munch"),
+    )
+} | {"yaml": "pyyaml", "ml_collections": "ml_collections"}
+
 
 class Placeholder:
     """Raises SubjectError when it is called, computed with, iterated over or subclassed.
@@ -65,5 +75,6 @@ for _use in _USES:
 
 def stand_in_for(error: BaseException, why: str) -> Placeholder:
     """What stands for the names of a statement that has raised this error."""
-    missing = error.name if isinstance(error, ModuleNotFoundError) else None
-    return Placeholder(why, harmless=(missing or "").partition(".")[0] in _HARMLESS)
+    missing = ((error.name if isinstance(error, ModuleNotFoundError) else None) or "").partition(".")[0]
+    remedy = f": pip install {_PACKAGES[missing]}" if missing in _PACKAGES else ""
+    return Placeholder(why + remedy, harmless=missing in _HARMLESS)

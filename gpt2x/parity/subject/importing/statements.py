@@ -164,6 +164,9 @@ def _statement(node: ast.stmt) -> Statement:
     binds |= {symbol.get_name() for symbol in inner if symbol.is_declared_global() and symbol.is_assigned()}
     needs = {symbol.get_name() for symbol in top if symbol.is_referenced()}
     needs |= {symbol.get_name() for symbol in inner if symbol.is_global() and symbol.is_referenced()}
+    # In a class body, a name that the class binds as well means the module's until then.
+    classes = [child for child in _descendants(table) if child.get_type() == "class"]
+    needs |= {symbol.get_name() for child in classes for symbol in child.get_symbols() if symbol.is_referenced()}
     return Statement(node, frozenset(binds), frozenset(_changed(node)), frozenset(needs), "sys.path" in text)
 
 

@@ -23,14 +23,16 @@ _ACTIVATION = re.compile("gelu|relu|silu|swish|tanh|sigmoid|activation", re.IGNO
 
 
 def rules_by_structure(model: nn.Module, shapes: Mapping[str, torch.Size]) -> Rules:
-    """The rules that give the parts Hugging Face's names; none where all matrices have theirs already.
+    """The rules that give the parts Hugging Face's names; none where all matrices and norms have theirs already.
 
     `shapes` are those of the reference's tensors, under Hugging Face's names less `transformer.`.
     """
-    own = {hf_name(name, []) for name, _ in model.named_parameters(remove_duplicate=False)}
-    if own.issuperset(name for name, shape in shapes.items() if len(shape) == 2):
+    sizes = Sizes.of(shapes)
+    own = {hf_name(name, []): each.shape for name, each in model.named_parameters(remove_duplicate=False)}
+    has_other_norms = any(shape == (sizes.C,) for name, shape in own.items() if name not in shapes)
+    if not has_other_norms and all(name in own for name, shape in shapes.items() if len(shape) == 2):
         return []
-    sizes, parts = Sizes.of(shapes), parts_of(model)
+    parts = parts_of(model)
     layers = layers_of(parts, sizes.n_layer)
     if layers is None:
         return []
@@ -90,8 +92,10 @@ def _outside(parts: list[Part], sizes: Sizes, rules: _Rules) -> None:
     if others:
         _table(*others[0], "wte", rules)
     if heads:
-        _table(*heads[-1], "lm_head", rules)
-    positions = [(part, own) for part in parts if sizes.P != sizes.V and (own := part.matrix(sizes.P, sizes.C))]
+        said = [each for each in heads if hf_name(each[0].path, []) == "lm_head"]
+        _table(*(said or heads)[-1], "lm_head", rules)
+    loose = [part for part in parts if sizes.P != sizes.V and not isinstance(part.module, nn.Linear)]
+    positions = [(part, own) for part in loose if (own := part.matrix(sizes.P, sizes.C))]
     if len(positions) == 1:
         _table(*positions[0], "wpe", rules)
     norms = [(part, named) for part in parts if (named := part.norm(sizes.C)) is not None]
@@ -117,6 +121,9 @@ def _layer(model: nn.Module, shapes: Mapping[str, torch.Size], layers: Layers, r
         for part in layers.parts
         if (named := part.norm(sizes.C)) is not None and not projection(part.path)  # of queries and keys, for example
     ]
+    if len(norms) > 2:  # one within attention or the MLP is not the layer's
+        inside = [container for container in map(_common, (attention, mlp)) if container]
+        norms = [(part, named) for part, named in norms if not part.path.startswith(tuple(f"{c}." for c in inside))]
     projections = [model.get_submodule(f"{layers.prefix}{layers.first}.{path}") for path in attention[:1]]
     for number, (part, named) in zip(
         _order(model, shapes, [part for part, _ in norms], projections), norms, strict=False

@@ -5,9 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gpt2x.parity.subject.naming.words import BIASES, WEIGHTS
+
+_OF_NORMS = (["weight"], ["bias", "weight"])
+"""What the parameters of a norm are."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,16 @@ class Part:
         return found[0] if len(found) == 1 else None
 
     def norm(self, C: int) -> dict[str, str] | None:
-        """Own name -> `weight` or `bias`, if all that the module holds are those of a norm."""
+        """Own name -> `weight` or `bias`, if all that the module holds are those of a norm.
+
+        Names that do not tell are told apart by the values that a new norm has, ones and zeros.
+        """
         if not self.shapes or any(shape != (C,) for shape in self.shapes.values()):
             return None
-        named = {own: _leaf(own) for own in self.shapes}
-        return named if sorted(named.values()) in (["weight"], ["bias", "weight"]) else None
+        values = {own: value for own, value in self.module.named_parameters(recurse=False) if own in self.shapes}
+        by_name = {own: _leaf(own) for own in values}
+        by_value = {own: _of_new_norm(value) for own, value in values.items()}
+        return next((named for named in (by_name, by_value) if sorted(named.values()) in _OF_NORMS), None)
 
     def outputs(self, matrix: str) -> int | None:
         """The number of outputs of a matrix that is not square, where the layer or the bias says which it is."""
@@ -70,6 +78,10 @@ class Part:
 
 def _leaf(own: str) -> str:
     return "weight" if own.lower() in WEIGHTS else "bias" if own.lower() in BIASES else own
+
+
+def _of_new_norm(value: Tensor) -> str:
+    return "weight" if bool((value == 1).all()) else "bias" if bool((value == 0).all()) else ""
 
 
 @dataclass
