@@ -16,7 +16,7 @@ from gpt2x.memory import available_memory
 from gpt2x.model import kernels
 from gpt2x.model.cache import KVCache
 from gpt2x.model.gpt2 import GPT2
-from gpt2x.model.kernels.capabilities import has_avx512, has_float16, has_onednn, prefers_mkl
+from gpt2x.model.kernels.capabilities import has_float16, has_onednn
 from gpt2x.model.kernels.int8 import Int8Linear
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _most_tokens(model: GPT2) -> int:
     if isinstance(model.lm_head, Int8Linear):
         return 16
     if dtype == torch.float32:
-        return 32 if prefers_mkl() or not has_avx512() else _PREFILL_TOKENS
+        return 32
     return 16 if (has_float16() if dtype == torch.float16 else has_onednn(dtype)) else _PREFILL_TOKENS
 
 

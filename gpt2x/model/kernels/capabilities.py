@@ -34,11 +34,6 @@ def prefers_mkl() -> bool:
     return torch.backends.mkl.is_available() and "GenuineIntel" in name
 
 
-def has_avx512() -> bool:
-    """Whether the CPU has vectors of 512 bits."""
-    return "AVX512" in torch.backends.cpu.get_cpu_capability()
-
-
 @cache
 def has_float16() -> bool:
     """Whether the CPU multiplies matrices of float16; torch otherwise takes minutes for what takes a second."""
