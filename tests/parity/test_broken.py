@@ -35,6 +35,7 @@ IN_MODULES = [
     ("order_kvq", ATTN, "another order: k, v, q"),
     ("order_vqk", ATTN, "another order: v, q, k"),
     ("order_vkq", ATTN, "another order: v, k, q"),
+    ("query_by_value", ATTN, "projection of v used for q as well"),
     ("heads_interleaved", ATTN, "heads interleaved"),
     ("heads_of_thirds", ATTN, "interleaved by head"),
     ("heads_not_transposed", ATTN, "without a transpose"),

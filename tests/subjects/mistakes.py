@@ -60,7 +60,7 @@ MISTAKES: dict[str, dict[str, str]] = {
             f"LayerNorm eps {eps} instead of 1e-05": _LAYER_NORM.format(
                 f"(x.var(-1, keepdim=True, correction=0) + {eps}).sqrt()"
             )
-            for eps in ("0", "1e-12", "1e-08", "1e-07", "1e-06", "0.0001", "0.001", "0.01")
+            for eps in ("0", "1e-12", "1e-10", "1e-09", "1e-08", "1e-07", "1e-06", "0.0001", "0.001", "0.01")
         },
         "norm skipped": "x",
         "LayerNorm divides by std + eps instead of sqrt(variance + eps)": _LAYER_NORM.format(

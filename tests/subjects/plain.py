@@ -213,6 +213,14 @@ def by_neighbours(x: Tensor) -> Tensor:
     return turned(x, lambda x: x.unflatten(-1, (-1, 2)), lambda y: y.flatten(-2))
 
 
+def value_for_query(m: Attention, qkv: Tensor) -> Iterable[Tensor]:
+    _, k, v = split(m, qkv)
+    return v, k, v
+
+
+query_by_value = mistake(Attention, split=value_for_query)
+
+
 def swapped(x: Tensor) -> Tensor:
     """The second half before the first."""
     return x.roll(x.shape[-1] // 2, -1)

@@ -14,7 +14,7 @@ from gpt2x.checkpoints.names import dtype_name
 from gpt2x.model.attention import Attention
 from gpt2x.parity.causes import Cause, Kind
 from gpt2x.parity.measures import ROUNDED, rounded
-from gpt2x.parity.mistakes.linear import WRONG_ORDERS
+from gpt2x.parity.mistakes.linear import REUSED, WRONG_ORDERS
 from gpt2x.parity.mistakes.mistake import Mistake, WrongForward
 
 Change = Callable[[Tensor], Tensor]
@@ -222,6 +222,7 @@ IN_ATTENTION: tuple[WrongForward[Attention], ...] = (
     _wrong(Kind.SOFTMAX_AXIS, "softmax over the wrong axis: heads instead of keys", axis=1),
     _wrong(Kind.SOFTMAX_AXIS, "softmax over the wrong axis: batch instead of keys", axis=0),
     *(_wrong(Kind.QKV_ORDER, text, numbers=order, order=order) for text, order in WRONG_ORDERS.items()),
+    *(_wrong(Kind.PROJECTION, text, order=order) for text, order in REUSED.items()),
     _wrong(Kind.QKV_LAYOUT, "heads interleaved: the width split as [head width, n_head]", split=_split_heads_innermost),
     _wrong(
         Kind.QKV_LAYOUT, "q, k and v interleaved by head: c_attn split as [n_head, 3, head width]", split=_split_by_head

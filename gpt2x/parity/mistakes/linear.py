@@ -17,6 +17,13 @@ WRONG_ORDERS = {
     if order != (0, 1, 2)
 }
 """Text of the cause -> the order in which c_attn's thirds are taken."""
+REUSED = {
+    f"projection of {used} used for {other} as well": tuple(
+        "qkv".index(used if each == other else each) for each in "qkv"
+    )
+    for other, used in permutations("qkv", 2)
+}
+"""Text of the cause -> which of c_attn's thirds are taken, one of them twice."""
 
 
 def _is_square(m: nn.Linear) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gpt2x.parity.causes import Cause, Kind
 from gpt2x.parity.mistakes.mistake import WrongForward
 
-_EPSILONS = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+_EPSILONS = (0.0, 1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 
 
 Spread = Callable[[Tensor, float, int], Tensor]
