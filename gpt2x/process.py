@@ -24,7 +24,8 @@ def fix_rounding() -> None:
     cores a launcher gives to a job. Products of several rows cost the same; those of one row cost up to twice as much,
     which makes nano 12 to 17 percent slower for one text at a time. For larger models, for which gpt2x uses other
     products, the differences were no larger than the spread of the measurements. A value that the user has set is
-    kept.
+    kept. On CPUs of AMD (EPYC of Zen 4), MKL's products in float64 depend on the number of threads all the same, also
+    in the other modes that MKL has.
     Source: https://www.intel.com/content/www/us/en/docs/onemkl/developer-guide-linux/2024-2/ (Conditional Numerical
     Reproducibility).
     """

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from gpt2x.model.kernels.capabilities import prefers_mkl
 from gpt2x.model.kernels.norm import SteadyLayerNorm
-from tests.conftest import REPO, Cli
+from tests.conftest import REPO, Cli, read_csv
 
 README = f"task.data={REPO / 'README.md'}"
 TRAIN = ("model=nano", "model.vocab_size=512", README, "task.steps=3", "task.batch_size=2", "task.eval_every=3")
@@ -31,9 +32,8 @@ def threads_kept() -> Iterator[None]:
         (("task=train", *TRAIN), "train.csv"),
         (("task=train", *TRAIN, "task.dropout=0.1"), "train.csv"),
         (("task=evaluate", README), "evaluation.csv"),
-        (("task=validate", "task.stages=[logits,layers,loss,gradients]"), "parity.csv"),
     ],
-    ids=["float32", "float64", "train", "dropout", "evaluate", "validate"],
+    ids=["float32", "float64", "train", "dropout", "evaluate"],
 )
 def test_a_table_has_the_same_bytes(gpt2x: Cli, launch: Path, args: tuple[str, ...], table: str) -> None:
     contents = []
@@ -42,6 +42,22 @@ def test_a_table_has_the_same_bytes(gpt2x: Cli, launch: Path, args: tuple[str, .
         assert gpt2x(*args, f"hydra.run.dir={threads}").code == 0
         contents.append((launch / str(threads) / table).read_bytes())
     assert contents[0] == contents[1] == contents[2]
+
+
+def test_a_verdict_is_the_same(gpt2x: Cli, launch: Path) -> None:
+    """Of the same bytes where MKL's products in float64 are: on Intel's CPUs. Elsewhere last digits of them differ."""
+    tables = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        assert gpt2x("task.stages=[logits,layers,loss,gradients]", f"hydra.run.dir={threads}").code == 0
+        tables.append(read_csv(launch / str(threads) / "parity.csv"))
+    assert len(tables[0]) > 100
+    if prefers_mkl():
+        assert tables[0] == tables[1] == tables[2]
+    values = [[float(row.pop("value")) for row in table] for table in tables]
+    assert tables[0] == tables[1] == tables[2]
+    for other in values[1:]:
+        assert other == pytest.approx(values[0], rel=1e-6, abs=1e-13)
 
 
 def gradients(norm: torch.nn.LayerNorm, threads: int) -> list[torch.Tensor]:
