@@ -48,6 +48,12 @@ def expanded(path: str | os.PathLike[str], setting: str) -> Path:
         raise UserError(f"{setting}={path}: no such home directory") from None
 
 
+def check_regular(file: Path) -> None:
+    """Raises UserError where there is no file, and for a folder, a pipe or a device, of which some never end."""
+    if not file.is_file():
+        raise UserError(f"{shown(file)}: {'not a regular file' if file.exists() else 'no such file'}")
+
+
 def read_utf8(path: Path, setting: str) -> str:
     """The text of a file that a setting names, without a byte order mark. `~` is the home directory.
 

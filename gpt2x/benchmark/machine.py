@@ -28,7 +28,7 @@ class Floors:
     """Lower bounds for a step: the weights are read once, and each row is multiplied with each of them."""
 
     bandwidth: float
-    """Bytes per second at which sums over matrices of the model's shapes are made: products with rows of ones.
+    """Bytes per second at which float32 matrices of the model's shapes are read, while a row of ones multiplies them.
 
     The matrices of small models stay in caches, there as in generation.
     """

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from stat import S_ISREG
 
 from gpt2x.checkpoints.locate import find_local_weights, small_files, weight_files
 from gpt2x.config.model import ModelConfig
 from gpt2x.config.weights import WeightsConfig
 from gpt2x.errors import UserError
-from gpt2x.paths import shown
+from gpt2x.paths import check_regular
 
 _BLOCK = 1 << 25  # bytes per read; between reads, a background thread may have to wait for Python's lock
 
@@ -25,8 +24,7 @@ def file_digests(files: Iterable[Path]) -> dict[str, str]:
     digests = {}
     for file in files:
         stat = file.stat()
-        if not S_ISREG(stat.st_mode):
-            raise UserError(f"{shown(file)}: not a regular file; copy what it holds into one")
+        check_regular(file)
         digests[file.name] = _sha256(file.absolute(), stat.st_size, stat.st_mtime_ns)
     return digests
 

@@ -106,7 +106,8 @@ def _most_tokens(model: GPT2) -> int:
         return 16
     if dtype == torch.float32:
         return 32
-    return 16 if (has_float16() if dtype == torch.float16 else has_onednn(dtype)) else _PREFILL_TOKENS
+    has_products = has_float16() if dtype == torch.float16 else has_onednn(dtype)
+    return 16 if has_products else _PREFILL_TOKENS
 
 
 @torch.inference_mode()

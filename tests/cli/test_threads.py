@@ -45,7 +45,7 @@ def test_a_table_has_the_same_bytes(gpt2x: Cli, launch: Path, args: tuple[str, .
 
 
 def test_a_verdict_is_the_same(gpt2x: Cli, launch: Path) -> None:
-    """Of the same bytes where MKL's products in float64 are: on Intel's CPUs. Elsewhere last digits of them differ."""
+    """On Intel's CPUs, to the last byte. On others, the last digits of MKL's float64 products depend on the threads."""
     tables = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)

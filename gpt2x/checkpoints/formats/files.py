@@ -16,7 +16,7 @@ from gpt2x.checkpoints.formats.safetensors import Safetensors
 from gpt2x.checkpoints.formats.torch_pickle import TorchPickle
 from gpt2x.errors import UserError
 from gpt2x.memory import is_out_of_memory
-from gpt2x.paths import shown
+from gpt2x.paths import check_regular, shown
 from gpt2x.visible import visible
 
 FILES: tuple[Format, ...] = (Safetensors(), Gguf(), LlmC(), Flax(), Keras(), Onnx(), TorchPickle())
@@ -25,8 +25,7 @@ FILES: tuple[Format, ...] = (Safetensors(), Gguf(), LlmC(), Flax(), Keras(), Onn
 
 def read_file(file: Path) -> Contents:
     """The contents of one file. Raises UserError for a file that cannot be read, or holds anything but tensors."""
-    if not file.is_file():
-        raise UserError(f"{shown(file)}: no such file" if not file.exists() else f"{shown(file)}: not a regular file")
+    check_regular(file)
     if file.stat().st_size == 0:
         raise UserError(f"{shown(file)}: the file is empty")
     return read_with(next(format for format in FILES if format.matches(file)), file)

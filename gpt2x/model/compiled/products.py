@@ -32,8 +32,8 @@ from gpt2x.model.compiled.vectors import (
 
 # Rows of a weight that are read at the same time. One core of Intel's reads twice as fast from 8 rows as from one. One
 # of Zen 4 reads 16-bit and 8-bit numbers 1.2 and 1.4 times as fast from one row, and float32 equally fast.
-_STREAMS = 1 if IS_ZEN else 8
 MOST_STREAMS = 8
+_STREAMS = 1 if IS_ZEN else MOST_STREAMS
 _BLOCK = 8 * COLUMNS  # most outputs that a thread computes at once for several tokens
 # With so many tokens, the weights of a few slices are first copied to where they lie side by side, in float32: as they
 # are stored, the rows of a weight displace each other from the nearest cache, and each tile of tokens reads them anew.

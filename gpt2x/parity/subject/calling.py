@@ -26,7 +26,7 @@ _OPTIONAL_MASKS = ("mask", "attn_mask", "causal_mask", "src_mask", "tgt_mask", "
 _LOGITS = re.compile(r"(return|output|get|with)_?logits")
 _CACHE = re.compile(r"(past|layer|kv|key_?value)?_?(kv_?)?caches?|past(_key_values|_kvs?)?|layer_past")
 _BEGINNINGS = ("initial", "init", "new", "make", "create", "empty")
-"""Of the names of methods that make the value with which an argument begins: `initial_state(batch_size)`."""
+"""The first words in names of methods that make the first value of an argument, as `initial_state` makes `state`."""
 _CHOICE = re.compile(r"(is_|use_|return_|output_|with_).*|train(ing)?|inference|verbose|causal")
 
 
@@ -73,7 +73,7 @@ class Caller:
     length: int | None = field(default=None, init=False)
     """The only number of ids that the model accepts; None if that is not known to be so."""
     _takes_shorter: bool = field(default=False, init=False)
-    """Whether it has accepted less ids than n_positions."""
+    """Whether it has accepted fewer ids than n_positions."""
     _mask: _Mask | None = field(default=None, init=False)
     _passes_caches: bool = field(default=False, init=False)
     _answers_loss: bool = field(default=False, init=False)

@@ -37,6 +37,7 @@ def calls(make: Callable[..., Any], architecture: GPT2Config) -> Iterator[Call]:
     given: dict[str, Any] = {}
     config: inspect.Parameter | None = None
     unknown: list[str] = []
+    constants = given_in_code()
     for parameter in parameters:
         if parameter.kind is parameter.VAR_POSITIONAL:
             continue
@@ -51,8 +52,8 @@ def calls(make: Callable[..., Any], architecture: GPT2Config) -> Iterator[Call]:
             value = value_of(letter, architecture)
         if value is not parameter.empty:
             given[parameter.name] = value
-        elif parameter.default is parameter.empty and parameter.name in given_in_code():
-            given[parameter.name] = given_in_code()[parameter.name]
+        elif parameter.default is parameter.empty and parameter.name in constants:
+            given[parameter.name] = constants[parameter.name]
         elif config is None and _may_be_config(parameter):
             config = parameter
         elif parameter.default is parameter.empty:

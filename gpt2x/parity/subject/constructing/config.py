@@ -18,12 +18,12 @@ def config_of(cls: type, architecture: GPT2Config, names: Iterable[str]) -> tupl
     """
     parameters = inspect.signature(cls).parameters
     beside = {*parameters, *getattr(cls, "__annotations__", {}), *names}
-    given = {}
+    given, constants = {}, given_in_code()
     for name, parameter in parameters.items():
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             found = argument(name, parameter, architecture, beside)
             if found is parameter.empty and parameter.default is parameter.empty:
-                found = given_in_code().get(name, found)
+                found = constants.get(name, found)
             if found is not parameter.empty:
                 given[name] = found
     made = cls(**given)
